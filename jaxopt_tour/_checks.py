@@ -1,0 +1,81 @@
+"""Checks of arguments: each raises a ValueError that names the argument and says what is allowed.
+
+A value that is traced (a hyperparameter injected by ``optax.inject_hyperparams``, a vmapped rate) has no number to
+check yet and passes; a schedule passes as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def _as_number(name: str, value: Any, allowed: str) -> float | None:
+    """The number to check, or None where ``value`` is traced and cannot be checked."""
+    if isinstance(value, jax.core.Tracer):
+        return None
+    if isinstance(value, bool) or np.ndim(value) != 0:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
+
+
+def check_nonnegative(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a finite number of at least zero."""
+    number = _as_number(name, value, "a number >= 0")
+    if number is not None and not 0 <= number < np.inf:
+        raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+
+
+def check_decay_rate(name: str, value: Any) -> None:
+    """Raise unless ``value`` is the decay of an exponential average, 0 <= value < 1."""
+    number = _as_number(name, value, "a number with 0 <= value < 1")
+    if number is not None and not 0 <= number < 1:
+        raise ValueError(f"{name} must be a number with 0 <= value < 1, got {value!r}")
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a finite number of at least zero or a schedule ``step -> number``."""
+    if callable(value):
+        return
+    allowed = "a number >= 0 or a schedule (a function of the step)"
+    number = _as_number(name, value, allowed)
+    if number is not None and not 0 <= number < np.inf:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raise unless ``value`` is one of ``choices``; the message lists them."""
+    choices = tuple(choices)
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless ``value`` is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def check_float_dtype(name: str, value: Any) -> np.dtype | None:
+    """The dtype that ``value`` names, or None; raise unless it is a floating or complex dtype."""
+    if value is None:
+        return None
+    allowed = "None or a floating dtype such as 'float32' or jnp.bfloat16"
+    if isinstance(value, (jax.Array, np.ndarray)):
+        raise ValueError(
+            f"{name} must be {allowed}, got an array. optax.inject_hyperparams takes a dtype class for a schedule: "
+            f"pass the dtype by its name, or list {name!r} in static_args."
+        )
+    try:
+        dtype = jax.dtypes.canonicalize_dtype(value)
+    except TypeError:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
+    if not jax.numpy.issubdtype(dtype, jax.numpy.inexact):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return np.dtype(dtype)

@@ -1,0 +1,302 @@
+"""Newton-Schulz schedules: published tables with their sources, and the generators.
+
+A schedule is a value: it carries its polynomials, hence its number of steps, and the prescale it was made for. It is
+never cycled, cut short or used with another prescale, because each of these can turn an update uphill.
+
+One step maps every singular value s of the iterate to ``p(s) = a s + b s^3 + c s^5``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from jaxopt_tour._checks import check_choice
+
+Polynomial = tuple[float, float, float]
+
+PRESCALES: Final = ("frobenius", "schatten4", "schatten8", "aol")
+
+
+#: Lower end of the interval of one Polar Express step, as a share of its upper end; the authors' code, see there.
+_CUSHION: Final = 0.02407327424182761
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Odd polynomials applied one after the other to ``X / S(X)``, with S the norm named by ``prescale``.
+
+    Attributes:
+        name: what the schedule is called in tables and messages.
+        polynomials: ``(a, b, c)`` of every step.
+        prescale: the norm that bounds the spectral norm of X from above: ``frobenius`` = (sum s_i^2)^(1/2),
+            ``schatten4`` = (sum s_i^4)^(1/4), ``schatten8`` = (sum s_i^8)^(1/8), or ``aol``, which scales every row
+            of X by rsqrt(sum_j |X X^T|_ij) (almost-orthogonal layers; it also turns the singular vectors a little).
+        source: where the numbers come from.
+    """
+
+    name: str
+    polynomials: tuple[Polynomial, ...]
+    prescale: str = "frobenius"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        check_choice("prescale", self.prescale, PRESCALES)
+        polynomials = tuple(tuple(float(value) for value in polynomial) for polynomial in self.polynomials)
+        if not polynomials or not all(len(polynomial) == 3 for polynomial in polynomials):
+            raise ValueError(f"polynomials must be a non-empty sequence of (a, b, c), got {self.polynomials!r}")
+        if not np.all(np.isfinite(polynomials)):
+            raise ValueError(f"polynomials must be finite, got {self.polynomials!r}")
+        object.__setattr__(self, "polynomials", polynomials)
+
+    @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return len(self.polynomials)
+
+    def map_singular_values(self, values: np.ndarray) -> np.ndarray:
+        """What the schedule makes of singular values that are already divided by the prescale."""
+        values = np.asarray(values, np.float64)
+        for a, b, c in self.polynomials:
+            values = values * (a + values**2 * (b + c * values**2))
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """The exact polar factor by singular value decomposition, in place of a schedule."""
+
+    name: str = "exact"
+
+
+def cubic(steps: int = 10) -> Schedule:
+    """The classical iteration ``1.5 s - 0.5 s^3``; converges for every s in (0, sqrt 3), slowly for small s.
+
+    Source: Björck & Bowie, An iterative algorithm for computing the best estimate of an orthogonal matrix, 1971.
+    """
+    return Schedule(
+        "cubic", ((1.5, -0.5, 0.0),) * _check_steps(steps), "frobenius", "Björck & Bowie 1971, doi:10.1137/0708036"
+    )
+
+
+def keller_jordan(steps: int = 5) -> Schedule:
+    """The original Muon's polynomial: steepest at zero, singular values end in about [0.7, 1.2], never at 1.
+
+    Source: Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/
+    """
+    return Schedule(
+        "keller_jordan",
+        ((3.4445, -4.7750, 2.0315),) * _check_steps(steps),
+        "frobenius",
+        "Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/",
+    )
+
+
+def you() -> Schedule:
+    """Five polynomials found by Jiacheng You's search; Optax calls them ``dion``.
+
+    Source: J. You, https://gist.github.com/YouJiacheng/393c90cbdc23b09d5688815ba382288b
+    """
+    return Schedule(
+        "you",
+        (
+            (4.0848, -6.8946, 2.9270),
+            (3.9505, -6.3029, 2.6377),
+            (3.7418, -5.5913, 2.3037),
+            (2.8769, -3.1427, 1.2046),
+            (2.8366, -3.0525, 1.2012),
+        ),
+        "frobenius",
+        "You 2024, https://gist.github.com/YouJiacheng/393c90cbdc23b09d5688815ba382288b",
+    )
+
+
+def modula() -> Schedule:
+    """The six polynomials of Modula (F. L. Cesista, J. You and K. Jordan), in 1024ths.
+
+    Source: https://docs.modula.systems/algorithms/newton-schulz/
+    """
+    numerators = (
+        (3955, -8306, 5008),
+        (3735, -6681, 3463),
+        (3799, -6499, 3211),
+        (4019, -6385, 2906),
+        (2677, -3029, 1162),
+        (2172, -1833, 682),
+    )
+    return Schedule(
+        "modula",
+        tuple((a / 1024, b / 1024, c / 1024) for a, b, c in numerators),
+        "frobenius",
+        "Modula, https://docs.modula.systems/algorithms/newton-schulz/",
+    )
+
+
+def turbo() -> Schedule:
+    """Four polynomials made for the AOL prescale.
+
+    Source: Boissin et al., Turbo-Muon, 2025, https://arxiv.org/abs/2512.04632
+    """
+    return Schedule(
+        "turbo",
+        (
+            (4.6051, -9.6552, 5.6769),
+            (4.7505, -6.0861, 2.1790),
+            (2.7763, -2.3190, 0.5523),
+            (2.4231, -2.2861, 0.8193),
+        ),
+        "aol",
+        "Boissin et al. 2025, https://arxiv.org/abs/2512.04632",
+    )
+
+
+@functools.cache
+def polar_express(
+    steps: int = 5, lower_bound: float = 3e-3, prescale: str = "schatten8", safety: float = 1.0
+) -> Schedule:
+    """The best composition of odd quintics for singular values in [lower_bound, 1], generated for the arguments.
+
+    Each step is the odd quintic closest to 1 (in the largest error) on the interval that the steps before it left,
+    ``[l, u] -> [p(l), 2 - p(l)]``. Its lower end is raised to 0.0241 u while the interval is wide, which keeps a step
+    from blowing up what lies below it.
+
+    The default, five steps for [3e-3, 1] under the Schatten-8 norm, needs the products of five Keller Jordan steps and
+    ends closer to the polar factor.
+
+    Args:
+        steps: number of polynomials.
+        lower_bound: the smallest singular value, as a share of the prescaling norm, that is to reach 1. Smaller values
+            are enlarged as much as the steps can.
+        prescale: the norm that X is divided by, see :class:`Schedule`.
+        safety: the interval assumed is ``[lower_bound, safety]``; above 1 it leaves room for rounding in half
+            precision (1.01 to 1.05).
+
+    Source: Amsel et al., The Polar Express, 2025, Algorithm 1 and Theorem 3.1, https://arxiv.org/abs/2505.16932
+    """
+    low, high = _check_bound(lower_bound), 1.0
+    polynomials = []
+    for step in range(_check_steps(steps)):
+        a, b, c = _best_odd_polynomial(max(low, _CUSHION * high), high, degree=5)
+
+        def value(s: float, a: float = a, b: float = b, c: float = c) -> float:
+            return s * (a + s**2 * (b + c * s**2))
+
+        # With the raised lower end the image of [low, high] is not centered about 1: scale it so that it is.
+        center = 2 / (value(low) + value(high))
+        a, b, c = a * center, b * center, c * center
+        low = value(low) * center
+        high = 2 - low
+        if step < steps - 1:  # the last step is not scaled back: it is the one that lands on 1
+            a, b, c = a / safety, b / safety**3, c / safety**5
+        polynomials.append((a, b, c))
+    return Schedule(
+        "polar_express", tuple(polynomials), prescale, "Amsel et al. 2025, https://arxiv.org/abs/2505.16932"
+    )
+
+
+@functools.cache
+def cans(steps: int = 7, lower_bound: float = 3e-3, degree: int = 3, prescale: str = "schatten8") -> Schedule:
+    """Chebyshev-type optimal polynomials of degree 3 (or 5), generated for the arguments.
+
+    Each step is the odd polynomial of the given degree closest to 1 on ``[l, u]``; the next interval is its image
+    ``[1 - E, 1 + E]``. Degree 3 has the closed form
+
+        ``p(s) = (2 (l^2 + l u + u^2) s - 2 s^3) / (2 e^3 + l^2 u + l u^2)``, ``e^2 = (l^2 + l u + u^2) / 3``
+
+    and needs two products a step where degree 5 needs three.
+
+    Args:
+        steps: number of polynomials.
+        lower_bound: the smallest singular value, as a share of the prescaling norm, that is to reach 1.
+        degree: 3 or 5.
+        prescale: the norm that X is divided by, see :class:`Schedule`.
+
+    Source: Grishina, Smirnov & Rakhuba, CANS, 2025, Propositions 1 and 2, https://arxiv.org/abs/2506.10935
+    """
+    if degree not in (3, 5):
+        raise ValueError(f"degree must be 3 or 5, got {degree!r}")
+    low, high = _check_bound(lower_bound), 1.0
+    polynomials = []
+    for _ in range(_check_steps(steps)):
+        polynomial = _best_odd_polynomial(low, high, degree)
+        polynomials.append(polynomial)
+        a, b, c = polynomial
+        low = low * (a + low**2 * (b + c * low**2))
+        high = 2 - low
+    return Schedule("cans", tuple(polynomials), prescale, "Grishina et al. 2025, https://arxiv.org/abs/2506.10935")
+
+
+def _best_odd_polynomial(low: float, high: float, degree: int) -> Polynomial:
+    """The odd polynomial of degree 3 or 5 with the smallest largest distance from 1 on [low, high] (Remez)."""
+    if (high - low) / high < 1e-4:  # the limit of the interval [1, 1]; the linear system is singular there
+        limit = (1.5, -0.5, 0.0) if degree == 3 else (1.875, -1.25, 0.375)
+        center = (low + high) / 2
+        a, b, c = limit
+        return a / center, b / center**3, c / center**5
+    if degree == 3:
+        e = ((low**2 + low * high + high**2) / 3) ** 0.5
+        scale = 2 / (2 * e**3 + low**2 * high + low * high**2)
+        return 3 * e**2 * scale, -scale, 0.0
+    q, r = (3 * low + high) / 4, (low + 3 * high) / 4
+    previous = np.inf
+    for _ in range(100):
+        # Equioscillation: p(low) = 1 - E, p(q) = 1 + E, p(r) = 1 - E, p(high) = 1 + E.
+        points = np.array([low, q, r, high])
+        system = np.stack([points, points**3, points**5, [1, -1, 1, -1]], axis=1)
+        a, b, c, error = np.linalg.solve(system, np.ones(4))
+        if abs(error - previous) <= 1e-15:
+            break
+        previous = error
+        # The inner extrema: roots of p'(s) = a + 3 b s^2 + 5 c s^4.
+        root = np.sqrt(9 * b**2 - 20 * a * c)
+        q, r = np.sqrt((-3 * b - root) / (10 * c)), np.sqrt((-3 * b + root) / (10 * c))
+    return float(a), float(b), float(c)
+
+
+def _check_steps(steps: int) -> int:
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
+        raise ValueError(f"steps must be an integer >= 1, got {steps!r}")
+    return int(steps)
+
+
+def _check_bound(lower_bound: float) -> float:
+    if not 0 < lower_bound < 1:
+        raise ValueError(f"lower_bound must be a number with 0 < lower_bound < 1, got {lower_bound!r}")
+    return float(lower_bound)
+
+
+#: The schedules by name, each with its default arguments.
+SCHEDULES: Final[dict[str, Callable[[], Schedule | Exact]]] = {
+    "cubic": cubic,
+    "keller_jordan": keller_jordan,
+    "you": you,
+    "modula": modula,
+    "turbo": turbo,
+    "polar_express": polar_express,
+    "cans": cans,
+    "exact": Exact,
+}
+
+
+def as_schedule(schedule: str | Schedule | Exact | Sequence[Sequence[float]]) -> Schedule | Exact:
+    """A schedule from its name, from a sequence of ``(a, b, c)`` (Frobenius prescale) or as it is.
+
+    Raises:
+        ValueError: the name is unknown (the known ones are listed) or the value is no schedule.
+    """
+    if isinstance(schedule, (Schedule, Exact)):
+        return schedule
+    if isinstance(schedule, str):
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(map(repr, SCHEDULES))}; got {schedule!r}")
+        return SCHEDULES[schedule]()
+    if isinstance(schedule, (tuple, list)):
+        return Schedule("custom", tuple(tuple(row) for row in schedule))  # type: ignore[misc]
+    raise ValueError(
+        f"schedule must be a name ({', '.join(map(repr, SCHEDULES))}), a Schedule such as polar_express(steps=5), or a "
+        f"sequence of (a, b, c); got {schedule!r}"
+    )
