@@ -1,0 +1,35 @@
+"""What every test shares: shapes in annotations are enforced, and the CPU is the device."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+# Before anything imports JAX.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# jaxtyping comes first: with it loaded, the library's annotations are real shapes, and the hook has them checked at
+# every call of every function of these modules.
+CHECKED = ("jaxopt_tour.linalg", "jaxopt_tour.matrices")
+if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("beartype"):
+    import jaxtyping
+
+    jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# The first example of a shape compiles, so a deadline would only measure the compiler; a failure must come back.
+hypothesis.settings.register_profile("tour", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("tour")
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Double precision for the length of one test."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
