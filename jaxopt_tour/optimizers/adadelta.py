@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from jaxopt_tour._checks import check_decay_rate, check_float_dtype, check_nonnegative, check_rate
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
+    Scalar,
     abs_squared,
     hyperparameter,
     limit,
@@ -25,13 +25,13 @@ from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 class AdadeltaState(NamedTuple):
     """State of `scale_by_adadelta`."""
 
-    count: Array  # t, int32
+    count: Array  # type: ignore[assignment]  # t, int32
     nu: Tree  # s_t, EMA of g^2
     delta: Tree  # d_t, EMA of u^2
 
 
 def scale_by_adadelta(
-    rho: ArrayLike = 0.9, eps: ArrayLike = 1e-6, *, accumulator_dtype: DTypeLike | None = None
+    rho: Scalar = 0.9, eps: Scalar = 1e-6, *, accumulator_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformation:
     """AdaDelta::
 
@@ -74,8 +74,8 @@ def scale_by_adadelta(
 
 def adadelta(
     learning_rate: ScalarOrSchedule = 1.0,
-    rho: ArrayLike = 0.9,
-    eps: ArrayLike = 1e-6,
+    rho: Scalar = 0.9,
+    eps: Scalar = 1e-6,
     *,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = None,

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from jaxopt_tour._checks import check_float_dtype, check_nonnegative, check_rate
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
+    Scalar,
     abs_squared,
     hyperparameter,
     limit,
@@ -25,12 +25,12 @@ from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 class AdagradState(NamedTuple):
     """State of `scale_by_adagrad`."""
 
-    count: Array  # t, int32
+    count: Array  # type: ignore[assignment]  # t, int32
     sum_of_squares: Tree  # r_t, sum of g^2
 
 
 def scale_by_adagrad(
-    eps: ArrayLike = 1e-10, *, initial_accumulator: ArrayLike = 0.0, accumulator_dtype: DTypeLike | None = None
+    eps: Scalar = 1e-10, *, initial_accumulator: Scalar = 0.0, accumulator_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformation:
     """AdaGrad::
 
@@ -71,9 +71,9 @@ def scale_by_adagrad(
 
 def adagrad(
     learning_rate: ScalarOrSchedule,
-    eps: ArrayLike = 1e-10,
+    eps: Scalar = 1e-10,
     *,
-    initial_accumulator: ArrayLike = 0.0,
+    initial_accumulator: Scalar = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = None,
     accumulator_dtype: DTypeLike | None = None,

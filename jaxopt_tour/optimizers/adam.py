@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from jaxopt_tour._checks import (
     check_choice,
@@ -18,6 +17,7 @@ from jaxopt_tour._checks import (
 )
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
+    Scalar,
     abs_squared,
     first_moment,
     hyperparameter,
@@ -36,16 +36,16 @@ InitialMoments = Literal["zeros", "first_gradient"]
 class AdamState(NamedTuple):
     """State of `scale_by_adam`."""
 
-    count: Array  # t, int32
+    count: Array  # type: ignore[assignment]  # t, int32
     mu: Tree  # m_t, EMA of g
     nu: Tree  # v_t, EMA of g^2
 
 
 def scale_by_adam(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     *,
     bias_correction: bool = True,
     initial_moments: InitialMoments = "zeros",
@@ -125,10 +125,10 @@ def scale_by_adam(
 
 def adam(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     *,
     bias_correction: bool = True,
     initial_moments: InitialMoments = "zeros",
@@ -171,10 +171,10 @@ def adam(
 
 def adamw(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     *,
     weight_decay: ScalarOrSchedule = 1e-4,
     weight_decay_mask: Mask | None = None,

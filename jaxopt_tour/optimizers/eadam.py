@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from jaxopt_tour._checks import check_decay_rate, check_float_dtype, check_nonnegative, check_rate
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
+    Scalar,
     abs_squared,
     first_moment,
     hyperparameter,
@@ -24,7 +24,7 @@ from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
 
 def scale_by_eadam(
-    b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike = 1e-8, *, mu_dtype: DTypeLike | None = None
+    b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, *, mu_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformation:
     """EAdam::
 
@@ -75,9 +75,9 @@ def scale_by_eadam(
 
 def eadam(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
     *,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = None,

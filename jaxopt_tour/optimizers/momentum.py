@@ -6,23 +6,22 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from jaxopt_tour._checks import check_choice, check_decay_rate, check_flag, check_float_dtype, check_rate
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
-from jaxopt_tour.optimizers._numerics import first_moment, hyperparameter, map_rule, one_minus_power
+from jaxopt_tour.optimizers._numerics import Scalar, first_moment, hyperparameter, map_rule, one_minus_power
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
 
 class MomentumState(NamedTuple):
     """State of `scale_by_momentum`."""
 
-    count: Array  # t, int32
+    count: Array  # type: ignore[assignment]  # t, int32
     trace: Tree  # m_t, sum or exponential average of g
 
 
 def scale_by_momentum(
-    decay: ArrayLike = 0.9,
+    decay: Scalar = 0.9,
     *,
     form: Literal["sum", "ema"] = "sum",
     nesterov: bool = False,
@@ -86,7 +85,7 @@ def scale_by_momentum(
 
 def momentum(
     learning_rate: ScalarOrSchedule,
-    decay: ArrayLike = 0.9,
+    decay: Scalar = 0.9,
     *,
     form: Literal["sum", "ema"] = "sum",
     nesterov: bool = False,
@@ -115,7 +114,7 @@ def momentum(
 
 def nesterov(
     learning_rate: ScalarOrSchedule,
-    decay: ArrayLike = 0.9,
+    decay: Scalar = 0.9,
     *,
     form: Literal["sum", "ema"] = "sum",
     weight_decay: ScalarOrSchedule = 0.0,

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from jaxopt_tour._checks import check_decay_rate, check_flag, check_float_dtype, check_nonnegative, check_rate
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
+    Scalar,
     abs_squared,
     first_moment,
     hyperparameter,
@@ -27,15 +27,15 @@ from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 class NestedAdamState(NamedTuple):
     """State of `scale_by_nested_adam`."""
 
-    count: Array  # t, int32
+    count: Array  # type: ignore[assignment]  # t, int32
     mu: Tree  # s_t, EMA of the ratio
     nu: Tree  # v_t, EMA of g^2
 
 
 def scale_by_nested_adam(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
     *,
     bias_correction: bool = False,
     mu_dtype: DTypeLike | None = None,
@@ -92,9 +92,9 @@ def scale_by_nested_adam(
 
 def nested_adam(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
     *,
     bias_correction: bool = False,
     weight_decay: ScalarOrSchedule = 0.0,

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from jaxopt_tour._checks import check_decay_rate, check_flag, check_float_dtype, check_nonnegative, check_rate
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
+    Scalar,
     abs_squared,
     first_moment,
     hyperparameter,
@@ -28,18 +28,18 @@ from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 class RMSPropState(NamedTuple):
     """State of `scale_by_rmsprop`."""
 
-    count: Array  # t, int32
+    count: Array  # type: ignore[assignment]  # t, int32
     mu: Tree  # m_t, EMA of g; None unless centered
     nu: Tree  # s_t, EMA of g^2
 
 
 def scale_by_rmsprop(
-    decay: ArrayLike = 0.9,
-    eps: ArrayLike = 1e-8,
+    decay: Scalar = 0.9,
+    eps: Scalar = 1e-8,
     *,
     centered: bool = False,
     eps_in_sqrt: bool = False,
-    initial_scale: ArrayLike = 0.0,
+    initial_scale: Scalar = 0.0,
     bias_correction: bool = False,
     accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformation:
@@ -113,14 +113,14 @@ def scale_by_rmsprop(
 
 def rmsprop(
     learning_rate: ScalarOrSchedule,
-    decay: ArrayLike = 0.9,
-    eps: ArrayLike = 1e-8,
+    decay: Scalar = 0.9,
+    eps: Scalar = 1e-8,
     *,
     centered: bool = False,
     eps_in_sqrt: bool = False,
-    initial_scale: ArrayLike = 0.0,
+    initial_scale: Scalar = 0.0,
     bias_correction: bool = False,
-    momentum: ArrayLike | None = None,
+    momentum: Scalar | None = None,
     nesterov: bool = False,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = None,

@@ -6,11 +6,10 @@ from typing import Literal
 
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from jaxopt_tour._checks import check_rate
 from jaxopt_tour._types import DTypeLike, ScalarOrSchedule, Tree
-from jaxopt_tour.optimizers._numerics import map_rule
+from jaxopt_tour.optimizers._numerics import Scalar, map_rule
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
@@ -61,7 +60,7 @@ def signsgd(
 
 def signum(
     learning_rate: ScalarOrSchedule,
-    decay: ArrayLike = 0.9,
+    decay: Scalar = 0.9,
     *,
     form: Literal["sum", "ema"] = "ema",
     weight_decay: ScalarOrSchedule = 0.0,

@@ -21,7 +21,7 @@ Mask = Tree | Callable[[Tree], Tree]
 class WeightDecayState(NamedTuple):
     """Kept only where the decay is a schedule; otherwise the state is empty."""
 
-    count: Array  # int32, steps so far
+    count: Array  # type: ignore[assignment]  # int32, steps so far
 
 
 def add_decayed_weights(
