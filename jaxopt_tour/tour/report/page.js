@@ -85,14 +85,16 @@
       box.replaceChildren();
       this.width = box.clientWidth;
       const width = this.width;
-      const height = Math.round(Math.min(400, Math.max(250, width * 0.66)));
+      const height = Math.round(Math.min(420, Math.max(270, width * 0.7)));
 
       // The domains hold what is shown; a run that blows up leaves at the top instead of flattening the rest.
       const values = [];
+      const last = [];
       let first = 0, right = 0;
       for (const one of shown) {
         const known = one[measure].filter((value) => value !== null);
         if (known.length) first = Math.max(first, known[0]);
+        if (known.length && !one.diverged) last.push(known[known.length - 1]);
         for (const key of [measure, `${measure}_low`, `${measure}_high`])
           for (const value of one[key] || []) if (value !== null) values.push(value);
         for (let i = 0; i < one.step.length; i++) if (one[measure][i] !== null) right = Math.max(right, one[axis][i] ?? 0);
@@ -100,7 +102,9 @@
       const loss = measure !== "validation_accuracy";
       let low = values.length ? Math.min(...values) : 0.1;
       let high = values.length ? Math.max(...values) : 1;
-      if (loss) high = Math.min(high, 1.25 * first || 1);
+      if (loss) high = Math.min(high, 1.1 * first || 1);
+      // Accuracies begin near chance and differ near the top: the axis leaves room there.
+      else if (last.length) low = Math.max(low, Math.min(...last) - Math.max(0.05, 2 * (Math.max(...last) - Math.min(...last))));
       const log = loss && low > 0 && high / low > 1.5;
       this.caption.replaceChildren(document.createTextNode(title));
       html("span", "", this.caption, ` against ${axis === "step" ? "steps" : "seconds of training"}`);
@@ -109,11 +113,11 @@
         return;
       }
       const pad = log ? (high / low) ** 0.03 : 0.04 * (high - low || 1);
-      if (log) { low /= pad; high *= pad; } else { low = Math.max(loss ? 0 : -1, low - pad); high = loss ? high + pad : Math.min(1, high + pad); }
+      if (log) { low /= pad; high *= pad; } else { low = Math.max(0, low - pad); high = loss ? high + pad : Math.min(1, high + pad); }
       if (!(high > low)) high = low + 1;
 
-      const named = width >= 430 && shown.length <= 16;
-      const margin = { top: 20, right: named ? 20 + 6.4 * Math.max(...shown.map((one) => one.label.length)) : 10, bottom: 40, left: 46 };
+      const named = width >= 480 && shown.length <= 16;
+      const margin = { top: 20, right: named ? 40 + 6.7 * Math.max(...shown.map((one) => one.label.length)) : 10, bottom: 40, left: 46 };
       const plotRight = width - margin.right, plotBottom = height - margin.bottom;
       const px = (x) => margin.left + ((plotRight - margin.left) * x) / right;
       const ratio = log ? (y) => Math.log(y / low) / Math.log(high / low) : (y) => (y - low) / (high - low);
@@ -163,8 +167,8 @@
         element("path", { class: "line", d: line, "stroke-dasharray": one.dash }, clipped);
         this.groups.set(one, { group, points });
         if (!points.length) continue;
-        const last = points[points.length - 1];
-        const end = { one, group, x: px(last.x), y: Math.max(margin.top, Math.min(plotBottom, py(last.y))) };
+        const tail = points[points.length - 1];
+        const end = { one, group, x: px(tail.x), y: Math.max(margin.top, Math.min(plotBottom, py(tail.y))) };
         if (one.diverged) element("path", { class: "cross", d: `M${end.x - 4} ${end.y - 4}l8 8m0 -8l-8 8` }, group);
         else element("circle", { class: "end", cx: end.x, cy: end.y, r: 2.6 }, group);
         ends.push(end);
@@ -176,10 +180,12 @@
       svg.setAttribute("aria-label", `${title} against ${axis === "step" ? "steps" : "seconds"}. At the end: ` +
         ranked.map(([one, value]) => `${one.label} ${one.diverged ? "diverged" : show(value, measure)}`).join(", ") + ". Arrow keys move along the curves.");
       Object.assign(this, { svg, px, py, plotRight, plotBottom, margin, right, shown });
-      svg.addEventListener("pointermove", (event) => {
+      const point = (event) => {
         const bounds = svg.getBoundingClientRect();
         this.at(((event.clientX - bounds.left - margin.left) / (plotRight - margin.left)) * right, event.clientY - bounds.top);
-      });
+      };
+      svg.addEventListener("pointermove", point);
+      svg.addEventListener("pointerdown", point);
       svg.addEventListener("pointerleave", () => this.hide());
       svg.addEventListener("blur", () => this.hide());
       svg.addEventListener("keydown", (event) => {
@@ -210,8 +216,9 @@
       let ceiling = bottom + 6;
       for (const end of [...ends].reverse()) { end.label = Math.min(end.label, ceiling); ceiling = end.label - gap; }
       for (const end of ends) {
-        element("path", { class: "lead", d: `M${end.x + 3} ${end.y}L${edge + 4} ${end.y}L${edge + 13} ${end.label}` }, end.group);
-        element("text", { class: "name", x: edge + 16, y: end.label + 4 }, end.group, end.one.label);
+        element("path", { class: "lead", d: `M${end.x + 3} ${end.y}L${edge + 4} ${end.y}L${edge + 12} ${end.label}` }, end.group);
+        element("path", { class: "line", d: `M${edge + 12} ${end.label}h18`, "stroke-dasharray": end.one.dash }, end.group);
+        element("text", { class: "name", x: edge + 35, y: end.label + 4 }, end.group, end.one.label);
       }
     }
 

@@ -27,7 +27,7 @@ LEAD = (
 MEASURE_NAMES = {
     "validation_loss": "Validation loss",
     "train_loss": "Training loss",
-    "validation_accuracy": "Validation accuracy",
+    "validation_accuracy": "Accuracy",
 }
 
 
@@ -169,7 +169,7 @@ def _glance(tasks: Sequence[tuple[str, Mapping[str, Any], Sequence[Series]]]) ->
         if not ranked:
             continue
         (first, low), rest = ranked[0], ranked[1:]
-        text = f'{_swatch(first)} <b>{escape(first.label)}</b> ends lowest, at {_number(low)} nats'
+        text = f"{_swatch(first)} <b>{escape(first.label)}</b> ends lowest, at {_number(low)} nats"
         if rest:
             text += f"; then {escape(rest[0][0].label)} at {_number(rest[0][1])}"
         items.append(f'<li><a href="#task-{index}">{escape(task["title"])}</a><span>{text}</span></li>')
@@ -199,9 +199,9 @@ def _task(index: int, name: str, task: Mapping[str, Any], series: Sequence[Serie
     )
     routing = task.get("routing")
     details = (
-        f'<details><summary>Routing: which parameter goes to Muon, seen as which matrix</summary>'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Routing table"><pre>{escape(str(routing))}</pre></div>'
-        f"</details>"
+        f"<details><summary>Routing: which parameter goes to Muon, seen as which matrix</summary>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Routing table">'
+        f"<pre>{escape(str(routing))}</pre></div></details>"
         if routing
         else ""
     )
@@ -211,7 +211,8 @@ def _task(index: int, name: str, task: Mapping[str, Any], series: Sequence[Serie
 <div class="controls">
 <fieldset class="measures"><legend class="hidden">What the charts show</legend>{radios}</fieldset>
 <fieldset class="legend"><legend class="hidden">Optimizers shown</legend>{chips}
-<button type="button" class="all" data-all>all</button><button type="button" class="all" data-none>none</button></fieldset>
+<span class="all-or-none"><button type="button" class="all" data-all>all</button>
+<button type="button" class="all" data-none>none</button></span></fieldset>
 </div>
 <div class="charts">
 <figure class="chart" data-x="step"><figcaption></figcaption><div class="plot"></div></figure>
@@ -222,17 +223,17 @@ def _task(index: int, name: str, task: Mapping[str, Any], series: Sequence[Serie
 </section>"""
 
 
-#: Header, explanation, whether a smaller number is better (None: neither).
-COLUMNS = (
-    ("optimizer", "", None),
-    ("final validation loss", "cross-entropy in nats at the end of the run", True),
-    ("accuracy", "share of the held-out examples that are classified correctly", False),
-    ("learning rate", "the tuned peak of the schedule", None),
-    ("ms per step", "milliseconds of one whole training step", True),
-    ("optimizer's share", "part of the step's time that the optimizer's update takes", True),
-    ("state, bytes per parameter", "memory that the optimizer keeps between steps", True),
-    ("seconds", "of training, evaluation included where the race counts it", True),
-)
+#: Headers and their explanations.
+COLUMNS = {
+    "optimizer": "",
+    "final validation loss": "cross-entropy in nats at the end of the run",
+    "accuracy": "share of the held-out examples that are classified correctly",
+    "learning rate": "the peak of the schedule",
+    "ms per step": "milliseconds of one whole training step",
+    "optimizer's share": "part of the step's time that the optimizer's update takes",
+    "state, bytes per parameter": "memory that the optimizer keeps between steps",
+    "seconds": "of the whole run",
+}
 
 
 def _table(task: Mapping[str, Any], series: Sequence[Series]) -> str:
@@ -258,7 +259,7 @@ def _table(task: Mapping[str, Any], series: Sequence[Series]) -> str:
     heads = "".join(
         f'<th scope="col"{" aria-sort=ascending" if name == "final validation loss" else ""}>'
         f'<button type="button" title="{escape(note)}">{escape(name)}</button></th>'
-        for name, note, _ in COLUMNS
+        for name, note in COLUMNS.items()
         if accuracy or name != "accuracy"
     )
     return (
@@ -297,9 +298,14 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
         verdict = ("holds", "&#10003; holds") if claim["holds"] else ("fails", "&#10007; does not hold")
         numbers = _definitions(claim.get("numbers") or {})
         items.append(
-            f'<li><p><span class="verdict {verdict[0]}">{verdict[1]}</span> {escape(str(claim["text"]))}</p>{numbers}</li>'
+            f'<li><p><span class="verdict {verdict[0]}">{verdict[1]}</span> {escape(str(claim["text"]))}</p>'
+            f"{numbers}</li>"
         )
-    return f'<section><h2>What was claimed beforehand</h2><ul class="claims">{"".join(items)}</ul></section>' if items else ""
+    return (
+        f'<section><h2>What was claimed beforehand</h2><ul class="claims">{"".join(items)}</ul></section>'
+        if items
+        else ""
+    )
 
 
 def _about(results: Mapping[str, Any]) -> str:

@@ -137,7 +137,7 @@ def series_of(runs: Sequence[Mapping[str, Any]]) -> list[Series]:
         rank = sorted(lengths[optimizer], reverse=True).index(steps)
         if rank:
             dash = dashes[(dashes.index(dash) + rank) % len(dashes)]
-        label = optimizer if rank == 0 else f"{optimizer}, {steps:,} steps"
+        label = optimizer if rank == 0 else f"{optimizer} ({steps:,} steps)"
         found.append(Series(label, hue, dash, members))
 
     def last(one: Series) -> float:

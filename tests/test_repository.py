@@ -1,0 +1,147 @@
+"""The house's own rules: what an import loads, which way imports point, what is shipped, and what the README shows."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+HEAVY = {"flax", "matplotlib", "orbax", "rich", "typer", "scipy", "chex", "jaxtyping", "beartype"}
+
+
+def run(*command: str | pathlib.Path, **arguments) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, **arguments)
+
+
+def modules_after(statement: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after a statement."""
+    done = run(
+        sys.executable, "-c", f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+class TestImportWeight:
+    def test_importing_the_package_loads_nothing_that_optax_does_not(self):
+        loaded = modules_after("import jaxopt_tour")
+        assert "jax" in loaded
+        assert not (loaded - modules_after("import optax")) & HEAVY
+
+    def test_every_public_name_is_there_and_the_librarys_need_no_extra(self):
+        statement = (
+            "import jaxopt_tour as jt\n"
+            "missing = [name for name in jt.__all__ if name not in dir(jt)]\n"
+            "assert not missing, missing\n"
+            "jt.muon(1e-3), jt.routing_table({'kernel': __import__('numpy').zeros((3, 4), 'float32')})"
+        )
+        assert not (modules_after(statement) - modules_after("import optax")) & HEAVY
+
+
+def test_imports_point_one_way():
+    pytest.importorskip("importlinter", reason="in requirements/dev.txt")
+    done = run(pathlib.Path(sys.executable).with_name("lint-imports"), "--no-cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_subpackages_re_export_nothing():
+    # A module must never be shadowed by a function of its name. The page is the one way into the report.
+    for path in sorted((ROOT / "jaxopt_tour").glob("*/**/__init__.py")):
+        if path.parent.name != "report":
+            code = [line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))]
+            assert code in ([], ["from __future__ import annotations"]), path
+
+
+class TestLocks:
+    def test_there_are_four(self):
+        assert [path.name for path in LOCKS] == ["bootstrap.txt", "dev.txt", "floor.txt", "tour.txt"]
+
+    @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+    def test_hold_pinned_versions_and_hashes_and_no_address(self, path):
+        requirements = path.read_text().replace("\\\n", " ").splitlines()
+        assert requirements
+        for line in requirements:
+            assert re.fullmatch(r"[\w.\-\[\],]+==[\w.!+]+( ;[^@/]*?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", line), line
+
+    def test_tests_run_on_the_versions_of_the_tour(self):
+        versions = {path.stem: set(re.findall(r"^\S+==\S+", path.read_text(), re.M)) for path in LOCKS}
+        assert versions["tour"] <= versions["dev"]
+
+    def test_floors_are_those_that_the_project_promises(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        promised = project["dependencies"] + project["optional-dependencies"]["tour"]
+        floor = (ROOT / "requirements/floor.txt").read_text()
+        for name in ("jax", "optax", "flax"):
+            (version,) = (line.partition(">=")[2] for line in promised if line.startswith(f"{name}>="))
+            assert f"\n{name}=={version} " in floor
+
+
+def test_wheel_carries_types_data_and_licences(tmp_path):
+    pytest.importorskip("hatchling", reason="in requirements/dev.txt")
+    done = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    package = ROOT / "jaxopt_tour"
+    expected = {
+        str(path.relative_to(ROOT)) for path in package.rglob("*") if path.is_file() and "__pycache__" not in str(path)
+    }
+    assert {"jaxopt_tour/py.typed", "jaxopt_tour/problems/data/shakespeare.txt.gz"} <= expected
+    assert expected <= names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+class TestScripts:
+    @pytest.mark.parametrize("script", ["tour", ".ci/run", "requirements/compile.sh"])
+    def test_are_executable_and_parse(self, script):
+        path = ROOT / script
+        assert path.stat().st_mode & 0o111
+        shell = path.read_text().splitlines()[0].removeprefix("#!").split()[-1].rpartition("/")[2]
+        done = run(shutil.which("dash") if shell == "sh" and shutil.which("dash") else shell, "-n", path)
+        assert done.returncode == 0, done.stderr
+
+    def test_too_old_a_python_is_named(self, tmp_path):
+        old = tmp_path / "python3"
+        old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1 && exit\nexit 1\n')
+        old.chmod(0o755)
+        for name in ("python", "python3.11", "python3.12", "python3.13"):
+            (tmp_path / name).symlink_to(old)
+        done = run(ROOT / "tour", "setup", env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+        assert done.returncode == 1
+        assert "needs Python 3.11 or newer, found: Python 3.9.1" in done.stderr
+
+    def test_a_folder_of_someone_else_is_left_alone(self, tmp_path):
+        mine = tmp_path / "mine"
+        mine.mkdir()
+        (mine / "thesis.tex").write_text("years of work")
+        environment = {"PATH": "/usr/bin:/bin", "JAXOPT_TOUR_PYTHON": sys.executable, "JAXOPT_TOUR_VENV": str(mine)}
+        done = run(ROOT / "tour", "setup", env=environment)
+        assert done.returncode == 1
+        assert "name another folder" in done.stderr
+        assert (mine / "thesis.tex").read_text() == "years of work"
+
+
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+
+
+def test_readme_has_snippets():
+    assert SNIPPETS
+
+
+@pytest.mark.parametrize("index", range(len(SNIPPETS)))
+def test_readme_snippet_runs(index, capsys):
+    exec(compile(SNIPPETS[index], f"README.md, snippet {index + 1}", "exec"), {"__name__": "__main__"})
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (ROOT / target).exists(), target
