@@ -156,7 +156,7 @@ def turbo() -> Schedule:
 
 @functools.cache
 def polar_express(
-    steps: int = 5, lower_bound: float = 3e-3, prescale: str = "schatten8", safety: float = 1.0
+    steps: int = 5, lower_bound: float = 3e-3, prescale: str = "schatten8", safety: float = 1.02
 ) -> Schedule:
     """The best composition of odd quintics for singular values in [lower_bound, 1], generated for the arguments.
 
@@ -172,11 +172,14 @@ def polar_express(
         lower_bound: the smallest singular value, as a share of the prescaling norm, that is to reach 1. Smaller values
             are enlarged as much as the steps can.
         prescale: the norm that X is divided by, see :class:`Schedule`.
-        safety: the interval assumed is ``[lower_bound, safety]``; above 1 it leaves room for rounding in half
-            precision (1.01 to 1.05).
+        safety: every step but the last is stretched by this factor, so that singular values up to ``safety``, which
+            rounding in half precision makes, are mapped as if they were at most 1. At 1, the plain optimum, bfloat16
+            iterations blow up; 1.01 to 1.05 is usual.
 
     Source: Amsel et al., The Polar Express, 2025, Algorithm 1 and Theorem 3.1, https://arxiv.org/abs/2505.16932
     """
+    if not 1 <= safety < 2:
+        raise ValueError(f"safety must be a number with 1 <= safety < 2, got {safety!r}")
     low, high = _check_bound(lower_bound), 1.0
     polynomials = []
     for step in range(_check_steps(steps)):

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 
 from jaxopt_tour._checks import check_choice, check_float_dtype, check_nonnegative
 from jaxopt_tour._types import Array, DTypeLike, Float
-from jaxopt_tour.linalg.coefficients import Exact, Polynomial, Schedule, as_schedule
+from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule
 from jaxopt_tour.linalg.polar import polar_factor
 
 METHODS: Final = ("auto", "standard", "gram")

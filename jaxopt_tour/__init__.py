@@ -1,0 +1,86 @@
+"""Every optimizer from SGD to Muon as composable Optax transformations, and a tour that shows why each works.
+
+The names below are in the order of the tour. ``import jaxopt_tour`` needs JAX and Optax alone; the tour itself
+(``jaxopt_tour.problems``, ``jaxopt_tour.tour``) loads when it is first touched and says which extra it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from jaxopt_tour.linalg import coefficients as schedules
+from jaxopt_tour.linalg.newton_schulz import orthogonalize
+from jaxopt_tour.matrices import routing
+from jaxopt_tour.matrices.axes import MatrixAxes
+from jaxopt_tour.matrices.routes import Route, Routes
+from jaxopt_tour.matrices.routing import routing_table
+from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
+from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
+from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
+from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
+from jaxopt_tour.optimizers.momentum import momentum, nesterov, scale_by_momentum
+from jaxopt_tour.optimizers.multi_transform import multi_transform
+from jaxopt_tour.optimizers.muon import muon, scale_by_muon
+from jaxopt_tour.optimizers.nested_adam import nested_adam, scale_by_nested_adam
+from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
+from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
+from jaxopt_tour.optimizers.sgd import sgd
+from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
+from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022 (the order of the tour)
+    # the optimizers, in the order of the tour
+    "sgd",
+    "momentum",
+    "nesterov",
+    "adagrad",
+    "adadelta",
+    "rmsprop",
+    "signsgd",
+    "signum",
+    "adam",
+    "adamw",
+    "nested_adam",
+    "eadam",
+    "muon",
+    # their parts
+    "scale_by_momentum",
+    "scale_by_adagrad",
+    "scale_by_adadelta",
+    "scale_by_rmsprop",
+    "scale_by_sign",
+    "scale_by_adam",
+    "scale_by_nested_adam",
+    "scale_by_eadam",
+    "add_decayed_weights",
+    "orthogonalize_via_newton_schulz",
+    "scale_by_matrix_shape",
+    "scale_by_muon",
+    "multi_transform",
+    # matrices
+    "MatrixAxes",
+    "Route",
+    "Routes",
+    "orthogonalize",
+    "routing",
+    "routing_table",
+    "schedules",
+]
+
+_NEEDS = {"problems": "tour", "tour": "tour", "cli": "tour"}
+
+
+def __getattr__(name: str) -> Any:
+    """The tour's packages, loaded when first touched."""
+    if name in _NEEDS:
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            extra = _NEEDS[name]
+            raise ImportError(
+                f"jaxopt_tour.{name} needs {error.name!r}, which comes with: pip install 'jaxopt-tour[{extra}]'"
+            ) from error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

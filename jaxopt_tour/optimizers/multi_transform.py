@@ -1,0 +1,92 @@
+"""Several transformations over one tree: each parameter goes to the one that its route names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names
+from jaxopt_tour._types import Tree
+from jaxopt_tour.matrices.routing import Routes, Routing, resolve
+
+
+class MultiTransformState(NamedTuple):
+    """The states of the transformations by label; a parameter that is elsewhere is a hole (optax.MaskedNode)."""
+
+    inner_states: dict[str, Any]
+
+
+def multi_transform(
+    transforms: Mapping[str, optax.GradientTransformation], routing: Routing = None
+) -> optax.GradientTransformationExtraArgs:
+    """Send every parameter to the transformation that its route names.
+
+    ``optax.multi_transform`` with three additions: labels come from routing (by name by default, never from
+    ``ndim == 2``); the transformations receive the :class:`MatrixAxes` of their parameters as the extra argument
+    ``matrix_axes``; and a hole stands for a whole Flax variable, so that ``nnx.Optimizer`` works on flax 0.11 too.
+
+    Example:
+        >>> import jaxopt_tour as jt, optax
+        >>> tx = jt.multi_transform({
+        ...     "muon": optax.chain(jt.scale_by_muon(), jt.scale_by_matrix_shape(), optax.scale_by_learning_rate(1e-3)),
+        ...     "adamw": jt.adamw(1e-3),
+        ...     "frozen": optax.set_to_zero(),
+        ... }, routing={"embedding": "frozen"})
+
+    Args:
+        transforms: transformation by label.
+        routing: see :func:`jaxopt_tour.matrices.routing.resolve`.
+
+    Raises:
+        ValueError: at ``init``, a parameter's label has no transformation; the message names path and labels.
+    """
+    transforms = {label: optax.with_extra_args_support(tx) for label, tx in transforms.items()}
+
+    def init(params: Tree) -> MultiTransformState:
+        if _is_placeholder(params):  # optax.tree.map_params asks which parts of the state are parameter trees
+            return MultiTransformState({label: tx.init(params) for label, tx in transforms.items()})
+        routes = resolve(routing, params)
+        for name, route in routes.items():
+            if route.label not in transforms:
+                raise ValueError(
+                    f"parameter {name!r} is routed to {route.label!r}, and transforms has {sorted(transforms)}"
+                )
+        return MultiTransformState({label: tx.init(_only(params, routes, label)) for label, tx in transforms.items()})
+
+    def update(
+        updates: Tree, state: MultiTransformState, params: Tree | None = None, **extra_args: Any
+    ) -> tuple[Tree, MultiTransformState]:
+        routes = resolve(routing, updates if params is None else params)
+        axes = {name: route.axes for name, route in routes.items() if route.axes is not None}
+        inner_states = {}
+        for label, tx in transforms.items():
+            own_params = None if params is None else _only(params, routes, label)
+            own_updates, inner_states[label] = tx.update(
+                _only(updates, routes, label),
+                state.inner_states[label],
+                own_params,
+                **{**extra_args, "matrix_axes": axes},
+            )
+            updates = jax.tree.map(
+                lambda old, new: old if is_hole(new) else new, updates, own_updates, is_leaf=_is_leaf
+            )
+        return updates, MultiTransformState(inner_states)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _only(tree: Tree, routes: Routes | Mapping[str, Any], label: str) -> Tree:
+    """The tree with a hole in place of every parameter that goes elsewhere."""
+    return map_with_names(lambda name, leaf: leaf if routes[name].label == label else HOLE, tree)
+
+
+def _is_leaf(node: Any) -> bool:
+    return is_box(node) or is_hole(node)
+
+
+def _is_placeholder(params: Tree) -> bool:
+    """Whether this is the opaque node with which ``optax.tree.map_params`` probes an ``init``."""
+    return type(params).__name__ == "_ParamsPlaceholder"

@@ -1,0 +1,120 @@
+"""Schedules: published tables, generators, and what a schedule refuses."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from jaxopt_tour.linalg import coefficients
+from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule, cans, cubic, keller_jordan, polar_express
+
+
+def unchecked(function):
+    """A function as a user calls it, without the type checks that the test run puts around it."""
+    return getattr(function, "__wrapped__", function)
+
+
+# Amsel et al. 2025, the eight steps of the authors' code for [1e-3, 1], before the safety factor.
+PUBLISHED_POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845749493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+    (1.875, -1.25, 0.375),
+)
+
+
+def test_polar_express_generates_the_published_table() -> None:
+    generated = polar_express(8, 1e-3, "frobenius", safety=1.0).polynomials
+    # The last two steps sit on an interval of width 1e-6 about 1, where the linear system keeps nine digits.
+    np.testing.assert_allclose(generated, PUBLISHED_POLAR_EXPRESS, rtol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [3, 5, 8])
+@pytest.mark.parametrize("lower_bound", [1e-1, 1e-2, 1e-3])
+def test_polar_express_error_is_the_distance_of_the_last_interval(steps: int, lower_bound: float) -> None:
+    """Where no step needed the raised lower end, all of [l, 1] lands in [p(l), 2 - p(l)]."""
+    schedule = polar_express(steps, lower_bound, "frobenius", safety=1.0)
+    s = np.linspace(lower_bound, 1, 10_001)
+    mapped = schedule.map_singular_values(s)
+    radius = 1 - mapped.min()
+    assert mapped.max() <= 1 + radius + 1e-8  # the exchange stops within rounding of the linear system
+    assert schedule.steps == steps
+
+
+def test_more_steps_are_never_worse() -> None:
+    s = np.linspace(1e-2, 1, 2_001)
+    errors = [np.abs(polar_express(k, 1e-2, safety=1.0).map_singular_values(s) - 1).max() for k in range(1, 8)]
+    assert all(later < earlier for earlier, later in itertools.pairwise(errors))
+
+
+@pytest.mark.parametrize("degree", [3, 5])
+def test_cans_polynomials_equioscillate(degree: int) -> None:
+    """The mark of a best approximation: the error reaches +E and -E in turn, (degree + 3) / 2 times."""
+    a, b, c = cans(1, 0.1, degree).polynomials[0]
+    s = np.linspace(0.1, 1, 200_001)
+    error = s * (a + s**2 * (b + c * s**2)) - 1
+    extreme = np.abs(error).max()
+    touches = np.flatnonzero(np.abs(error) > extreme * (1 - 1e-6))
+    signs = np.sign(error[touches])
+    assert 1 + np.count_nonzero(np.diff(signs)) == (degree + 3) // 2
+
+
+def test_cans_of_degree_three_is_the_best_cubic_against_a_grid() -> None:
+    a, b, _ = cans(1, 0.1, 3).polynomials[0]
+    s = np.linspace(0.1, 1, 2_001)
+    best = np.abs(a * s + b * s**3 - 1).max()
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        other_a, other_b = a + 0.1 * rng.normal(), b + 0.1 * rng.normal()
+        assert np.abs(other_a * s + other_b * s**3 - 1).max() >= best - 1e-9
+
+
+@pytest.mark.parametrize("name", [name for name in coefficients.SCHEDULES if name != "exact"])
+def test_every_schedule_brings_the_upper_spectrum_near_one(name: str) -> None:
+    """Singular values from 0.2 of the norm up end in [0.65, 1.25]; Keller Jordan's is the widest at [0.68, 1.2]."""
+    schedule = as_schedule(name)
+    assert isinstance(schedule, Schedule)
+    mapped = schedule.map_singular_values(np.linspace(0.2, 1, 1_001))
+    assert mapped.min() > 0.65 and mapped.max() < 1.25
+    assert schedule.source
+
+
+def test_steps_belong_to_the_schedule() -> None:
+    assert keller_jordan(3).steps == 3 and keller_jordan().steps == 5
+    assert cubic(12).steps == 12
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: as_schedule("kellerjordan"), "'keller_jordan'"),
+        (lambda: unchecked(as_schedule)(5), "schedule"),
+        (lambda: as_schedule([(1.0, 2.0)]), "polynomials"),
+        (lambda: Schedule("mine", ()), "polynomials"),
+        (lambda: Schedule("mine", ((1.0, float("nan"), 0.0),)), "polynomials"),
+        (lambda: Schedule("mine", ((1.5, -0.5, 0.0),), "spectral"), "prescale"),
+        (lambda: polar_express(0), "steps"),
+        (lambda: polar_express(5, 0.0), "lower_bound"),
+        (lambda: polar_express(5, 1e-3, "nuclear"), "prescale"),
+        (lambda: polar_express(5, 1e-3, safety=0.9), "safety"),
+        (lambda: cans(5, 1e-3, degree=4), "degree"),
+        (lambda: unchecked(keller_jordan)(2.5), "steps"),
+    ],
+)
+def test_wrong_arguments_are_named(make: object, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        make()  # type: ignore[operator]
+
+
+def test_values_pass_through() -> None:
+    schedule = polar_express(4)
+    assert as_schedule(schedule) is schedule
+    assert isinstance(as_schedule("exact"), Exact)
+    assert as_schedule([(1.5, -0.5, 0.0)] * 3).steps == 3  # type: ignore[union-attr]
+    assert not callable(schedule), "optax.inject_hyperparams would take it for a learning-rate schedule"

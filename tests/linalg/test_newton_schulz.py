@@ -1,0 +1,186 @@
+"""Every path of the iteration against the obvious one in NumPy, and the laws an orthogonalization holds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxopt_tour.linalg.coefficients import PRESCALES, SCHEDULES, Schedule, as_schedule, cans, keller_jordan
+from jaxopt_tour.linalg.newton_schulz import cheaper_method, flops, orthogonalize
+
+SCHEDULE_NAMES = [name for name in SCHEDULES if name != "exact"]
+SHAPES = [(5, 5), (3, 8), (9, 4), (1, 6), (6, 1), (1, 1), (24, 96)]
+
+
+def by_hand(x: np.ndarray, schedule: Schedule, eps: float = 0.0) -> np.ndarray:
+    """Scale by the norm of the singular values, then apply the polynomials one after the other."""
+    if x.shape[0] > x.shape[1]:
+        return by_hand(x.T, schedule, eps).T
+    if schedule.prescale == "aol":
+        x = x / (np.sqrt(np.abs(x @ x.T).sum(axis=1, keepdims=True)) + eps)
+    else:
+        p = {"frobenius": 2, "schatten4": 4, "schatten8": 8}[schedule.prescale]
+        x = x / ((np.linalg.svd(x, compute_uv=False) ** p).sum() ** (1 / p) + eps)
+    for a, b, c in schedule.polynomials:
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("method", ["standard", "gram"])
+@pytest.mark.parametrize("prescale", PRESCALES)
+@pytest.mark.parametrize("name", SCHEDULE_NAMES)
+def test_both_forms_agree_with_the_iteration_by_hand(name: str, prescale: str, method: str, x64: None) -> None:
+    rng = np.random.default_rng(0)
+    schedule = dataclasses.replace(as_schedule(name), prescale=prescale)  # type: ignore[type-var]
+    for shape in SHAPES:
+        for eps in (0.0, 1e-4):
+            x = 1e-2 * rng.normal(size=shape)
+            ours = orthogonalize(jnp.asarray(x), schedule, method=method, eps=eps)
+            # float64, at most ten steps of products of at most 96 terms: 1e-12 and room for a steep polynomial.
+            np.testing.assert_allclose(ours, by_hand(x, schedule, eps), atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["standard", "gram"])
+def test_gradients_agree_with_finite_differences(method: str, x64: None) -> None:
+    rng = np.random.default_rng(1)
+    x, weights, direction = rng.normal(size=(3, 2, 3, 5))
+
+    def loss(x: np.ndarray | jax.Array) -> jax.Array:
+        return jnp.sum(orthogonalize(jnp.asarray(x), "polar_express", method=method) * weights)
+
+    step = 1e-6
+    difference = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
+    # Central differences at 1e-6 in float64: truncation 1e-12, rounding 1e-10, times derivatives of size 1e2.
+    np.testing.assert_allclose(jnp.sum(jax.grad(loss)(jnp.asarray(x)) * direction), difference, rtol=1e-6)
+    assert np.isfinite(jax.grad(loss)(jnp.zeros((2, 3, 5)))).all()
+
+
+@pytest.mark.parametrize("method", ["standard", "gram"])
+def test_a_batch_is_its_matrices_one_by_one(method: str) -> None:
+    x = np.random.default_rng(2).normal(size=(2, 3, 8, 20)).astype(np.float32)
+    together = orthogonalize(jnp.asarray(x), method=method)
+    apart = np.stack([[orthogonalize(jnp.asarray(m), method=method) for m in row] for row in x])
+    np.testing.assert_allclose(together, apart, atol=2e-6)  # float32: the batched product may sum in another order
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    m=st.integers(1, 9),
+    n=st.integers(1, 9),
+    seed=st.integers(0, 2**16),
+    exponent=st.integers(-90, 90),
+    name=st.sampled_from(SCHEDULE_NAMES),
+)
+def test_laws(m: int, n: int, seed: int, exponent: int, name: str) -> None:
+    """Scale invariance (exact for powers of two), wide/tall symmetry and orthogonal equivariance."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(m, n)).astype(np.float32)
+    schedule = as_schedule(name)
+    o = np.asarray(orthogonalize(jnp.asarray(x), schedule))
+    np.testing.assert_array_equal(orthogonalize(jnp.asarray(np.ldexp(x, exponent)), schedule), o)
+    if m != n:  # a square matrix is not transposed, and rounds differently
+        np.testing.assert_array_equal(orthogonalize(jnp.asarray(x.T), schedule), o.T)
+    if schedule.prescale != "aol":  # type: ignore[union-attr] # AOL scales rows, which are not invariant
+        u, v = (np.linalg.qr(rng.normal(size=(k, k)))[0].astype(np.float32) for k in (m, n))
+        turned = orthogonalize(jnp.asarray(u @ x @ v), schedule)
+        # Rounding of the turned input, 1e-7, grows by the steepest step at zero, at most 5^5 for tiny singular values.
+        np.testing.assert_allclose(turned, u @ o @ v, atol=2e-3)
+
+
+@pytest.mark.parametrize("method", ["standard", "gram"])
+@pytest.mark.parametrize("size", [0.0, 1e-38, 1e-30, 1e30, 3e38])
+def test_any_size_of_gradient_is_finite(size: float, method: str) -> None:
+    x = jnp.full((3, 4), size, jnp.float32)
+    o = orthogonalize(x, method=method)
+    # float32 flushes 1e-38 to zero; every other matrix here is rank one and ends with one singular value near 1.
+    expected = 0.0 if size < 1e-37 else 1.0
+    np.testing.assert_allclose(jnp.linalg.norm(o), expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    # Polar error against the exact factor at 64 x 128: float32 shows the schedule's own error (0.006 at this spectrum);
+    # float16 keeps 11 bits and bfloat16 8, and each step doubles the rounding of the one before.
+    [("float32", 0.01), ("float16", 0.03), ("bfloat16", 0.06)],
+)
+@pytest.mark.parametrize("shape", [(64, 128), (128, 64)])
+def test_half_precision_iterations_stay_near_the_polar_factor(
+    dtype: str, tolerance: float, shape: tuple[int, int]
+) -> None:
+    x = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    o = orthogonalize(jnp.asarray(x), dtype=dtype)
+    assert o.dtype == jnp.float32
+    exact = np.asarray(orthogonalize(jnp.asarray(x), "exact"))
+    assert np.linalg.norm(o - exact) / np.linalg.norm(exact) < tolerance
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_dtype_of_the_result_is_that_of_the_input(dtype: str) -> None:
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(4, 6)), dtype)
+    assert orthogonalize(x).dtype == x.dtype
+    assert orthogonalize(x, "exact").dtype == x.dtype
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 4, 5), (2, 0, 5)])
+def test_empty_matrices_pass(shape: tuple[int, ...]) -> None:
+    assert orthogonalize(jnp.zeros(shape)).shape == shape
+
+
+def test_flops_are_those_of_the_products_in_the_traced_program() -> None:
+    """The model against the dot_generals in the jaxpr."""
+    for schedule in (keller_jordan(4), keller_jordan(5), cans(6), as_schedule("polar_express")):
+        assert isinstance(schedule, Schedule)
+        for method in ("standard", "gram"):
+            m, n = 8, 32
+            jaxpr = jax.make_jaxpr(lambda x, s=schedule, f=method: orthogonalize(x, s, method=f))(jnp.zeros((m, n)))
+            counted = 0
+            for equation in jaxpr.jaxpr.eqns:
+                for inner in _flatten(equation):
+                    if inner.primitive.name == "dot_general":
+                        ((left, _), _) = inner.params["dimension_numbers"]
+                        contracted = inner.invars[0].aval.shape[left[0]]
+                        counted += 2 * contracted * int(np.prod(inner.outvars[0].aval.shape))
+            assert counted == flops(schedule, m, n, method), (schedule.name, method)
+
+
+def _flatten(equation: object) -> list:
+    inner = [equation]
+    for value in equation.params.values():  # type: ignore[attr-defined]
+        jaxpr = getattr(value, "jaxpr", None)
+        if jaxpr is not None:
+            inner += [leaf for sub in getattr(jaxpr, "eqns", []) for leaf in _flatten(sub)]
+    return inner
+
+
+def test_the_gram_form_is_chosen_for_wide_matrices_and_never_in_bfloat16() -> None:
+    schedule = keller_jordan()
+    assert cheaper_method(schedule, 768, 768, jnp.float32) == "standard"
+    assert cheaper_method(schedule, 768, 3072, jnp.float32) == "gram"
+    assert cheaper_method(schedule, 768, 3072, jnp.bfloat16) == "standard"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"schedule": "unknown"}, "schedule"),
+        ({"method": "fast"}, "method"),
+        ({"eps": -1.0}, "eps"),
+        ({"dtype": "int32"}, "dtype"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
+    # The checks of a user's call, without the type checks that the test run puts around it.
+    call = getattr(orthogonalize, "__wrapped__", orthogonalize)
+    with pytest.raises(ValueError, match=named):
+        call(jnp.zeros((2, 3)), **arguments)
+    with pytest.raises(ValueError, match="real floating"):
+        call(jnp.zeros((2, 3), jnp.complex64))
+    with pytest.raises(ValueError, match="matrices"):
+        call(jnp.zeros((3,)))
