@@ -54,7 +54,9 @@ def scale_by_rmsprop(
         u = g / (sqrt(max(s - m^2, 0)) + eps)
 
     ``eps_in_sqrt`` divides by ``sqrt(. + eps)``; ``bias_correction`` divides s and m by ``1 - rho^t`` first. The first
-    update has size ``1/sqrt(1 - rho)`` (with bias correction, 1), then about 1 for gradients of steady size.
+    update has size ``1/sqrt(1 - rho)`` (with bias correction, 1), then about 1 for gradients of steady size. Centered
+    and corrected together need ``initial_scale`` or a large ``eps``: one gradient alone has no variance, and the first
+    update is ``g / eps``.
 
     As in torch.optim.RMSprop. ``optax.rmsprop`` has ``eps_in_sqrt=True`` by default.
 

@@ -1,0 +1,251 @@
+"""The rules in NumPy, one line of the paper a line of code: slow, obvious, and independent of the library.
+
+Each follows one array through given gradients and returns the parameters after every step, stacked. The symbols are
+those of the docstrings: theta parameters, g gradient, eta learning rate, lam weight decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def sgd_by_hand(theta, gradients, eta, lam=0.0):
+    path = []
+    for g in gradients:
+        g = g + lam * theta
+        theta = theta - eta * g
+        path.append(theta)
+    return np.stack(path)
+
+
+def momentum_by_hand(theta, gradients, eta, beta=0.9, form="sum", nesterov=False, bias_correction=False, lam=0.0):
+    m, path = np.zeros_like(theta), []
+    w = {"sum": 1.0, "ema": 1 - beta}[form]
+    for t, g in enumerate(gradients, 1):
+        g = g + lam * theta
+        m = beta * m + w * g
+        if nesterov and bias_correction:
+            u = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+        elif nesterov:
+            u = beta * m + w * g
+        elif bias_correction:
+            u = m / (1 - beta**t)
+        else:
+            u = m
+        theta = theta - eta * u
+        path.append(theta)
+    return np.stack(path)
+
+
+def adagrad_by_hand(theta, gradients, eta, eps=1e-10, r0=0.0, lam=0.0):
+    r, path = np.full_like(theta, r0), []
+    for g in gradients:
+        g = g + lam * theta
+        r = r + g**2
+        u = g / (np.sqrt(r) + eps)
+        theta = theta - eta * u
+        path.append(theta)
+    return np.stack(path)
+
+
+def adadelta_by_hand(theta, gradients, eta=1.0, rho=0.9, eps=1e-6, lam=0.0):
+    s, d, path = np.zeros_like(theta), np.zeros_like(theta), []
+    for g in gradients:
+        g = g + lam * theta
+        s = rho * s + (1 - rho) * g**2
+        u = g * np.sqrt(d + eps) / np.sqrt(s + eps)
+        d = rho * d + (1 - rho) * u**2
+        theta = theta - eta * u
+        path.append(theta)
+    return np.stack(path)
+
+
+def rmsprop_by_hand(
+    theta,
+    gradients,
+    eta,
+    rho=0.9,
+    eps=1e-8,
+    centered=False,
+    eps_in_sqrt=False,
+    s0=0.0,
+    bias_correction=False,
+    beta=None,
+    nesterov=False,
+    lam=0.0,
+):
+    s, m, trace, path = np.full_like(theta, s0), np.zeros_like(theta), np.zeros_like(theta), []
+    for t, g in enumerate(gradients, 1):
+        g = g + lam * theta
+        s = rho * s + (1 - rho) * g**2
+        m = rho * m + (1 - rho) * g
+        c = 1 - rho**t if bias_correction else 1.0
+        variance = np.maximum(s / c - (m / c) ** 2, 0) if centered else s / c
+        u = g / np.sqrt(variance + eps) if eps_in_sqrt else g / (np.sqrt(variance) + eps)
+        if beta is not None:
+            trace = beta * trace + u
+            u = u + beta * trace if nesterov else trace
+        theta = theta - eta * u
+        path.append(theta)
+    return np.stack(path)
+
+
+def signsgd_by_hand(theta, gradients, eta, lam=0.0):
+    path = []
+    for g in gradients:
+        u = np.sign(g)
+        theta = theta - eta * (u + lam * theta)
+        path.append(theta)
+    return np.stack(path)
+
+
+def signum_by_hand(theta, gradients, eta, beta=0.9, lam=0.0):
+    m, path = np.zeros_like(theta), []
+    for g in gradients:
+        m = beta * m + (1 - beta) * g
+        u = np.sign(m)
+        theta = theta - eta * (u + lam * theta)
+        path.append(theta)
+    return np.stack(path)
+
+
+def adam_by_hand(
+    theta,
+    gradients,
+    eta,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    bias_correction=True,
+    initial_moments="zeros",
+    nesterov=False,
+    coupled=0.0,
+    decoupled=0.0,
+    cautious=False,
+):
+    m, v, path = np.zeros_like(theta), np.zeros_like(theta), []
+    for t, g in enumerate(gradients, 1):
+        g = g + coupled * theta
+        if t == 1 and initial_moments == "first_gradient":
+            m, v = g, g**2
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat, v_hat = m, v
+        if nesterov:
+            m_hat = b1 * m + (1 - b1) * g
+        if bias_correction:
+            m_hat = m / (1 - b1**t)
+            v_hat = v / (1 - b2**t)
+        if bias_correction and nesterov:
+            m_hat = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+        u = m_hat / (np.sqrt(v_hat + eps_root) + eps)
+        decays = (u * theta > 0) if cautious else 1.0
+        theta = theta - eta * (u + decoupled * theta * decays)
+        path.append(theta)
+    return np.stack(path)
+
+
+def nested_adam_by_hand(theta, gradients, eta, b1=0.9, b2=0.999, eps=1e-8, bias_correction=False, lam=0.0):
+    s, v, path = np.zeros_like(theta), np.zeros_like(theta), []
+    for t, g in enumerate(gradients, 1):
+        v = b2 * v + (1 - b2) * g**2
+        v_hat = v / (1 - b2**t) if bias_correction else v
+        s = b1 * s + (1 - b1) * g / (np.sqrt(v_hat) + eps)
+        u = s / (1 - b1**t) if bias_correction else s
+        theta = theta - eta * (u + lam * theta)
+        path.append(theta)
+    return np.stack(path)
+
+
+def eadam_by_hand(theta, gradients, eta, b1=0.9, b2=0.999, eps=1e-8, lam=0.0):
+    m, v, path = np.zeros_like(theta), np.zeros_like(theta), []
+    for t, g in enumerate(gradients, 1):
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        v = v + eps
+        m_hat = m / (1 - b1**t)
+        v_hat = v / (1 - b2**t)
+        u = m_hat / (np.sqrt(v_hat) + eps)
+        theta = theta - eta * (u + lam * theta)
+        path.append(theta)
+    return np.stack(path)
+
+
+def polar_by_hand(x: np.ndarray) -> np.ndarray:
+    """The orthogonal factor ``U V^T`` of one matrix."""
+    u, _, vt = np.linalg.svd(x, full_matrices=False)
+    return u @ vt
+
+
+def newton_schulz_by_hand(
+    x: np.ndarray, coefficients: Iterable[Sequence[float]], eps: float = 1e-7, guard: str = "add"
+) -> np.ndarray:
+    """The quintic iteration on one matrix, after division by its Frobenius norm.
+
+    ``guard`` says how eps keeps a zero matrix from dividing by zero: "add" ``x / (|x| + eps)`` (Keller Jordan 1e-7,
+    Optax 1e-8), "max" ``x / max(|x|, eps)`` (PyTorch, 1e-7).
+    """
+    norm = np.sqrt(np.sum(x**2))
+    x = x / {"add": norm + eps, "max": max(norm, eps)}[guard]
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    for a, b, c in coefficients:
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
+def shape_factor_by_hand(name: str | None, fan_in: int, fan_out: int) -> float:
+    """The factor on an orthogonalized update."""
+    return {
+        None: 1.0,
+        "original": np.sqrt(max(1.0, fan_out / fan_in)),
+        "match_rms_adamw": 0.2 * np.sqrt(max(fan_in, fan_out)),
+        "spectral": np.sqrt(fan_out / fan_in),
+    }[name]
+
+
+def muon_by_hand(
+    theta: np.ndarray,
+    gradients: Iterable[np.ndarray],
+    eta: float,
+    *,
+    orthogonalize: Callable[[np.ndarray], np.ndarray] | None = None,
+    coefficients: Any = ((3.4445, -4.7750, 2.0315),) * 5,
+    eps: float = 1e-7,
+    guard: str = "add",
+    beta: float = 0.95,
+    form: str = "ema",
+    nesterov: bool = True,
+    bias_correction: bool = False,
+    shape_factor: str | None = "original",
+    lam: float = 0.0,
+) -> np.ndarray:
+    """Muon on one matrix of shape (fan_in, fan_out).
+
+    The decay multiplies ``eta``, not ``eta s``. ``orthogonalize`` replaces the iteration (`polar_by_hand`);
+    ``bias_correction`` is Optax's, inside Nesterov.
+    """
+    fan_in, fan_out = theta.shape
+    s = shape_factor_by_hand(shape_factor, fan_in, fan_out)
+    w = {"sum": 1.0, "ema": 1 - beta}[form]
+    m, path = np.zeros_like(theta), []
+    for t, g in enumerate(gradients, 1):
+        m = beta * m + w * g
+        if nesterov and bias_correction:
+            u = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+        elif nesterov:
+            u = beta * m + w * g
+        elif bias_correction:
+            u = m / (1 - beta**t)
+        else:
+            u = m
+        o = orthogonalize(u) if orthogonalize else newton_schulz_by_hand(u, coefficients, eps, guard)
+        theta = (1 - eta * lam) * theta - eta * s * o
+        path.append(theta)
+    return np.stack(path)
