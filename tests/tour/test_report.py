@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from jaxopt_tour.tour.report import render, write_report
+from jaxopt_tour.tour.report.page import render, write_report
 from jaxopt_tour.tour.report.series import LINES, Spread, lines_of, series_of
 
 EVIL = "<script>alert('&')</script>\"></pre><img src=x onerror=alert(1)>${data}$title"
@@ -127,12 +127,15 @@ class TestSeries:
         assert found[0].hue == found[1].hue and found[0].dash != found[1].dash
 
     def test_no_two_optimizers_share_a_line(self):
-        names = [name for name in LINES if name != "centered_rmsprop"]
+        names = [name for name in LINES if name != "sgd-momentum"]  # momentum by another name
         names += ["lion", "soap", "shampoo", "nadam"]
         assert len(set(lines_of(names).values())) == len(names)
 
     def test_an_optimizer_keeps_its_line_whoever_runs_beside_it(self):
         assert lines_of(["muon"])["muon"] == lines_of(["lion", "adamw", "muon"])["muon"]
+
+    def test_dashes_and_underscores_are_one(self):
+        assert set(lines_of(["rmsprop-centered", "rmsprop_centered"]).values()) == {LINES["rmsprop-centered"]}
 
 
 class TestPage:

@@ -14,19 +14,20 @@ SOLID, DASHED, DOTTED, MIXED = "", "7 4", "2 3", "8 3 2 3"
 LINES: dict[str, tuple[str, str]] = {
     "sgd": ("gray", SOLID),
     "momentum": ("green", SOLID),
+    "sgd-momentum": ("green", SOLID),
     "nesterov": ("green", DASHED),
     "adagrad": ("ochre", SOLID),
     "adadelta": ("ochre", DASHED),
     "rmsprop": ("purple", SOLID),
-    "rmsprop_centered": ("purple", DASHED),
-    "centered_rmsprop": ("purple", DASHED),
+    "rmsprop-centered": ("purple", DASHED),
     "signsgd": ("violet", DOTTED),
     "signum": ("violet", DASHED),
     "adam": ("sky", DASHED),
     "adamw": ("blue", SOLID),
-    "nested_adam": ("sky", DOTTED),
+    "nested-adam": ("sky", DOTTED),
     "eadam": ("sky", MIXED),
     "muon": ("vermillion", SOLID),
+    "muon-0.7": ("vermillion", DASHED),
 }
 HUES = ("vermillion", "blue", "green", "ochre", "purple", "violet", "sky", "gray")
 #: For optimizers that the table does not name, and for one optimizer with several numbers of steps.
@@ -112,12 +113,10 @@ def _short(value: float | None) -> float | None:
 def lines_of(optimizers: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Hue and dashes by optimizer; those without a line of their own get one that is free."""
     names = list(dict.fromkeys(optimizers))
-    taken = {LINES[name] for name in names if name in LINES}
-    free = [line for line in SPARE if line not in taken] + SPARE
-    unknown = [name for name in names if name not in LINES]
-    return {name: LINES[name] for name in names if name in LINES} | {
-        name: free[index % len(free)] for index, name in enumerate(unknown)
-    }
+    known = {name: LINES[name.replace("_", "-")] for name in names if name.replace("_", "-") in LINES}
+    free = [line for line in SPARE if line not in known.values()] + SPARE
+    unknown = [name for name in names if name not in known]
+    return known | {name: free[index % len(free)] for index, name in enumerate(unknown)}
 
 
 def series_of(runs: Sequence[Mapping[str, Any]]) -> list[Series]:
