@@ -35,6 +35,7 @@ _EMBEDDINGS: Final = _set("embed embedding embeddings embedder emb wte vocab tok
 _POSITIONS: Final = _set("pos position positions positional wpe cls latents registers")
 _HEADS: Final = _set("head lmhead classifier logits unembed unembedding readout predictions score")
 _ROOT_HEADS: Final = _set("output outputs out fcout final")
+_ATTENTIONS: Final = _set("multi attention attn")
 _EXPERTS: Final = _set("expert experts moe")
 _STACKS: Final = _set("scan scanned stack stacked repeat repeated layers blocks")
 _INTO_HEADS: Final = _set("query key value q k v qproj kproj vproj wq wk wv toq tok tov")
@@ -123,7 +124,7 @@ def _route(leaf: _Leaf, context: _Context) -> Route:
         return Route("adamw", None, "unknown", f"{leaf.dtype} entries: orthogonalized are real matrices alone")
     if rank == 1:
         return Route("adamw", None, "vector", "one axis")
-    vector = _vector_reason(leaf)
+    vector = _vector_reason(leaf, context.leaves)
     if vector:
         return Route("adamw", None, "vector", vector)
     embedding = _embedding_kind(leaf)
@@ -146,15 +147,26 @@ def _spoken(leaf: _Leaf) -> str:
     return "/".join(leaf.parts[-2:])
 
 
-def _vector_reason(leaf: _Leaf) -> str | None:
+def _vector_reason(leaf: _Leaf, leaves: dict[str, _Leaf]) -> str | None:
     """Norm scales, biases and their like, also where scanning has given them a second axis."""
     if leaf.last == "kernel":
         return None
-    if _words(leaf.last) & _VECTORS:
+    words = _words(leaf.last)
+    if len(re.sub(r"[^a-z]", "", leaf.last)) > 1:  # "b" and "b1" are biases; the b of "lora_b" is not
+        words = {word for word in words if len(word) > 1}
+    if words & _VECTORS and not _is_low_rank_factor(leaf, leaves):
         return f"named {leaf.last}: a vector for each of {leaf.shape[0]}"
     if _words(leaf.module) & _NORMS:
         return f"inside {leaf.module}: a vector for each of {leaf.shape[0]}"
     return None
+
+
+def _is_low_rank_factor(leaf: _Leaf, leaves: dict[str, _Leaf]) -> bool:
+    """Whether ``b`` stands beside an ``a`` with an inner dimension in common: then the two are a product, no bias."""
+    other = leaves.get(leaf.name[: -len(leaf.last)] + "a") if leaf.last == "b" else None
+    if other is None or len(other.shape) != len(leaf.shape) or len(leaf.shape) < 2:
+        return False
+    return other.shape[-1] == leaf.shape[-2] or leaf.shape[-1] == other.shape[-2]
 
 
 def _embedding_kind(leaf: _Leaf) -> str | None:
@@ -175,21 +187,11 @@ def _heads(leaves: dict[str, _Leaf]) -> dict[str, str]:
     kernels = {
         name: leaf
         for name, leaf in leaves.items()
-        if len(leaf.shape) >= 2 and _vector_reason(leaf) is None and _embedding_kind(leaf) is None
+        if len(leaf.shape) >= 2 and _vector_reason(leaf, leaves) is None and _embedding_kind(leaf) is None
     }
-    found = {}
-    below: dict[str, list[_Leaf]] = {}
-    for leaf in kernels.values():
-        for depth, part in enumerate(leaf.parts):
-            # "heads" and "multi_head_attention" are no heads; "out" is one at the root alone.
-            named = _words(part) & _HEADS and not {"multi", "attention", "attn"} & _words(part)
-            at_root = depth == 0 and _words(part) & _ROOT_HEADS
-            if (named or at_root) and len(leaf.parts) - depth <= 3:
-                below.setdefault("/".join(leaf.parts[: depth + 1]), []).append(leaf)
-                break
-    for prefix, members in below.items():
-        last = max(members, key=lambda leaf: _natural(leaf.name))
-        found[last.name] = f"named {prefix}: the head"
+    # "heads" and "multi_head_attention" are no heads; "out" is one at the root alone, if there is no other.
+    found = _heads_below(kernels, lambda part, depth: bool(_words(part) & _HEADS) and not _words(part) & _ATTENTIONS)
+    found = found or _heads_below(kernels, lambda part, depth: depth == 0 and bool(_words(part) & _ROOT_HEADS))
     if found:
         return found
     row: dict[tuple[str, str], list[tuple[int, _Leaf]]] = {}
@@ -203,6 +205,19 @@ def _heads(leaves: dict[str, _Leaf]) -> dict[str, str]:
         if len(members_in_row) > 1 or len(kernels) > 1:
             found[last.name] = f"the last dense layer at the root (number {number}): taken for the head"
     return found
+
+
+def _heads_below(kernels: dict[str, _Leaf], is_head: Callable[[str, int], bool]) -> dict[str, str]:
+    """The last kernel below every part of a path that names a head."""
+    below: dict[str, list[_Leaf]] = {}
+    for leaf in kernels.values():
+        parts = leaf.parts[1:] if leaf.parts[:1] == ["params"] else leaf.parts
+        for depth, part in enumerate(parts):
+            if is_head(part, depth) and len(parts) - depth <= 3:
+                below.setdefault("/".join(parts[: depth + 1]), []).append(leaf)
+                break
+    last = {prefix: max(members, key=lambda leaf: _natural(leaf.name)) for prefix, members in below.items()}
+    return {leaf.name: f"named {prefix}: the head" for prefix, leaf in last.items()}
 
 
 def _place_in_row(leaf: _Leaf) -> tuple[tuple[str, str], int] | None:
@@ -248,8 +263,9 @@ def _scanned_prefixes(leaves: dict[str, _Leaf]) -> dict[str, int]:
 
 
 def _many_one_channel_convolutions(leaves: dict[str, _Leaf]) -> bool:
-    """Whether several 2-D convolutions see one channel: then they are depthwise; a single one reads a gray image."""
-    return sum(leaf.last == "kernel" and len(leaf.shape) == 4 and leaf.shape[2] == 1 for leaf in leaves.values()) > 1
+    """Whether several convolutions of no telling name see one channel: they are depthwise; a single one reads gray."""
+    unnamed = [leaf for leaf in leaves.values() if leaf.last == "kernel" and not _words(leaf.module) & _DEPTHWISE]
+    return sum(len(leaf.shape) == 4 and leaf.shape[2] == 1 for leaf in unnamed) > 1
 
 
 def _batch_axes(leaf: _Leaf, context: _Context) -> tuple[int, str]:
@@ -259,7 +275,8 @@ def _batch_axes(leaf: _Leaf, context: _Context) -> tuple[int, str]:
         if leaf.name.startswith(prefix + "/"):
             count += 1
             reasons.append(f"{layers} layers scanned under {prefix}")
-    if any(_words(part) & _EXPERTS for part in leaf.parts) and len(leaf.shape) - count >= 3:
+    called = any(_words(part) & _EXPERTS for part in leaf.parts)
+    if len(leaf.shape) - count >= 3 and (called or _has_router(leaf, leaf.shape[count], context)):
         reasons.append(f"{leaf.shape[count]} experts")
         count += 1
     bias = _sibling_bias(leaf, context)
@@ -268,6 +285,17 @@ def _batch_axes(leaf: _Leaf, context: _Context) -> tuple[int, str]:
         if leaf.shape[0] == layers and leaf.shape[-len(outputs) :] == outputs:
             count, reasons = 1, [f"{layers} layers, as its bias {list(bias)} shows"]
     return count, ", ".join(reasons)
+
+
+def _has_router(leaf: _Leaf, experts: int, context: _Context) -> bool:
+    """Whether a ``router`` with one output an expert stands in the module of the leaf or in the one around it."""
+    around = ["/".join(leaf.parts[:depth]) for depth in (len(leaf.parts) - 1, len(leaf.parts) - 2) if depth >= 0]
+    return any(
+        "router" in other.name[len(prefix) :].lower().split("/") and other.shape[-1:] == (experts,)
+        for prefix in around
+        for other in context.leaves.values()
+        if other.name.startswith(prefix) and len(other.shape) >= 2
+    )
 
 
 def _sibling_bias(leaf: _Leaf, context: _Context) -> tuple[int, ...] | None:
@@ -297,15 +325,15 @@ def _matrix_axes(leaf: _Leaf, batch: int, context: _Context) -> tuple[MatrixAxes
     if fused and shape[axis[1]] == fused:  # (in, 3, heads, head_dim)
         out = axis[2:] if context.options.split_fused else axis[1:]
         return MatrixAxes(axis[0], out), "matrix", f"{leaf.own_name}: {fused} fused projections of attention"
-    if rank == 3 and words & _INTO_HEADS:
+    unbatched_bias = bias[batch:] if bias else None
+    if rank == 3 and words & _INTO_HEADS and len(unbatched_bias or (0, 0)) == 2:
         out = axis[2:] if context.options.split_heads else axis[1:]
         return MatrixAxes(axis[0], out), "matrix", f"{leaf.own_name}: (in, heads, head_dim)"
-    if rank == 3 and words & _OUT_OF_HEADS:
+    if rank == 3 and words & _OUT_OF_HEADS and len(unbatched_bias or (0,)) == 1:
         into = axis[1:2] if context.options.split_heads else axis[:2]
         return MatrixAxes(into, axis[2]), "matrix", f"{leaf.own_name}: (heads, head_dim, out)"
     if words & _DEPTHWISE or (rank == 4 and shape[axis[2]] == 1 and context.many_one_channel):
         return None, "depthwise", f"depthwise convolution: {shape[-1]} filters of {math.prod(shape[batch:-1])}"
-    unbatched_bias = bias[batch:] if bias else None
     if unbatched_bias and len(unbatched_bias) < rank and shape[-len(unbatched_bias) :] == unbatched_bias:
         cut = rank - len(unbatched_bias)
         return MatrixAxes(axis[:cut], axis[cut:]), "matrix", f"fan-out {list(unbatched_bias)} as in its bias"

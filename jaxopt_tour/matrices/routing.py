@@ -65,6 +65,7 @@ def resolve(routing: Routing, params: Tree) -> Routes:
 
 def _entries_by_leaf(routing: Tree, leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Spread the entries of a tree or mapping over the parameters below their paths; the longest path wins."""
+    routing = dict(routing) if isinstance(routing, Routes) else routing  # which JAX would take for a leaf
     pairs = jax.tree_util.tree_leaves_with_path(routing, is_leaf=lambda node: node is None)
     by_prefix = {path_name(path).removesuffix("/value"): entry for path, entry in pairs}
     entries: dict[str, Any] = {}
