@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxopt_tour.matrices import lineage as ln
 from jaxopt_tour.matrices.jaxpr_walk import Key, Use, Value, Walker, merge_tracks, own_dims, union
-from jaxopt_tour.matrices.lineage import FILLER, Lineage
+from jaxopt_tour.matrices.lineage import Lineage
 
 
 def _names(text: str) -> frozenset[str]:
@@ -165,7 +165,7 @@ def _reshape(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Va
 
 
 def _broadcast(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
-    shape, dims = eqn.outvars[0].aval.shape, eqn.params["broadcast_dimensions"]
+    shape, dims = eqn.outvars[0].aval.shape, [int(dim) for dim in eqn.params["broadcast_dimensions"]]
     return [values[0].map(lambda x: ln.broadcast(x, shape, dims))]
 
 
@@ -188,11 +188,12 @@ def _slice(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Valu
 
 
 def _split(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
-    axis, start, outputs = eqn.params["axis"], 0, []
-    for size in map(int, eqn.params["sizes"]):
-        outputs.append(walker.cut(values[0].map(lambda x, start=start, size=size: ln.cut(x, axis, start, size))))
-        start += size
-    return outputs
+    axis, sizes = eqn.params["axis"], [int(size) for size in eqn.params["sizes"]]
+
+    def piece(start: int, size: int) -> Value:
+        return walker.cut(values[0].map(lambda x: ln.cut(x, axis, start, size)))
+
+    return [piece(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
 
 
 def _looked_up(walker: Walker, key: Key, name: str, table: Value, followed: Value, index: Value) -> Value:
@@ -241,11 +242,11 @@ def _gather(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Val
 
 
 def _concatenate(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
-    size, shape = eqn.params["dimension"], eqn.outvars[0].aval.shape
+    axis, shape = eqn.params["dimension"], eqn.outvars[0].aval.shape
 
     def follow(lineage: Lineage) -> Lineage:
         groups = list(lineage.dims)
-        groups[size] = ln.sized(groups[size], shape[size])
+        groups[axis] = ln.sized(groups[axis], shape[axis])
         return lineage.replace(dims=tuple(groups))
 
     if any(value.active for value in values):
@@ -271,7 +272,7 @@ def _pad(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]
 
 
 def _reduce(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
-    axes = tuple(eqn.params["axes"])
+    axes = [int(axis) for axis in eqn.params["axes"]]
     for track in values[0].tracks:
         _note_stack(walker, track, axes)
     value = values[0].map(lambda x: ln.squeeze(x, axes, "sum"))
@@ -364,11 +365,14 @@ def _product(
                 _note_stack(walker, track, batch[side])
             elif other.active:
                 _note_stack(walker, track, over[side])
+    for side in (0, 1):
+        me, other = values[side], values[1 - side]
         if me.is_weight and other.active and not other.is_weight:
             if other.onehot and over[side]:
                 for origin in me.origins:
                     walker.use(key, Use("unknown" if origin.opaque else "gather", "one-hot product", origin))
-                followed = me.map(lambda x: ln.remove(place(side)(x), x.atoms(over[side]), "gather"))  # noqa: B023
+                put = place(side)
+                followed = me.map(lambda x: ln.remove(put(x), x.atoms(over[side]), "gather"))  # noqa: B023
                 return dataclasses.replace(followed, active=True, reach=other.reach)
             return _contract(walker, key, name, me, [other], over[side], batch[side], place(side))
     if values[0].active and values[1].active:
@@ -399,15 +403,21 @@ def _mixed(lineage: Lineage, atoms: ln.Group, dims: range, shape: Sequence[int])
     return lineage.replace(dims=tuple(groups))
 
 
+def _is_data(value: Value) -> bool:
+    """Whether a value made of parameters stands for activations: broadcast over a batch, or past a nonlinearity."""
+    if any(origin.opaque or origin.nonlinear for origin in value.origins):
+        return True
+    covered = {dim for origin in value.origins for dim in own_dims(origin)}
+    sizes = [math.prod(atom.size for atom in group) for group in value.origins[0].dims]
+    return any(size > 1 and dim not in covered for dim, size in enumerate(sizes))
+
+
 def _weights_product(
     walker: Walker, key: Key, name: str, values: Sequence[Value], over: tuple[Sequence[int], Sequence[int]],
     batch: tuple[Sequence[int], Sequence[int]], place: Callable[[int], Callable[[Lineage], Lineage]],
 ) -> Value:  # fmt: skip
     """A product of parameters: a factored matrix, or a learned input that runs through the network."""
-    is_data = [
-        any(x.opaque or x.nonlinear or any(a.axis == FILLER for group in x.dims for a in group) for x in value.origins)
-        for value in values
-    ]
+    is_data = [_is_data(value) for value in values]
     if is_data[0] != is_data[1]:
         data = 0 if is_data[0] else 1
         for origin in values[data].origins:

@@ -88,14 +88,14 @@ def sized(group: Group, size: int) -> Group:
     own = [atom for atom in group if atom.axis != FILLER]
     if not own or math.prod(atom.size for atom in group) == size:
         return group if own else filler(size)
+    if all(atom.size == 1 for atom in own):
+        return (*own, *filler(size))
     return (own[0]._replace(size=size), *(atom._replace(size=1) for atom in own[1:]))
 
 
 def remove(lineage: Lineage, atoms: Iterable[Atom], how: str = "index") -> Lineage:
     """The lineage after ``atoms`` left its dimensions; an axis of size one is a "unit" however it left."""
-    entries = tuple(
-        ("unit" if lineage.shape[atom.axis] == 1 else how, atom) for atom in atoms if atom.axis != FILLER
-    )
+    entries = tuple(("unit" if lineage.shape[atom.axis] == 1 else how, atom) for atom in atoms if atom.axis != FILLER)
     return lineage.replace(removed=lineage.removed + entries) if entries else lineage
 
 
