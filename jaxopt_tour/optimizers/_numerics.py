@@ -14,8 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from jaxopt_tour._types import Array, DTypeLike, Tree
+from jaxopt_tour._checks import check_rate
+from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 
 #: A decay rate or eps: a number, or an array where optax.inject_hyperparams or jax.vmap passes one.
 Scalar = float | Array
@@ -126,3 +128,18 @@ def one_minus_power(b: Scalar, t: Array) -> Scalar:
         return -jnp.expm1(t * math.log(b)) if b > 0 else 1.0
     positive = b > 0
     return jnp.where(positive, -jnp.expm1(t * jnp.log(jnp.where(positive, b, 1))), 1)
+
+
+def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> optax.GradientTransformation:
+    """``u <- -eta u``, as ``optax.scale_by_learning_rate``, with the update's dtype kept.
+
+    Optax's turns bfloat16 updates into float32 where the rate is a float32 array, as an injected or vmapped one is.
+
+    Raises:
+        ValueError: the rate is neither a number >= 0 nor a schedule.
+    """
+    check_rate("learning_rate", learning_rate)
+    if callable(learning_rate):
+        return optax.scale_by_learning_rate(learning_rate)
+    eta = hyperparameter(learning_rate)
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u: cast_update(-eta * widen(u), u), updates))

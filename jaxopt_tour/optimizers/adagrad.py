@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._checks import check_float_dtype, check_nonnegative, check_rate
+from jaxopt_tour._checks import check_float_dtype, check_nonnegative
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
@@ -17,6 +17,7 @@ from jaxopt_tour.optimizers._numerics import (
     map_rule,
     safe_divide,
     safe_sqrt,
+    scale_by_learning_rate,
     second_moment,
 )
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
@@ -88,9 +89,8 @@ def adagrad(
         weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
         accumulator_dtype: dtype of r; None: at least float32.
     """
-    check_rate("learning_rate", learning_rate)
     return optax.chain(
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_adagrad(eps, initial_accumulator=initial_accumulator, accumulator_dtype=accumulator_dtype),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )

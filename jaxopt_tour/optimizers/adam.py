@@ -7,14 +7,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._checks import (
-    check_choice,
-    check_decay_rate,
-    check_flag,
-    check_float_dtype,
-    check_nonnegative,
-    check_rate,
-)
+from jaxopt_tour._checks import check_choice, check_decay_rate, check_flag, check_float_dtype, check_nonnegative
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
@@ -26,6 +19,7 @@ from jaxopt_tour.optimizers._numerics import (
     one_minus_power,
     safe_divide,
     safe_sqrt,
+    scale_by_learning_rate,
     second_moment,
 )
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
@@ -152,7 +146,6 @@ def adam(
         weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
         mu_dtype: dtype of m; None: the parameters'.
     """
-    check_rate("learning_rate", learning_rate)
     return optax.chain(
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_adam(
@@ -165,7 +158,7 @@ def adam(
             nesterov=nesterov,
             mu_dtype=mu_dtype,
         ),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )
 
 
@@ -203,7 +196,6 @@ def adamw(
         nesterov: look one step ahead (NAdamW).
         mu_dtype: dtype of m; None: the parameters'.
     """
-    check_rate("learning_rate", learning_rate)
     return optax.chain(
         scale_by_adam(
             b1,
@@ -216,5 +208,5 @@ def adamw(
             mu_dtype=mu_dtype,
         ),
         add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )

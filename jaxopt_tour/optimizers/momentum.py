@@ -7,9 +7,16 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._checks import check_choice, check_decay_rate, check_flag, check_float_dtype, check_rate
+from jaxopt_tour._checks import check_choice, check_decay_rate, check_flag, check_float_dtype
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
-from jaxopt_tour.optimizers._numerics import Scalar, first_moment, hyperparameter, map_rule, one_minus_power
+from jaxopt_tour.optimizers._numerics import (
+    Scalar,
+    first_moment,
+    hyperparameter,
+    map_rule,
+    one_minus_power,
+    scale_by_learning_rate,
+)
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
 
@@ -104,11 +111,10 @@ def momentum(
         weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
         accumulator_dtype: dtype of the momentum; None: the parameters'.
     """
-    check_rate("learning_rate", learning_rate)
     return optax.chain(
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_momentum(decay, form=form, nesterov=nesterov, accumulator_dtype=accumulator_dtype),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )
 
 
@@ -122,9 +128,8 @@ def nesterov(
     accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with Nesterov momentum: `momentum` with ``nesterov=True`` and the same arguments."""
-    check_rate("learning_rate", learning_rate)
     return optax.chain(
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_momentum(decay, form=form, nesterov=True, accumulator_dtype=accumulator_dtype),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )

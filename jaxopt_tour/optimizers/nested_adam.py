@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._checks import check_decay_rate, check_flag, check_float_dtype, check_nonnegative, check_rate
+from jaxopt_tour._checks import check_decay_rate, check_flag, check_float_dtype, check_nonnegative
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
@@ -19,6 +19,7 @@ from jaxopt_tour.optimizers._numerics import (
     one_minus_power,
     safe_divide,
     safe_sqrt,
+    scale_by_learning_rate,
     second_moment,
 )
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
@@ -115,9 +116,8 @@ def nested_adam(
         cautious: decay only where update and weight agree in sign.
         mu_dtype: dtype of s; None: the parameters'.
     """
-    check_rate("learning_rate", learning_rate)
     return optax.chain(
         scale_by_nested_adam(b1, b2, eps, bias_correction=bias_correction, mu_dtype=mu_dtype),
         add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._checks import check_decay_rate, check_flag, check_float_dtype, check_nonnegative, check_rate
+from jaxopt_tour._checks import check_decay_rate, check_flag, check_float_dtype, check_nonnegative
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
@@ -19,6 +19,7 @@ from jaxopt_tour.optimizers._numerics import (
     one_minus_power,
     safe_divide,
     safe_sqrt,
+    scale_by_learning_rate,
     second_moment,
 )
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
@@ -150,7 +151,6 @@ def rmsprop(
     Raises:
         ValueError: ``nesterov`` without ``momentum``.
     """
-    check_rate("learning_rate", learning_rate)
     check_flag("nesterov", nesterov)
     if nesterov and momentum is None:
         raise ValueError("nesterov=True needs momentum, a number with 0 <= momentum < 1")
@@ -168,5 +168,5 @@ def rmsprop(
         optax.identity()
         if momentum is None
         else scale_by_momentum(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import optax
 
-from jaxopt_tour._checks import check_rate
 from jaxopt_tour._types import ScalarOrSchedule
+from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
 
@@ -26,8 +26,7 @@ def sgd(
         weight_decay: lambda, coupled L2; for SGD alone the same as decoupled decay.
         weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
     """
-    check_rate("learning_rate", learning_rate)
     return optax.chain(
         add_decayed_weights(weight_decay, weight_decay_mask),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )

@@ -7,9 +7,8 @@ from typing import Literal
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._checks import check_rate
 from jaxopt_tour._types import DTypeLike, ScalarOrSchedule, Tree
-from jaxopt_tour.optimizers._numerics import Scalar, map_rule
+from jaxopt_tour.optimizers._numerics import Scalar, map_rule, scale_by_learning_rate
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
@@ -50,11 +49,10 @@ def signsgd(
         weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
         cautious: decay only where update and weight agree in sign.
     """
-    check_rate("learning_rate", learning_rate)
     return optax.chain(
         scale_by_sign(),
         add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )
 
 
@@ -84,10 +82,9 @@ def signum(
         cautious: decay only where update and weight agree in sign.
         accumulator_dtype: dtype of the momentum; None: the parameters'.
     """
-    check_rate("learning_rate", learning_rate)
     return optax.chain(
         scale_by_momentum(decay, form=form, accumulator_dtype=accumulator_dtype),
         scale_by_sign(),
         add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )

@@ -13,6 +13,7 @@ from jaxopt_tour.optimizers._numerics import (
     one_minus_power,
     safe_divide,
     safe_sqrt,
+    scale_by_learning_rate,
     second_moment,
 )
 from jaxopt_tour.optimizers.adam import scale_by_adam
@@ -106,3 +107,11 @@ def test_second_moment_is_real_and_at_least_float32():
     v = second_moment(params, fill=0.5)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(v)} == {"float32"}
     assert second_moment(params, dtype=np.dtype("bfloat16"), fill=0.5)["half"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("rate", [0.5, jnp.float32(0.5), lambda step: 0.5], ids=["number", "array", "schedule"])
+def test_a_rate_keeps_the_dtype_of_the_updates(rate):
+    tx = scale_by_learning_rate(rate)
+    updates = {"w": jnp.ones(2, jnp.bfloat16), "none": None}
+    scaled, _ = tx.update(updates, tx.init(updates))
+    assert (scaled["w"].dtype, scaled["none"], scaled["w"].tolist()) == (jnp.bfloat16, None, [-0.5, -0.5])
