@@ -169,6 +169,10 @@ def _broadcast(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[
     return [values[0].map(lambda x: ln.broadcast(x, shape, dims))]
 
 
+def _tile(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
+    return [values[0].map(lambda x: ln.tile(x, [int(count) for count in eqn.params["reps"]]))]
+
+
 def _squeeze(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
     rank = len(eqn.invars[0].aval.shape)
     return [values[0].map(lambda x: ln.squeeze(x, [dim % rank for dim in eqn.params["dimensions"]]))]
@@ -262,12 +266,7 @@ def _pad(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]
     if values[1].origins:
         return _default(walker, eqn, values, key)
 
-    def follow(lineage: Lineage) -> Lineage:
-        return lineage.replace(
-            dims=tuple(ln.sized(group, size) for group, size in zip(lineage.dims, shape, strict=True))
-        )
-
-    value = values[0].map(follow)
+    value = values[0].map(lambda x: x.replace(dims=tuple(map(ln.sized, x.dims, shape))))
     return [dataclasses.replace(value, tracks=())]
 
 
@@ -475,6 +474,7 @@ _RULES: dict[str, Callable[[Walker, Any, list[Value], Key], list[Value]]] = {
     "transpose": _transpose,
     "reshape": _reshape,
     "broadcast_in_dim": _broadcast,
+    "tile": _tile,
     "squeeze": _squeeze,
     "slice": _slice,
     "split": _split,

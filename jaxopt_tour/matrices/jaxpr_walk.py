@@ -118,8 +118,8 @@ class Walker:
         return self._numbers.setdefault(key, len(self._numbers))
 
     def use(self, key: Key, use: Use) -> None:
-        """Record a use; the same place may use several parameters."""
-        self.record.uses[(key, use.lineage.param, use.op, len(use.lineage.removed))] = use
+        """Record a use; the same place may use several parameters, and one of them in several ways."""
+        self.record.uses[(key, use.op, use.lineage)] = use
 
     def contraction(self, key: Key, inputs: Iterable[Value]) -> int:
         """A node of the graph of contractions, fed by ``inputs``."""

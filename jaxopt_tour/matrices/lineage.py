@@ -120,6 +120,11 @@ def broadcast(lineage: Lineage, shape: Sequence[int], dims: Sequence[int]) -> Li
     return lineage.replace(dims=tuple(groups))
 
 
+def tile(lineage: Lineage, counts: Sequence[int]) -> Lineage:
+    """Repeat every dimension ``counts`` times."""
+    return lineage.replace(dims=tuple(filler(n) + group for n, group in zip(counts, lineage.dims, strict=True)))
+
+
 def align(lineage: Lineage, shape: Sequence[int]) -> Lineage:
     """The lineage in an elementwise operation whose result has ``shape``; scalars and size one are stretched."""
     if lineage.opaque:
@@ -134,7 +139,10 @@ def cut(lineage: Lineage, dim: int, start: int | None, size: int) -> Lineage:
     if math.prod(atom.size for atom in group) == size:
         return lineage
     groups = list(lineage.dims)
-    lead = next(i for i, atom in enumerate(group) if atom.size > 1)
+    lead = next((i for i, atom in enumerate(group) if atom.size > 1), None)
+    if lead is None or size == 0:
+        groups[dim] = sized(group, size)  # nothing is left
+        return lineage.replace(dims=tuple(groups))
     outer, inner = group[lead], math.prod(atom.size for atom in group[lead + 1 :])
     if size % inner or (start is not None and start % inner):
         groups[dim] = sized(group, size)  # the ends fall inside an inner axis

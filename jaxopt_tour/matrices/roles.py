@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.jaxpr_walk import Record, Use, own_dims
+from jaxopt_tour.matrices.lineage import Part
 from jaxopt_tour.matrices.routes import Route
 
 Axes = tuple[int, ...]
@@ -90,6 +91,8 @@ def _elementwise(uses: Sequence[Use]) -> Route:
     if outer is not None:
         reason = f"{outer.primitive} with an activation that is constant along one of its axes: an outer product"
         return Route("adamw", None, "unknown", reason)
+    if any(use.lineage.hidden for use in uses):
+        return Route("adamw", None, "unknown", "a factor of a product of parameters that is used elementwise")
     layers = _layers(uses[0])
     for use in uses:
         if use.op in ("add", "data") and not use.matched and len(list(own_dims(use.lineage))) > 1:
@@ -116,7 +119,8 @@ def _contracted(
 ) -> Route:  # fmt: skip
     views = []
     for use in uses:
-        views.append(_view(use, shape, record.stacked.get(use.place, frozenset())))
+        stacked = record.stacked.get(use.place, frozenset()) | _indexed(record.cuts.get(use.place, frozenset()), shape)
+        views.append(_view(use, shape, stacked))
     problem = next((view for view in views if isinstance(view, str)), None)
     good = [view for view in views if not isinstance(view, str)]
     layers, over = _layers(uses[0]), ""
@@ -124,7 +128,9 @@ def _contracted(
     if good:
         fan_in, fan_out, groups = good[0]
         sizes = " x ".join(str(shape[axis]) for axis in fan_in)
-        over = f"contracted over {'axis' if len(fan_in) == 1 else 'axes'} {_list(fan_in)} ({sizes}) in "
+        over = (
+            f"contracted over {'axis' if len(fan_in) == 1 else 'axes'} {_list(fan_in)} ({sizes}) in " if fan_in else ""
+        )
         if fan_in and fan_out:
             axes = MatrixAxes(fan_in, fan_out, groups)
     reason = over + _names(uses) + layers + also
@@ -159,6 +165,12 @@ def _contracted(
             axes = MatrixAxes(axes.fan_in, axes.fan_out, pieces)
             reason += f", fan-out cut into {len(pieces)}"
     return Route("muon", axes, "matrix", reason)
+
+
+def _indexed(cuts: frozenset[Part], shape: tuple[int, ...]) -> frozenset[int]:
+    """Axes of which every element was cut out on its own."""
+    single = [(axis, low) for axis, low, high in cuts if high == low + 1]
+    return frozenset(a for a, size in enumerate(shape) if all((a, i) in single for i in range(size)))
 
 
 def _list(axes: Axes) -> str:

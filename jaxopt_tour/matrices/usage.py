@@ -46,7 +46,8 @@ def from_function(fn: Any, /, *params_and_inputs: Any, split_fused: bool = False
     | anything else, or nothing | "unknown", adamw, and why |
 
     Axes of scans, of indexing and of batched contractions are the batch. Products of parameters (``W + B @ A``) are
-    matrices each. ``x[t, d] w[e, d, f]`` is one matrix with fan-out (e, f), unless what follows keeps ``e`` apart.
+    matrices each. ``x[t, d] w[e, d, f]`` is one matrix with fan-out (e, f), unless what follows keeps ``e`` apart: a
+    next layer that has ``e`` as its batch, a sum over ``e`` alone, or an index for each of its elements.
     A bilinear form in which two activations meet one parameter, such as soft merging of experts, is seen as its
     first contraction alone: give axes for it.
 

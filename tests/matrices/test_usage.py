@@ -136,13 +136,14 @@ def test_auxiliary_losses_make_no_heads():
     assert kinds(from_function(fn, params, zoo.floats(6, 4))) == {"router": "matrix", "w": "matrix", "head": "head"}
 
 
-def test_a_recurrent_network_with_a_learned_initial_state():
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_a_recurrent_network_with_a_learned_initial_state(batch):
     def fn(params, xs):
         def step(h, x):
             h = jnp.tanh(h @ params["recurrent"] + x @ params["inputs"] + params["bias"])
             return h, h @ params["readout"]
 
-        return jax.lax.scan(step, jnp.broadcast_to(params["initial"], (2, 8)), xs)[1]
+        return jax.lax.scan(step, jnp.broadcast_to(params["initial"], (*batch, 8)), xs)[1]
 
     params = {
         "recurrent": zoo.floats(8, 8),
@@ -151,7 +152,7 @@ def test_a_recurrent_network_with_a_learned_initial_state():
         "initial": zoo.floats(8),
         "readout": zoo.floats(8, 2),
     }
-    found = kinds(from_function(fn, params, zoo.floats(5, 2, 3)))
+    found = kinds(from_function(fn, params, zoo.floats(5, *batch, 3)))
     assert found == {
         "recurrent": "matrix", "inputs": "matrix", "bias": "vector", "initial": "vector", "readout": "head",
     }  # fmt: skip
@@ -176,6 +177,26 @@ def test_groups_of_a_contraction_are_pieces_of_fan_out():
 
     params = {"w": zoo.floats(4, 15), "head": zoo.floats(15, 2)}
     assert from_function(fn, params, zoo.floats(2, 3, 4))["w"].axes == MatrixAxes(0, 1, split=(5, 5, 5))
+
+
+@pytest.mark.parametrize(("channels", "groups", "expected"), [(1, 1, "matrix"), (2, 1, "matrix"), (4, 4, "depthwise")])
+def test_networks_side_by_side_are_no_depthwise_convolution(channels, groups, expected):
+    """A vmapped convolution is one with a group for every network."""
+
+    def one(params, x):
+        y = jax.lax.conv_general_dilated(
+            x, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
+        return jax.nn.relu(y).mean((1, 2)) @ params["head"]
+
+    params = {"kernel": zoo.floats(3, 2, 2, channels // groups, 8), "head": zoo.floats(3, 8, 2)}
+    for fn, case in ((jax.vmap(one), params), (one, jax.tree.map(lambda s: zoo.floats(*s.shape[1:]), params))):
+        batch = (3,) if case is params else ()
+        routes = from_function(fn, case, zoo.floats(*batch, 5, 4, 4, channels))
+        assert kinds(routes) == {"kernel": expected, "head": "head"}
+        if expected == "matrix":
+            first = len(batch)
+            assert routes["kernel"].axes == MatrixAxes((first, first + 1, first + 2), first + 3)
 
 
 def test_through_a_sharded_function():

@@ -21,6 +21,7 @@ from tests.matrices.zoo_case import (
     head,
     matrix,
     stacked,
+    tied,
     tokens,
     under,
 )
@@ -322,3 +323,65 @@ def plain_odd_uses() -> tuple[Any, ...]:
         "complex": jax.ShapeDtypeStruct((8, 8), jnp.complex64), "head": floats(8, 3),
     }  # fmt: skip
     return fn, params, floats(5, 8)
+
+
+@case({"gates": matrix(1, 2), "q": matrix(1, (0, 2)), "out": matrix((0, 1), 2), "down": DENSE, "scale": VECTOR,
+       "embedding": tied(1, 0)})  # fmt: skip
+def plain_axes_in_front() -> tuple[Any, ...]:
+    """Kernels with heads, or the two branches of a gate, as their first axis: heads are one matrix, branches two."""
+
+    def fn(params: Any, x: Any) -> Any:
+        x = params["embedding"][x]
+        q = jnp.einsum("btd,ndh->btnh", x, params["q"])
+        attention = jax.nn.softmax(jnp.einsum("btnh,bsnh->bnts", q, q))
+        x = x + jnp.einsum("bnts,bsnh,nhd->btd", attention, q, params["out"])
+        gate, up = jnp.einsum("btd,cdf->cbtf", x, params["gates"])
+        return (x + (jax.nn.gelu(gate) * up) @ params["down"]) * (1 + params["scale"]) @ params["embedding"].T
+
+    params = {
+        "q": floats(4, 8, 2), "out": floats(4, 2, 8), "gates": floats(2, 8, 16), "down": floats(16, 8),
+        "scale": floats(8), "embedding": floats(30, 8),
+    }  # fmt: skip
+    return fn, params, tokens(2, 5)
+
+
+@case({"skew": DENSE, "left": DENSE, "right": DENSE, "upper": DENSE, "filter": UNKNOWN, "latents": POSITION,
+       "rows": UNKNOWN, "columns": UNKNOWN, "resized": POSITION, "w": DENSE, "head": HEAD})  # fmt: skip
+def plain_made_of_parameters() -> tuple[Any, ...]:
+    """Skew-symmetric, Kronecker-factored and masked matrices; a filter in Fourier space; tiled latents; positions that
+    are resized, and positions that are a product of parameters.
+    """
+
+    def fn(params: Any, x: Any) -> Any:
+        x = x + jax.image.resize(params["resized"], (5, 8), "linear") + jax.nn.gelu(params["rows"] @ params["columns"])
+        x = jnp.tanh(x @ (params["skew"] - params["skew"].T))
+        x = jnp.tanh(x @ jnp.kron(params["left"], params["right"]))
+        x = jnp.tanh(x @ jnp.triu(params["upper"]))
+        x = jnp.fft.irfft(jnp.fft.rfft(x) * jnp.fft.rfft(params["filter"]), n=8)
+        q = jnp.tile(params["latents"][None], (2, 1, 1)) @ params["w"]
+        return jax.nn.softmax(q @ x.swapaxes(1, 2)) @ x @ params["head"]
+
+    params = {
+        "skew": floats(8, 8), "left": floats(2, 2), "right": floats(4, 4), "upper": floats(8, 8), "filter": floats(8),
+        "latents": floats(6, 8), "w": floats(8, 8), "resized": floats(9, 8), "rows": floats(5, 2),
+        "columns": floats(2, 8), "head": floats(8, 3),
+    }  # fmt: skip
+    return fn, params, floats(2, 5, 8)
+
+
+@case({"inputs": DENSE, "log_a": VECTOR, "b": UNKNOWN, "c": VECTOR, "d": VECTOR, "out": DENSE, "head": HEAD})
+def plain_state_space() -> tuple[Any, ...]:
+    """A diagonal state space model: its (width, state) parameters multiply elementwise and are no matrices."""
+
+    def fn(params: Any, x: Any) -> Any:
+        u = x @ params["inputs"]
+        driven = u[..., None] * params["b"]
+        a = jnp.broadcast_to(jnp.exp(-jnp.exp(params["log_a"])), driven.shape)
+        _, h = jax.lax.associative_scan(lambda p, q: (p[0] * q[0], q[0] * p[1] + q[1]), (a, driven), axis=1)
+        return jnp.tanh(((h * params["c"]).sum(-1) + params["d"] * u) @ params["out"]) @ params["head"]
+
+    params = {
+        "inputs": floats(6, 8), "log_a": floats(8, 4), "b": floats(8, 4), "c": floats(8, 4), "d": floats(8),
+        "out": floats(8, 6), "head": floats(6, 2),
+    }  # fmt: skip
+    return fn, params, floats(2, 5, 6)
