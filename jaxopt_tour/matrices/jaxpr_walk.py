@@ -162,7 +162,7 @@ class Walker:
 
     def scan(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
         """``scan``: stacked parameters lose their leading axis, the carry runs to its fixpoint."""
-        constants, carries = eqn.params["num_consts"], eqn.params["num_carry"]
+        constants, carries = _scan_counts(eqn)
         fixed, initial, stacks = (
             list(values[:constants]),
             list(values[constants : constants + carries]),
@@ -233,6 +233,14 @@ class Walker:
             one.onehot and other.onehot,
             one.counter and other.counter,
         )
+
+
+def _scan_counts(eqn: Any) -> tuple[int, int]:
+    """How many of a scan's inputs are constants and how many the carry."""
+    if "ft_in" not in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    constants, carry, _ = eqn.params["ft_in"].unpack()  # JAX after 0.11
+    return len(constants), len(carry)
 
 
 def union(values: Iterable[Value]) -> frozenset[int]:

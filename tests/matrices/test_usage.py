@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from jaxopt_tour.matrices import jaxpr_walk
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.usage import from_function
 from tests.matrices import zoo
@@ -197,6 +199,13 @@ def test_networks_side_by_side_are_no_depthwise_convolution(channels, groups, ex
         if expected == "matrix":
             first = len(batch)
             assert routes["kernel"].axes == MatrixAxes((first, first + 1, first + 2), first + 3)
+
+
+def test_scans_of_newer_jax_name_their_inputs_otherwise():
+    """JAX after 0.11 packs the groups of a scan's inputs in a tuple-like ``ft_in`` in place of two counts."""
+    groups = SimpleNamespace(unpack=lambda: (["w"], ["x", "y"], []))
+    assert jaxpr_walk._scan_counts(SimpleNamespace(params={"ft_in": groups})) == (1, 2)
+    assert jaxpr_walk._scan_counts(SimpleNamespace(params={"num_consts": 1, "num_carry": 2})) == (1, 2)
 
 
 def test_through_a_sharded_function():
