@@ -13,6 +13,7 @@ from jaxopt_tour.linalg.coefficients import Exact, Schedule
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.routing import Routing
+from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
 from jaxopt_tour.optimizers.adam import adamw
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
 from jaxopt_tour.optimizers.multi_transform import multi_transform
@@ -173,7 +174,7 @@ def muon(
                 ),
                 scale_by_matrix_shape(shape_factor),
                 add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
-                optax.scale_by_learning_rate(learning_rate),
+                scale_by_learning_rate(learning_rate),
             ),
             "adamw": adamw(
                 learning_rate if adamw_learning_rate is None else adamw_learning_rate,
