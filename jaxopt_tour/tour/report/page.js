@@ -64,6 +64,10 @@
     return number.toLocaleString("en", { minimumFractionDigits: measure ? places : 0, maximumFractionDigits: places });
   };
 
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  const widthOf = (text) => pen.measureText(text).width;
+
   // --- one chart ---
 
   class Chart {
@@ -90,10 +94,11 @@
       // The domains hold what is shown; a run that blows up leaves at the top instead of flattening the rest.
       const values = [];
       const last = [];
-      let first = 0, right = 0;
+      const first = [];
+      let right = 0;
       for (const one of shown) {
         const known = one[measure].filter((value) => value !== null);
-        if (known.length) first = Math.max(first, known[0]);
+        if (known.length) first.push(known[0]);
         if (known.length && !one.diverged) last.push(known[known.length - 1]);
         for (const key of [measure, `${measure}_low`, `${measure}_high`])
           for (const value of one[key] || []) if (value !== null) values.push(value);
@@ -102,7 +107,8 @@
       const loss = measure !== "validation_accuracy";
       let low = values.length ? Math.min(...values) : 0.1;
       let high = values.length ? Math.max(...values) : 1;
-      if (loss) high = Math.min(high, 1.1 * first || 1);
+      const middle = first.sort((a, b) => a - b)[first.length >> 1];
+      if (loss) high = Math.min(high, Math.max(1.1 * middle, 1.15 * Math.max(0, ...last)) || 1);
       // Accuracies begin near chance and differ near the top: the axis leaves room there.
       else if (last.length) low = Math.max(low, Math.min(...last) - Math.max(0.05, 2 * (Math.max(...last) - Math.min(...last))));
       const log = loss && low > 0 && high / low > 1.5;
@@ -117,7 +123,7 @@
       if (!(high > low)) high = low + 1;
 
       const named = width >= 480 && shown.length <= 16;
-      const margin = { top: 20, right: named ? 40 + 6.7 * Math.max(...shown.map((one) => one.label.length)) : 10, bottom: 40, left: 46 };
+      const margin = { top: 20, right: named ? 42 + Math.max(...shown.map((one) => widthOf(one.label))) : 10, bottom: 40, left: 46 };
       const plotRight = width - margin.right, plotBottom = height - margin.bottom;
       const px = (x) => margin.left + ((plotRight - margin.left) * x) / right;
       const ratio = log ? (y) => Math.log(y / low) / Math.log(high / low) : (y) => (y - low) / (high - low);

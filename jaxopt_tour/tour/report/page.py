@@ -171,7 +171,9 @@ def _glance(tasks: Sequence[tuple[str, Mapping[str, Any], Sequence[Series]]]) ->
         ranked = [(one, mean) for one in series if (mean := one.final("validation_loss").mean) is not None]
         if not ranked:
             continue
-        (first, low), rest = ranked[0], ranked[1:]
+        first, low = ranked[0]
+        # Another optimizer, not the same one for fewer steps: relatives share a hue.
+        rest = [(one, mean) for one, mean in ranked[1:] if one.hue != first.hue]
         text = f"{_swatch(first)} <b>{escape(first.label)}</b> ends lowest, at {_number(low)} nats"
         if rest:
             text += f"; then {escape(rest[0][0].label)} at {_number(rest[0][1])}"
