@@ -41,7 +41,7 @@ def orthogonalize(
     *,
     method: str = "auto",
     dtype: DTypeLike | None = None,
-    eps: float = 0.0,
+    eps: float | Array = 0.0,
 ) -> Float[Array, "*batch m n"]:
     """Bring every singular value of every matrix near 1: ``U S V^T -> U p(S / |S|) V^T``.
 
@@ -229,7 +229,18 @@ def _polynomial_part(b: float, c: float, gram: Array, square: Array | None, dtyp
 def _product(left: Array, right: Array, keep: bool = False) -> Array:
     """A matrix product summed in at least float32; ``keep`` leaves the result in that dtype."""
     wide = jnp.promote_types(left.dtype, jnp.float32)
-    product = jnp.matmul(left, right, preferred_element_type=wide)
+
+    def matmul(left: Array, right: Array) -> Array:
+        return jnp.matmul(left, right, preferred_element_type=wide)
+
+    if left.dtype == jnp.bfloat16:
+        # XLA:CPU fails at run time on bfloat16 x bfloat16 -> float32 where the product is wanted transposed (jax 0.7 to
+        # 0.10). Two bfloat16 numbers have an exact product in float32, so widened factors give the same sums.
+        product = jax.lax.platform_dependent(
+            left, right, cpu=lambda left, right: matmul(left.astype(wide), right.astype(wide)), default=matmul
+        )
+    else:
+        product = matmul(left, right)
     return product if keep else product.astype(left.dtype)
 
 
