@@ -17,7 +17,7 @@ def _as_number(name: str, value: Any, allowed: str) -> float | None:
     """The number to check, or None where ``value`` is traced and cannot be checked."""
     if isinstance(value, jax.core.Tracer):
         return None
-    if isinstance(value, bool) or np.ndim(value) != 0:
+    if isinstance(value, (bool, str)) or np.ndim(value) != 0:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     try:
         return float(value)

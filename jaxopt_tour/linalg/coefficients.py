@@ -201,6 +201,15 @@ def polar_express(
     )
 
 
+def fast() -> Schedule:
+    """Four Polar Express steps for [1e-2, 1] under the Schatten-8 norm: a fifth fewer products than the default.
+
+    Its polar error is larger than the default's, its alignment with the polar factor nearly the same: what it leaves
+    below 1 are the smallest singular values, which are mostly noise.
+    """
+    return dataclasses.replace(polar_express(4, 1e-2), name="fast")
+
+
 @functools.cache
 def cans(steps: int = 7, lower_bound: float = 3e-3, degree: int = 3, prescale: str = "schatten8") -> Schedule:
     """Chebyshev-type optimal polynomials of degree 3 (or 5), generated for the arguments.
@@ -280,6 +289,7 @@ SCHEDULES: Final[dict[str, Callable[[], Schedule | Exact]]] = {
     "modula": modula,
     "turbo": turbo,
     "polar_express": polar_express,
+    "fast": fast,
     "cans": cans,
     "exact": Exact,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import optax
 
-from jaxopt_tour._checks import check_choice, check_decay_rate, check_nonnegative, check_rate
+from jaxopt_tour._checks import check_choice, check_decay_rate, check_float_dtype, check_nonnegative, check_rate
 from jaxopt_tour._types import DTypeLike, ScalarOrSchedule
 from jaxopt_tour.linalg.coefficients import Exact, Schedule
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS
@@ -62,6 +62,8 @@ def scale_by_muon(
 
     Source: Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/
     """
+    check_decay_rate("beta", beta)
+    mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
     return optax.chain(
         scale_by_momentum(
             beta, form="ema", nesterov=nesterov, bias_correction=bias_correction, accumulator_dtype=mu_dtype

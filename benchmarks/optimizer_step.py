@@ -1,0 +1,95 @@
+"""A whole update on real parameter trees: time, compile time and memory of ours, optax.contrib.muon and optax.adamw.
+
+python benchmarks/optimizer_step.py [--rounds 7] [--trees gpt2-small ...]
+
+``optax.contrib.muon`` runs as released and with its loop not unrolled, as its development head has it, and is told
+which parameters are which matrices, so that all do the same work. Writes benchmarks/results/optimizer_step.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import jax
+import optax
+from _common import ROOT, alternate, compare, quartiles, seconds_of, table, write
+from peers import loops_not_unrolled, optax_muon
+from trees import TREES, filled
+
+import jaxopt_tour as jt
+
+Tree = Any
+BASELINE, ROLLED = "optax.contrib.muon", "the same, loop not unrolled"
+
+
+class Step:
+    """One compiled update with donated state, run again and again on its own result."""
+
+    def __init__(self, tx: optax.GradientTransformation, params: Tree, gradients: Tree) -> None:
+        self.gradients, self.state = gradients, tx.init(params)
+        self.params = jax.tree.map(lambda leaf: leaf.copy(), params)
+
+        def update(gradients: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
+            updates, state = tx.update(gradients, state, params)
+            return optax.apply_updates(params, updates), state
+
+        lowered = jax.jit(update, donate_argnums=(1, 2)).lower(gradients, self.state, self.params)
+        start = time.perf_counter()
+        self.compiled = lowered.compile()
+        self.compile_seconds = time.perf_counter() - start
+        self.temporary_bytes = self.compiled.memory_analysis().temp_size_in_bytes
+
+    def __call__(self) -> Tree:
+        self.params, self.state = self.compiled(self.gradients, self.state, self.params)
+        return self.params
+
+
+def steps(params: Tree, gradients: Tree) -> dict[str, Step]:
+    """Every contender, compiled."""
+    found = {BASELINE: Step(optax_muon(params), params, gradients)}
+    with loops_not_unrolled():
+        found[ROLLED] = Step(optax_muon(params), params, gradients)
+    found["ours, default"] = Step(jt.muon(1e-3, 0.1), params, gradients)
+    found["ours, fast"] = Step(jt.muon(1e-3, 0.1, schedule=jt.schedules.fast()), params, gradients)
+    found["optax.adamw"] = Step(optax.adamw(1e-3, weight_decay=0.1), params, gradients)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--trees", nargs="+", default=list(TREES), choices=list(TREES))
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    arguments = parser.parse_args()
+    results = {}
+    for name in arguments.trees:
+        params, gradients = filled(TREES[name](), 0, 0.02), filled(TREES[name](), 1)
+        contenders = steps(params, gradients)
+        seconds = alternate(contenders, arguments.rounds, measure=seconds_of)
+        lines = compare(seconds, BASELINE)
+        print(f"\n{name}: {sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6:.1f} M parameters\n{table(lines)}")
+        compile_seconds = contenders[BASELINE].compile_seconds
+        for line in lines:
+            step = contenders[line["name"]]
+            pairs = [b / a for a, b in zip(seconds[line["name"]], seconds[ROLLED], strict=True)]
+            line |= {
+                "speedup": 1 / line["ratio"],
+                "speedup_to_rolled": quartiles(pairs)[1],
+                "compile_seconds": step.compile_seconds,
+                "temporary_bytes": step.temporary_bytes,
+            }
+            print(
+                f"  {line['name']:<28} {line['speedup']:6.2f} x released, {line['speedup_to_rolled']:6.2f} x not "
+                f"unrolled; compile {step.compile_seconds:5.1f} s ({step.compile_seconds / compile_seconds:.2f} x), "
+                f"temporary memory {step.temporary_bytes / 2**20:7.0f} MiB"
+            )
+        results[name] = lines
+    if not arguments.no_write:
+        path = write("optimizer_step", results, {"rounds": arguments.rounds})
+        print(f"written to {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
