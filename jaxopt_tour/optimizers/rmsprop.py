@@ -152,6 +152,8 @@ def rmsprop(
         ValueError: ``nesterov`` without ``momentum``.
     """
     check_flag("nesterov", nesterov)
+    if momentum is not None:
+        check_decay_rate("momentum", momentum)
     if nesterov and momentum is None:
         raise ValueError("nesterov=True needs momentum, a number with 0 <= momentum < 1")
     return optax.chain(
