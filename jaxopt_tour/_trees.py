@@ -37,6 +37,11 @@ def unbox(leaf: Any) -> Any:
     return children[0] if children else HOLE
 
 
+def rebox(leaf: Any, array: Any) -> Any:
+    """``array`` in a Flax box like ``leaf``; as it is where ``leaf`` is no box."""
+    return jax.tree.map(lambda _: array, leaf) if is_box(leaf) else array
+
+
 def path_name(path: tuple[Any, ...]) -> str:
     """A key path as ``"blocks/0/attention/kernel"``."""
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_tour._checks import check_choice, check_float_dtype, check_nonnegative
-from jaxopt_tour._trees import map_with_names, named_leaves
+from jaxopt_tour._trees import map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, DTypeLike, Tree
 from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule
 from jaxopt_tour.linalg.newton_schulz import METHODS, orthogonalize
@@ -75,7 +75,7 @@ def orthogonalize_via_newton_schulz(
 
         views = resolve_axes(axes, matrix_axes, updates)
         orthogonal = map_matrices(one_batch, named_leaves(updates), views, stacking)
-        return map_with_names(lambda name, _: orthogonal[name], updates), state
+        return map_with_names(lambda name, leaf: rebox(leaf, orthogonal[name]), updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -123,7 +123,7 @@ def scale_by_matrix_shape(
             scaled = [s * x for s, x in zip(factors, views[name].to_matrices(leaf), strict=True)]
             return views[name].from_matrices(scaled, leaf.shape).astype(leaf.dtype)
 
-        return map_with_names(scale, updates), state
+        return map_with_names(lambda name, leaf: rebox(leaf, scale(name, unbox(leaf))), updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
