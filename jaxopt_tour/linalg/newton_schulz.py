@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from jaxopt_tour._checks import check_choice, check_float_dtype, check_nonnegative
 from jaxopt_tour._types import Array, DTypeLike, Float
 from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule
+from jaxopt_tour.linalg.flops import flops, needs_square
 from jaxopt_tour.linalg.polar import polar_factor
 
 METHODS: Final = ("auto", "standard", "gram")
@@ -86,24 +87,6 @@ def orthogonalize(
     iterate = _gram if method == "gram" else _standard
     result = iterate(unit.astype(work_dtype), schedule, eps_unit)
     return (result.mT if tall else result).astype(x.dtype)
-
-
-def flops(schedule: Schedule, m: int, n: int, method: str, restarts: int = 0) -> int:
-    """Floating-point operations of the matrix products for one m x n matrix, m <= n.
-
-    A product of (m, k) and (k, n) counts 2 m k n. Standard form, per quintic step: X X^T, A A and B X, that is
-    ``4 m^2 n + 2 m^3``; a cubic step (c = 0) skips A A. Gram form: ``4 m^2 n`` once per restart plus one, and four
-    m^3-products a step except that the first needs no Q Z and the last none for R.
-    """
-    small, large = 2 * m**3, 2 * m**2 * n
-    cubic_steps = sum(c == 0 for _, _, c in schedule.polynomials)
-    squares = schedule.steps - cubic_steps + (1 if _needs_square(schedule) else 0)
-    if method == "standard":
-        return schedule.steps * 2 * large + squares * small
-    segments = restarts + 1
-    q_products = schedule.steps - segments  # the first step of a segment has Q = Z + a I
-    r_products = 2 * (schedule.steps - segments)  # the last step of a segment leaves R alone
-    return segments * 2 * large + (squares + q_products + r_products) * small
 
 
 def cheaper_method(schedule: Schedule, m: int, n: int, dtype: DTypeLike) -> str:
@@ -205,13 +188,8 @@ def _prescaled(x: Array, schedule: Schedule, eps: Array | float) -> _Start:
     return _Start(gram, _cast(square, x.dtype), _safe_reciprocal(norm))
 
 
-def _needs_square(schedule: Schedule) -> bool:
-    """Whether the prescale takes a square that the first polynomial does not."""
-    return schedule.prescale == "schatten8" and schedule.polynomials[0][2] == 0
-
-
 def _square_if_needed(schedule: Schedule, gram: Array, keep: bool = False) -> Array | None:
-    if schedule.polynomials[0][2] == 0 and not _needs_square(schedule):
+    if schedule.polynomials[0][2] == 0 and not needs_square(schedule):
         return None
     return _product(gram, gram, keep=keep)
 
