@@ -25,6 +25,10 @@ PRESCALES: Final = ("frobenius", "schatten4", "schatten8", "aol")
 #: Lower end of the interval of one Polar Express step, as a share of its upper end; the authors' code, see there.
 _CUSHION: Final = 0.02407327424182761
 
+#: What for_tolerance generates its candidates with.
+_SAFETY: Final = 1.02
+_MOST_STEPS: Final = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -64,6 +68,21 @@ class Schedule:
         for a, b, c in self.polynomials:
             values = values * (a + values**2 * (b + c * values**2))
         return values
+
+    def worst_error(self, lower_bound: float) -> float:
+        """The largest ``|s - 1|`` that a singular value in [lower_bound, 1] of the prescaled matrix ends with.
+
+        Exact up to rounding: a polynomial maps an interval onto an interval, whose ends it takes at the ends or where
+        its derivative ``a + 3 b s^2 + 5 c s^4`` is zero.
+        """
+        low, high = _check_bound(lower_bound), 1.0
+        for a, b, c in self.polynomials:
+            squares = np.roots([5 * c, 3 * b, a] if c else [3 * b, a])
+            extrema = np.sqrt(squares[np.isreal(squares) & (squares.real > 0)].real)
+            s = np.array([low, high, *extrema[(extrema > low) & (extrema < high)]])
+            values = s * (a + s**2 * (b + c * s**2))
+            low, high = float(values.min()), float(values.max())
+        return max(abs(low - 1), abs(high - 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +197,7 @@ def polar_express(
 
     Source: Amsel et al., The Polar Express, 2025, Algorithm 1 and Theorem 3.1, https://arxiv.org/abs/2505.16932
     """
-    if not 1 <= safety < 2:
-        raise ValueError(f"safety must be a number with 1 <= safety < 2, got {safety!r}")
+    _check_safety(safety)
     low, high = _check_bound(lower_bound), 1.0
     polynomials = []
     for step in range(_check_steps(steps)):
@@ -211,7 +229,9 @@ def fast() -> Schedule:
 
 
 @functools.cache
-def cans(steps: int = 7, lower_bound: float = 3e-3, degree: int = 3, prescale: str = "schatten8") -> Schedule:
+def cans(
+    steps: int = 7, lower_bound: float = 3e-3, degree: int = 3, prescale: str = "schatten8", safety: float = 1.0
+) -> Schedule:
     """Chebyshev-type optimal polynomials of degree 3 (or 5), generated for the arguments.
 
     Each step is the odd polynomial of the given degree closest to 1 on ``[l, u]``; the next interval is its image
@@ -226,20 +246,95 @@ def cans(steps: int = 7, lower_bound: float = 3e-3, degree: int = 3, prescale: s
         lower_bound: the smallest singular value, as a share of the prescaling norm, that is to reach 1.
         degree: 3 or 5.
         prescale: the norm that X is divided by, see :class:`Schedule`.
+        safety: as in :func:`polar_express`; the paper has none (1). Without it, a cubic step for a wide interval sends
+            singular values just above its upper end below zero, and then to -1: half precision needs it.
 
     Source: Grishina, Smirnov & Rakhuba, CANS, 2025, Propositions 1 and 2, https://arxiv.org/abs/2506.10935
     """
     if degree not in (3, 5):
         raise ValueError(f"degree must be 3 or 5, got {degree!r}")
+    _check_safety(safety)
     low, high = _check_bound(lower_bound), 1.0
     polynomials = []
-    for _ in range(_check_steps(steps)):
-        polynomial = _best_odd_polynomial(low, high, degree)
-        polynomials.append(polynomial)
-        a, b, c = polynomial
+    for step in range(_check_steps(steps)):
+        a, b, c = _best_odd_polynomial(low, high, degree)
         low = low * (a + low**2 * (b + c * low**2))
         high = 2 - low
+        stretch = safety if step < steps - 1 else 1.0
+        polynomials.append((a / stretch, b / stretch**3, c / stretch**5))
     return Schedule("cans", tuple(polynomials), prescale, "Grishina et al. 2025, https://arxiv.org/abs/2506.10935")
+
+
+@functools.cache
+def for_tolerance(
+    polar_error: float,
+    lower_bound: float,
+    *,
+    prescale: str = "schatten8",
+    m: int | None = None,
+    n: int | None = None,
+) -> Schedule:
+    """The cheapest generated schedule that brings every singular value in [lower_bound, 1] within polar_error of 1.
+
+    ``for_tolerance(0.05, 1e-3)``: for a matrix with singular values, divided by its Schatten-8 norm, of at least 1e-3,
+    the result O has ``|s - 1| <= 0.05`` for each of its singular values, hence ``|O - U V^T|_F <= 0.05 |U V^T|_F``, up
+    to rounding. The candidates are :func:`polar_express` and :func:`cans` of degree 3 and 5 with 1 to 20 steps and a
+    safety factor of 1.02; the cost is that of :func:`jaxopt_tour.linalg.flops.flops` in the cheaper of the two forms of
+    the iteration.
+
+    Args:
+        polar_error: the largest accepted distance of a singular value from 1. Rounding adds to it: about 1e-5 in
+            float32, 1e-2 in bfloat16.
+        lower_bound: the smallest singular value, as a share of the prescaling norm. Where ``s_min >= l s_max`` is what
+            is known of m x n matrices, Schatten-8 needs ``l / min(m, n)**(1/8)``, Frobenius ``l / min(m, n)**(1/2)``.
+            What lies below the bound is enlarged as far as the steps can; zero stays zero.
+        prescale: ``"frobenius"``, ``"schatten4"`` or ``"schatten8"``; AOL turns the singular vectors, so nothing can be
+            promised about it.
+        m: rows of the matrices. Only the aspect ratio matters.
+        n: columns of the matrices. Without m and n the matrices are taken to be square.
+
+    Raises:
+        ValueError: an argument is out of range, or no candidate is as close to 1 as that.
+    """
+    from jaxopt_tour.linalg.flops import flops  # it needs Schedule from here
+
+    check_choice("prescale", prescale, [name for name in PRESCALES if name != "aol"])
+    if not 0 < polar_error < 1:
+        raise ValueError(f"polar_error must be a number with 0 < polar_error < 1, got {polar_error!r}")
+    _check_bound(lower_bound)
+    if (m is None) != (n is None):
+        raise ValueError(f"m and n must be given together, got m={m!r}, n={n!r}")
+    for name, size in (("m", m), ("n", n)):
+        if size is not None and (isinstance(size, bool) or size < 1):
+            raise ValueError(f"{name} must be an integer >= 1, got {size!r}")
+    small, large = sorted((m or 1, n or 1))
+
+    def cost(schedule: Schedule) -> int:
+        return min(flops(schedule, small, large, method) for method in ("standard", "gram"))
+
+    families: tuple[Callable[[int, float], Schedule], ...] = (
+        lambda steps, low: polar_express(steps, low, prescale, _SAFETY),
+        lambda steps, low: cans(steps, low, 5, prescale, _SAFETY),
+        lambda steps, low: cans(steps, low, 3, prescale, _SAFETY),
+    )
+    reached = []
+    for family in families:
+        for steps in range(1, _MOST_STEPS + 1):
+            # Every step but the last divides by the safety factor first, so a schedule made for a lower bound that much
+            # smaller fits better; made for the bound itself, it is closer where few steps are on the way.
+            fits = [
+                schedule
+                for bound in {lower_bound, lower_bound / _SAFETY, lower_bound / _SAFETY ** (steps - 1)}
+                if (schedule := family(steps, bound)).worst_error(lower_bound) <= polar_error
+            ]
+            if fits:  # more steps of this family cost more
+                reached.append(min(fits, key=lambda schedule: schedule.worst_error(lower_bound)))
+                break
+    if not reached:
+        raise ValueError(
+            f"polar_error {polar_error!r} with lower_bound {lower_bound!r} cannot be reached within {_MOST_STEPS} steps"
+        )
+    return min(reached, key=lambda schedule: (cost(schedule), schedule.worst_error(lower_bound)))
 
 
 def _best_odd_polynomial(low: float, high: float, degree: int) -> Polynomial:
@@ -273,6 +368,11 @@ def _check_steps(steps: int) -> int:
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"steps must be an integer >= 1, got {steps!r}")
     return int(steps)
+
+
+def _check_safety(safety: float) -> None:
+    if not 1 <= safety < 2:
+        raise ValueError(f"safety must be a number with 1 <= safety < 2, got {safety!r}")
 
 
 def _check_bound(lower_bound: float) -> float:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxopt_tour.linalg import coefficients
-from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule, cans, cubic, keller_jordan, polar_express
+from jaxopt_tour.linalg.coefficients import (
+    Exact,
+    Schedule,
+    as_schedule,
+    cans,
+    cubic,
+    for_tolerance,
+    keller_jordan,
+    polar_express,
+)
+from jaxopt_tour.linalg.flops import flops
+from jaxopt_tour.linalg.newton_schulz import orthogonalize
 
 # Amsel et al. 2025, the eight steps of the authors' code for [1e-3, 1], before the safety factor.
 PUBLISHED_POLAR_EXPRESS = (
@@ -99,6 +111,17 @@ def test_steps_belong_to_the_schedule() -> None:
         (lambda: polar_express(5, 1e-3, safety=0.9), "safety"),
         (lambda: cans(5, 1e-3, degree=4), "degree"),
         (lambda: keller_jordan(2.5), "steps"),
+        (lambda: cans(5, 1e-3, safety=2.0), "safety"),
+        (lambda: polar_express().worst_error(1.0), "lower_bound"),
+        (lambda: for_tolerance(0.0, 1e-3), "polar_error"),
+        (lambda: for_tolerance(1.0, 1e-3), "polar_error"),
+        (lambda: for_tolerance(float("nan"), 1e-3), "polar_error"),
+        (lambda: for_tolerance(0.1, 1.5), "lower_bound"),
+        (lambda: for_tolerance(0.1, 1e-3, prescale="aol"), "prescale must be one of .*'schatten8'"),
+        (lambda: for_tolerance(0.1, 1e-3, m=8), "together"),
+        (lambda: for_tolerance(0.1, 1e-3, m=0, n=8), "m must"),
+        (lambda: for_tolerance(1e-3, 1e-12), "within 20 steps"),
+        (lambda: for_tolerance(0.5, 1e-300), "within 20 steps"),
     ],
 )
 def test_wrong_arguments_are_named(make: object, named: str) -> None:
@@ -113,3 +136,84 @@ def test_values_pass_through() -> None:
     assert isinstance(as_schedule("exact"), Exact)
     assert as_schedule([(1.5, -0.5, 0.0)] * 3).steps == 3  # type: ignore[union-attr]
     assert not callable(schedule), "optax.inject_hyperparams would take it for a learning-rate schedule"
+
+
+@pytest.mark.parametrize("name", [name for name in coefficients.SCHEDULES if name != "exact"])
+@pytest.mark.parametrize("lower_bound", [0.5, 1e-2, 1e-4])
+def test_worst_error_is_the_largest_on_a_grid(name: str, lower_bound: float) -> None:
+    schedule = as_schedule(name)
+    assert isinstance(schedule, Schedule)
+    grid = np.concatenate([np.geomspace(lower_bound, 1, 100_001), np.linspace(lower_bound, 1, 100_001)])
+    largest = np.abs(schedule.map_singular_values(grid) - 1).max()
+    assert schedule.worst_error(lower_bound) == pytest.approx(largest, abs=1e-6)  # the peaks lie between grid points
+
+
+TOLERANCES = [(0.3, 0.3), (0.3, 1e-2), (0.05, 1e-3), (1e-2, 1e-1), (1e-3, 1e-4), (1e-6, 1e-2), (0.1, 1e-6)]
+
+
+@pytest.mark.parametrize("shape", [None, (256, 256), (1024, 256)])
+@pytest.mark.parametrize(("polar_error", "lower_bound"), TOLERANCES)
+def test_for_tolerance_keeps_its_promise_on_a_grid(
+    polar_error: float, lower_bound: float, shape: tuple[int, int] | None
+) -> None:
+    m, n = shape or (None, None)
+    schedule = for_tolerance(polar_error, lower_bound, m=m, n=n)
+    values = schedule.map_singular_values(np.geomspace(lower_bound, 1, 50_001))
+    assert np.abs(values - 1).max() <= polar_error
+    assert as_schedule(schedule) is schedule
+
+
+@pytest.mark.parametrize("prescale", ["frobenius", "schatten4", "schatten8"])
+@pytest.mark.parametrize(("polar_error", "lower_bound"), [(0.05, 1e-3), (1e-2, 1e-1)])
+@pytest.mark.parametrize("shape", [(24, 24), (64, 16)])
+def test_for_tolerance_keeps_its_promise_on_matrices(
+    shape: tuple[int, int], polar_error: float, lower_bound: float, prescale: str, x64: None
+) -> None:
+    """What is known is s_min >= lower_bound s_max; the norm is at most rank^(1/p) s_max."""
+    rng = np.random.default_rng(0)
+    rank, power = min(shape), {"frobenius": 2, "schatten4": 4, "schatten8": 8}[prescale]
+    schedule = for_tolerance(polar_error, lower_bound / rank ** (1 / power), prescale=prescale, m=shape[0], n=shape[1])
+    for spectrum in (
+        np.geomspace(lower_bound, 1, rank),
+        rng.uniform(lower_bound, 1, rank),
+        np.where(np.arange(rank) == 0, lower_bound, 1),  # the largest norm
+        np.where(np.arange(rank) == 0, 1, lower_bound),
+    ):
+        u, _, vt = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
+        for method in ("standard", "gram"):
+            result = np.asarray(orthogonalize(jnp.asarray((u * spectrum) @ vt), schedule, method=method))
+            assert np.abs(np.linalg.svd(result, compute_uv=False) - 1).max() <= polar_error
+            assert np.linalg.norm(result - u @ vt) <= polar_error * np.linalg.norm(u @ vt)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 256)])
+@pytest.mark.parametrize(("polar_error", "lower_bound"), TOLERANCES)
+def test_for_tolerance_is_the_cheapest_candidate(
+    polar_error: float, lower_bound: float, shape: tuple[int, int]
+) -> None:
+    def cost(schedule: Schedule) -> int:
+        return min(flops(schedule, *shape, method) for method in ("standard", "gram"))
+
+    chosen = cost(for_tolerance(polar_error, lower_bound, m=shape[0], n=shape[1]))
+    cheaper = [
+        candidate
+        for steps in range(1, 21)
+        for candidate in (
+            polar_express(steps, lower_bound),
+            cans(steps, lower_bound, 3, safety=1.02),
+            cans(steps, lower_bound, 5, safety=1.02),
+        )
+        if cost(candidate) < chosen
+    ]
+    s = np.geomspace(lower_bound, 1, 2_001)
+    assert all(np.abs(candidate.map_singular_values(s) - 1).max() > polar_error for candidate in cheaper)
+
+
+def test_for_tolerance_knows_that_cubic_steps_pay_on_square_matrices() -> None:
+    square, wide = for_tolerance(0.1, 1e-3), for_tolerance(0.1, 1e-3, m=256, n=1024)
+    assert square.polynomials[0][2] == 0 and wide.polynomials[0][2] != 0
+
+
+def test_safety_keeps_singular_values_just_above_one_from_changing_sign() -> None:
+    assert cans(7, 1e-3).map_singular_values(np.array([1.01])) < 0
+    assert abs(cans(7, 1e-3, safety=1.02).map_singular_values(np.array([1.01])) - 1) < 0.3
