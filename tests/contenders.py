@@ -1,0 +1,64 @@
+"""The one table of the public optimizers. A new optimizer gets a row here; every shared test then runs on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+import jaxopt_tour as jt
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One way of calling one public optimizer.
+
+    Attributes:
+        name: what the test is called.
+        factory: the public optimizer.
+        learning_rate: a rate at which it reaches the minimum of Rosenbrock's function within 10,000 steps.
+        arguments: what is passed besides the rate.
+        complex_parameters: whether it is defined for complex parameters (Muon sends them to AdamW).
+        steps_shrink: whether its steps become small near a minimum at a constant rate. Where they do not, as those of
+            a sign, or even grow, as AdaDelta's, the rate must fall for the optimizer to come to rest.
+    """
+
+    name: str
+    factory: Callable[..., optax.GradientTransformation]
+    learning_rate: float
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    complex_parameters: bool = True
+    steps_shrink: bool = True
+
+    def __call__(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformation:
+        """The optimizer, at its own rate unless told otherwise."""
+        return self.factory(self.learning_rate if learning_rate is None else learning_rate, **self.arguments)
+
+
+CONTENDERS = (
+    Contender("sgd", jt.sgd, 1.5e-3),
+    Contender("sgd_weight_decay", jt.sgd, 1.5e-3, {"weight_decay": 1e-4}),
+    Contender("momentum", jt.momentum, 1e-3),
+    Contender("momentum_ema", jt.momentum, 1e-2, {"form": "ema", "weight_decay": 1e-4}),
+    Contender("nesterov", jt.nesterov, 5e-4),
+    Contender("nesterov_ema", jt.nesterov, 5e-3, {"form": "ema"}),
+    Contender("adagrad", jt.adagrad, 1.0),
+    Contender("adadelta", jt.adadelta, 0.1, complex_parameters=False, steps_shrink=False),
+    Contender("rmsprop", jt.rmsprop, 5e-3),
+    Contender("rmsprop_centered", jt.rmsprop, 5e-3, {"centered": True}),
+    Contender("rmsprop_momentum", jt.rmsprop, 5e-3, {"momentum": 0.9, "nesterov": True, "eps_in_sqrt": True}),
+    Contender("signsgd", jt.signsgd, 1e-2, complex_parameters=False, steps_shrink=False),
+    Contender("signum", jt.signum, 1e-2, complex_parameters=False, steps_shrink=False),
+    Contender("adam", jt.adam, 1e-1),
+    Contender("adam_weight_decay", jt.adam, 1e-1, {"weight_decay": 1e-4}),
+    Contender("adam_first_gradient", jt.adam, 1e-1, {"initial_moments": "first_gradient", "bias_correction": False}),
+    Contender("adam_nesterov", jt.adam, 1e-2, {"nesterov": True}),
+    Contender("adamw", jt.adamw, 1e-1),
+    Contender("adamw_cautious", jt.adamw, 1e-1, {"cautious": True}),
+    Contender("nested_adam", jt.nested_adam, 1e-2),
+    Contender("eadam", jt.eadam, 1e-1),
+    Contender("muon", jt.muon, 1e-2),
+    Contender("muon_keller_jordan", jt.muon, 1e-2, {"schedule": "keller_jordan", "shape_factor": "original"}),
+)

@@ -1,0 +1,714 @@
+"""Every public optimizer x every promise that all of them keep.
+
+The numbers are those of the contract: 1 state, 2 transformations of JAX, 3 composition, 4 containers, 5 dtypes,
+6 extreme gradients, 7 lowering, 9 wrong arguments. The eighth, agreement with an oracle, is held by the tests beside
+each rule and by ``test_against_torch.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxopt_tour as jt
+from tests.contenders import CONTENDERS, Contender
+
+every_optimizer = pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
+INT32_MAX = np.iinfo(np.int32).max
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_fast() -> Iterator[None]:
+    """Hundreds of tiny programs: the time is the compiler's, and nothing here measures what it produces."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def make_params(dtype: Any = jnp.float32) -> dict[str, Any]:
+    """A matrix, a vector and a scalar, none of whose entries is zero."""
+    rng = np.random.default_rng(0)
+    return {
+        "dense": {"kernel": jnp.asarray(rng.standard_normal((4, 6)), dtype), "bias": jnp.asarray(np.ones(6), dtype)},
+        "gain": jnp.asarray(1.5, dtype),
+    }
+
+
+def make_gradients(params: Any, seed: int = 1) -> Any:
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype), params)
+
+
+def loss(params: Any) -> jax.Array:
+    return sum(jnp.sum(jnp.square(leaf - 0.25)) for leaf in jax.tree.leaves(params))
+
+
+def step_of(tx: optax.GradientTransformation, objective: Callable[[Any], jax.Array] = loss) -> Callable[..., Any]:
+    """``(params, state) -> (params, state)``."""
+
+    def step(params: Any, state: Any) -> tuple[Any, Any]:
+        updates, state = tx.update(jax.grad(objective)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def one_update(tx: optax.GradientTransformation, gradients: Any, params: Any) -> Any:
+    return jax.jit(lambda g, p: tx.update(g, tx.init(p), p)[0])(gradients, params)
+
+
+def run(tx: optax.GradientTransformation, params: Any, steps: int = 3, objective: Any = loss) -> tuple[Any, Any]:
+    """Parameters and state after some steps, as one compiled scan."""
+
+    def body(carry: Any, _: None) -> tuple[Any, None]:
+        return step_of(tx, objective)(*carry), None
+
+    return jax.jit(lambda p: jax.lax.scan(body, (p, tx.init(p)), length=steps)[0])(params)
+
+
+def assert_close(actual: Any, expected: Any, rtol: float = 1e-5) -> None:
+    # float32 keeps 6e-8; two programs with one meaning may round differently at every one of a few dozen operations.
+    chex.assert_trees_all_close(actual, expected, rtol=rtol, atol=1e-7)
+
+
+def assert_finite(tree: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        assert np.all(np.isfinite(np.asarray(leaf, np.float64))), f"{jax.tree_util.keystr(path)} = {leaf}"
+
+
+def avals(tree: Any) -> Any:
+    """Shape, dtype and weak type of every leaf."""
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)), tree)
+
+
+# 1. State.
+
+
+@every_optimizer
+def test_the_state_is_arrays_like_the_parameters_and_an_int32_count(contender: Contender):
+    params = make_params()
+    tx = contender()
+    assert isinstance(tx, optax.GradientTransformation)
+    shapes = {leaf.shape for leaf in jax.tree.leaves(params)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tx.init(params)):
+        name = jax.tree_util.keystr(path)
+        fields = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
+        assert fields, f"{name} is in no NamedTuple"
+        if fields[-1] == "count":
+            assert (leaf.shape, leaf.dtype) == ((), jnp.int32), name
+        else:
+            assert jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.shape in shapes, name
+
+
+@every_optimizer
+def test_the_count_counts_and_stops_at_its_end(contender: Contender):
+    params = make_params()
+    tx = contender(optax.constant_schedule(contender.learning_rate))
+    _, state = run(tx, params)
+    counts = [value for _, value in optax.tree.get_all_with_path(state, "count")]
+    assert counts and all(count == 3 for count in counts)
+    late = optax.tree.set(state, count=jnp.asarray(INT32_MAX, jnp.int32))
+    updates, late = jax.jit(tx.update)(make_gradients(params), late, params)
+    assert all(count == INT32_MAX for _, count in optax.tree.get_all_with_path(late, "count"))
+    assert_finite(updates)
+
+
+@every_optimizer
+def test_structure_and_dtypes_of_the_state_never_change(contender: Contender):
+    params = make_params()
+    tx = contender()
+    before = jax.eval_shape(tx.init, params)
+    updates, after = jax.eval_shape(tx.update, params, before, params)
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    assert avals(before) == avals(after)
+    assert avals(updates) == avals(jax.eval_shape(lambda p: p, params))
+
+    @jax.jit
+    def maybe(do: Any, params: Any, state: Any) -> Any:
+        return jax.lax.cond(do, step_of(tx), lambda *carry: carry, params, state)
+
+    carry = params, tx.init(params)
+    for do in (True, False):
+        carry = maybe(do, *carry)
+    chex.assert_trees_all_equal_shapes_and_dtypes(carry, (params, tx.init(params)))
+
+
+@every_optimizer
+def test_an_unknown_keyword_is_ignored(contender: Contender):
+    params = make_params()
+    tx = contender()
+    updates, _ = tx.update(make_gradients(params), tx.init(params), params, value=1.0, something_else=None)
+    assert_close(updates, one_update(tx, make_gradients(params), params))
+
+
+# 2. JAX's transformations.
+
+
+@every_optimizer
+def test_jit_and_scan_change_nothing(contender: Contender):
+    params = make_params()
+    tx = contender()
+    carry = params, tx.init(params)
+    for _ in range(2):
+        carry = step_of(tx)(*carry)
+    assert_close(run(tx, params, 2), carry)
+
+
+@every_optimizer
+def test_vmap_over_rates_and_over_starts(contender: Contender):
+    params = make_params()
+    rates = jnp.array([0.5, 1.0]) * contender.learning_rate
+    starts = jax.tree.map(lambda p: jnp.stack([p, -2 * p]), params)
+
+    def final(rate: Any, start: Any) -> Any:
+        return run(contender(rate), start)[0]
+
+    batch = jax.jit(jax.vmap(final))(rates, starts)
+    single = jax.jit(final)
+    for i in range(2):
+        expected = single(rates[i], jax.tree.map(lambda p, i=i: p[i], starts))
+        assert_close(jax.tree.map(lambda p, i=i: p[i], batch), expected, rtol=1e-4)
+
+
+@every_optimizer
+def test_hyper_gradients_are_finite_where_a_gradient_is_exactly_zero(contender: Contender):
+    params = make_params() | {"unused": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}
+
+    def objective(params: Any) -> jax.Array:
+        return loss(params["dense"]) + jnp.square(params["gain"] - 1.5)  # its gradient starts at zero
+
+    def final_loss(rate: Any, start: Any) -> jax.Array:
+        return objective(run(contender(rate), start, 20, objective)[0])
+
+    gradients = jax.jit(jax.grad(final_loss, argnums=(0, 1)))(contender.learning_rate, params)
+    assert_finite(gradients)
+    if contender.factory not in (jt.signsgd, jt.signum):  # a sign has no derivative
+        assert gradients[0] != 0
+
+
+@every_optimizer
+def test_parameters_and_state_can_be_donated(contender: Contender):
+    params = make_params()
+    tx = contender()
+    expected = run(tx, params, 2)
+    step = jax.jit(step_of(tx), donate_argnums=(0, 1))
+    carry = jax.tree.map(jnp.copy, params), tx.init(params)
+    given = jax.tree.leaves(carry)
+    for _ in range(2):
+        carry = step(*carry)  # a buffer that is donated twice raises, one that cannot be used warns: an error here
+    assert_close(carry, expected)
+    assert all(leaf.is_deleted() for leaf in given)
+
+
+@every_optimizer
+def test_it_compiles_once(contender: Contender):
+    tx = contender(optax.constant_schedule(contender.learning_rate))
+    chex.clear_trace_counter()  # it counts by the function's name
+    step = jax.jit(chex.assert_max_traces(step_of(tx), n=1))
+    carry = make_params(), tx.init(make_params())
+    for _ in range(3):
+        carry = step(*carry)
+
+
+# 3. Composition.
+
+
+@every_optimizer
+def test_it_chains_with_clipping(contender: Contender):
+    params = make_params()
+    gradients = make_gradients(params)
+    norm = optax.tree.norm(gradients)
+    chained = optax.chain(optax.clip_by_global_norm(0.5), contender())
+    by_hand = jax.tree.map(lambda g: g * (0.5 / norm), gradients)
+    assert_close(one_update(chained, gradients, params), one_update(contender(), by_hand, params), rtol=1e-4)
+
+
+@every_optimizer
+@pytest.mark.parametrize("wrapper", ["partition", "masked"])
+def test_it_works_on_a_part_of_the_tree(contender: Contender, wrapper: str):
+    params = make_params()
+    gradients = make_gradients(params)
+    labels = {"dense": {"kernel": "ours", "bias": "theirs"}, "gain": "theirs"}
+    if wrapper == "partition":
+        tx = optax.partition({"ours": contender(), "theirs": optax.set_to_zero()}, labels)
+        rest = jax.tree.map(jnp.zeros_like, gradients)
+    else:
+        tx = optax.masked(contender(), jax.tree.map(lambda label: label == "ours", labels))
+        rest = gradients
+    alone = {"dense": {"kernel": params["dense"]["kernel"]}}
+    expected = one_update(contender(), {"dense": {"kernel": gradients["dense"]["kernel"]}}, alone)
+    expected["dense"]["bias"], expected["gain"] = rest["dense"]["bias"], rest["gain"]
+    assert_close(one_update(tx, gradients, params), expected)
+    # Tools that walk a state must get through the holes as well.
+    state = tx.init(params)
+    chex.assert_trees_all_equal(optax.tree.map_params(tx, lambda leaf: leaf, state), state)
+
+
+@every_optimizer
+def test_its_arguments_can_be_injected_without_naming_static_ones(contender: Contender):
+    params = make_params()
+    gradients = make_gradients(params)
+    tx = optax.inject_hyperparams(contender.factory)(learning_rate=contender.learning_rate, **contender.arguments)
+    state = tx.init(params)
+    updates, state = jax.jit(tx.update)(gradients, state, params)
+    # Injected numbers are float32 arrays: 1 - 0.999 is then off by 1e-5 of itself.
+    assert_close(updates, one_update(contender(), gradients, params), rtol=1e-4)
+    state.hyperparams["learning_rate"] = jnp.asarray(0.0)
+    updates, _ = jax.jit(tx.update)(gradients, state, params)
+    assert not np.any(updates["dense"]["kernel"]), "it moves at a rate of zero"
+
+
+@every_optimizer
+def test_a_schedule_is_a_rate_for_every_step(contender: Contender):
+    params = make_params()
+    rates = jnp.array([1.0, 0.0, 0.5]) * contender.learning_rate
+    tx = contender(lambda count: rates[count])
+    scheduled = tx.init(params)
+    constant = contender()
+    state = constant.init(params)
+    for factor in (1.0, 0.0, 0.5):
+        gradients = make_gradients(params)
+        updates, scheduled = jax.jit(tx.update)(gradients, scheduled, params)
+        expected, state = jax.jit(constant.update)(gradients, state, params)
+        assert_close(updates["dense"], jax.tree.map(lambda u, factor=factor: factor * u, expected["dense"]))
+
+
+@every_optimizer
+def test_small_batches_accumulate_into_one(contender: Contender):
+    params = make_params()
+    halves = [make_gradients(params, seed) for seed in (1, 2)]
+    tx = optax.MultiSteps(contender(), every_k_schedule=2)
+    state = tx.init(params)
+    first, state = jax.jit(tx.update)(halves[0], state, params)
+    second, state = jax.jit(tx.update)(halves[1], state, params)
+    chex.assert_trees_all_equal(first, jax.tree.map(jnp.zeros_like, params))
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
+    assert_close(second, one_update(contender(), mean, params), rtol=1e-4)
+
+
+@every_optimizer
+def test_a_step_with_nan_can_be_left_out(contender: Contender):
+    params = make_params()
+    tx = optax.apply_if_finite(contender(), max_consecutive_errors=5)
+    state = tx.init(params)
+    bad = make_gradients(params)
+    bad["dense"]["kernel"] = bad["dense"]["kernel"].at[0, 0].set(jnp.nan)
+    updates, after = jax.jit(tx.update)(bad, state, params)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+    chex.assert_trees_all_equal(after.inner_state, state.inner_state)
+    assert after.total_notfinite == 1
+
+
+@every_optimizer
+def test_map_params_finds_what_is_shaped_like_the_parameters(contender: Contender):
+    params = make_params()
+    tx = contender()
+    state = tx.init(params)
+    marked = optax.tree.map_params(tx, lambda leaf: "params", state, transform_non_params=lambda leaf: "other")
+    for path, mark in jax.tree_util.tree_leaves_with_path(marked):
+        assert mark == ("other" if path[-1] == jax.tree_util.GetAttrKey("count") else "params"), path
+
+
+@every_optimizer
+def test_tree_get_and_set_reach_into_the_state(contender: Contender):
+    params = make_params()
+    tx = optax.inject_hyperparams(contender.factory)(learning_rate=0.1, **contender.arguments)
+    state = tx.init(params)
+    assert optax.tree.get(state, "learning_rate") == np.float32(0.1)
+    state = optax.tree.set(state, learning_rate=0.2)
+    assert optax.tree.get(state, "learning_rate") == np.float32(0.2)
+
+
+# 4. Containers.
+
+
+class Pair(NamedTuple):
+    kernel: Any
+    bias: Any
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["kernel", "bias"], meta_fields=["name"])
+@dataclasses.dataclass
+class Dense:
+    kernel: Any
+    bias: Any
+    name: str = "dense"
+
+
+KERNEL, BIAS = make_params()["dense"].values()
+CONTAINERS = {
+    "dict": {"kernel": KERNEL, "bias": BIAS},
+    "tuple": (KERNEL, BIAS),
+    "list": [KERNEL, {"bias": BIAS}],
+    "named tuple": Pair(KERNEL, BIAS),
+    "dataclass": Dense(KERNEL, BIAS),
+    "one array": KERNEL,
+    "nothing": {},
+    "None leaves": {"kernel": KERNEL, "bias": None, "more": (None, BIAS)},
+    "scalars": {"a": jnp.asarray(1.0), "b": jnp.asarray(-2.0)},
+    "zero-size arrays": {"kernel": jnp.zeros((0, 4)), "other": {"kernel": jnp.zeros((4, 0))}, "bias": jnp.zeros(0)},
+}
+
+
+if importlib.util.find_spec("flax"):
+    from flax.core import FrozenDict
+
+    CONTAINERS["FrozenDict"] = FrozenDict({"Dense_0": {"kernel": KERNEL, "bias": BIAS}})
+
+
+@every_optimizer
+def test_containers(contender: Contender):
+    tx = contender()
+
+    @jax.jit  # one program for all, because compiling is what takes the time
+    def update_each() -> dict[str, Any]:
+        return {name: tx.update(make_gradients(p), tx.init(p), p)[0] for name, p in CONTAINERS.items()}
+
+    for name, updates in update_each().items():
+        assert jax.tree.structure(updates) == jax.tree.structure(CONTAINERS[name]), name
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, CONTAINERS[name])
+        assert_finite(updates)
+
+
+@pytest.fixture(scope="module")
+def flax() -> Any:
+    return pytest.importorskip("flax", reason="Flax is an optional dependency")
+
+
+@every_optimizer
+def test_nnx_state_and_nnx_optimizer(contender: Contender, flax: Any):
+    from flax import nnx
+
+    class MLP(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.embedding = nnx.Embed(5, 4, rngs=rngs)
+            self.hidden = nnx.Linear(4, 6, rngs=rngs)
+            self.norm = nnx.LayerNorm(6, rngs=rngs)
+            self.head = nnx.Linear(6, 3, rngs=rngs)
+
+        def __call__(self, tokens: jax.Array) -> jax.Array:
+            return self.head(self.norm(nnx.relu(self.hidden(self.embedding(tokens)))))
+
+    model = MLP(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, contender(), wrt=nnx.Param)
+
+    def objective(model: MLP) -> jax.Array:
+        logits = model(jnp.arange(5))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(5) % 3).mean()
+
+    @nnx.jit
+    def step(model: MLP, optimizer: nnx.Optimizer) -> jax.Array:
+        value, gradients = nnx.value_and_grad(objective)(model)
+        optimizer.update(model, gradients)
+        return value
+
+    before = jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))
+    losses = [step(model, optimizer) for _ in range(2)]
+    after = nnx.state(model, nnx.Param)
+    assert_finite(losses)
+    assert_finite(after)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
+    assert all(jax.tree.leaves(moved)), moved
+
+    # The same without nnx.Optimizer: the state of the module is the tree of parameters.
+    updates = one_update(contender(), before, before)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, before)
+
+
+@every_optimizer
+def test_linen_parameters_and_train_state(contender: Contender, flax: Any):
+    from flax import linen
+    from flax.training.train_state import TrainState
+
+    class MLP(linen.Module):
+        @linen.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return linen.Dense(2)(linen.relu(linen.Dense(3)(x)))
+
+    model = MLP()
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((5, 4)), jnp.float32)
+    params = model.init(jax.random.key(0), x)["params"]
+    state = TrainState.create(apply_fn=model.apply, params=params, tx=contender())
+
+    @jax.jit
+    def step(state: TrainState) -> TrainState:
+        objective = lambda params: jnp.mean(jnp.square(state.apply_fn({"params": params}, x) - 1))  # noqa: E731
+        return state.apply_gradients(grads=jax.grad(objective)(state.params))
+
+    after = step(step(state))
+    assert after.step == 2
+    chex.assert_trees_all_equal_shapes_and_dtypes(after.params, params)
+    assert_finite(after.params)
+    assert np.any(after.params["Dense_0"]["kernel"] != params["Dense_0"]["kernel"])
+
+
+# 5. Dtypes.
+
+
+@every_optimizer
+def test_an_update_has_the_dtype_of_its_parameter(contender: Contender, x64: None):
+    tx = contender()
+    params = {dtype: make_params(dtype) for dtype in ("float64", "float32", "bfloat16", "float16")}
+    gradients = {dtype: make_gradients(tree) for dtype, tree in params.items()}
+    states = {dtype: tx.init(tree) for dtype, tree in params.items()}
+    update_each = jax.jit(lambda g, s, p: {dtype: tx.update(g[dtype], s[dtype], p[dtype]) for dtype in p})
+    for dtype, (updates, state) in update_each(gradients, states, params).items():
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(updates)} == {dtype}
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, states[dtype])
+        assert_finite(updates)
+        assert np.any(updates["dense"]["kernel"])
+
+
+@every_optimizer
+def test_dtypes_can_be_mixed_and_gradients_wider_than_parameters(contender: Contender):
+    params = make_params()
+    params["dense"]["kernel"] = params["dense"]["kernel"].astype(jnp.bfloat16)
+    params["gain"] = params["gain"].astype(jnp.float16)
+    gradients = make_gradients(make_params())
+    tx = contender()
+    state = tx.init(params)
+    updates, after = jax.jit(tx.update)(gradients, state, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+
+
+def steady(tx: optax.GradientTransformation, params: Any, steps: int) -> Any:
+    """The last of many updates under a constant gradient of 1/2."""
+    gradients = jax.tree.map(lambda p: jnp.full_like(p, 0.5), params)
+
+    def body(state: Any, _: None) -> tuple[Any, None]:
+        return tx.update(gradients, state, params)[1], None
+
+    state, _ = jax.jit(lambda: jax.lax.scan(body, tx.init(params), length=steps - 1))()
+    return tx.update(gradients, state, params)[0]
+
+
+NEAR_ONE = {
+    "adam": jt.adam(1.0, b2=0.9999),
+    "adam without correction": jt.adam(1.0, b2=0.9999, bias_correction=False),
+    "adamw": jt.adamw(1.0, b2=0.9999),
+    "adam from the first gradient": jt.adam(1.0, b2=0.9999, bias_correction=False, initial_moments="first_gradient"),
+    "nested adam": jt.nested_adam(1.0, b2=0.9999),
+    "eadam": jt.eadam(1.0, b2=0.9999),
+    "rmsprop": jt.rmsprop(1.0, 0.9999),
+    "rmsprop centered": jt.rmsprop(1.0, 0.9999, centered=True, accumulator_dtype="float32"),
+    "adadelta": jt.adadelta(1.0, 0.9999),
+    "momentum": jt.momentum(1.0, 0.9999, accumulator_dtype="float32"),
+    "momentum ema": jt.momentum(1.0, 0.9999, form="ema", accumulator_dtype="float32"),
+    "muon": jt.muon(1.0, adamw_b2=0.9999),
+}
+
+
+@pytest.mark.parametrize("name", NEAR_ONE)
+def test_a_decay_near_one_does_not_lose_itself_in_bfloat16(name: str):
+    # bfloat16 rounds 0.9999 to 1, and a sum stops growing once a term is below 1/256 of it: v would stop at a third of
+    # its value. After 2,000 steps the update for bfloat16 parameters must still be float32's, up to what bfloat16 does
+    # to a first moment: with b1 = 0.9 it stops (1/256) / 0.1 = 4 % from its end at worst.
+    params = {"bias": jnp.ones(3)}
+    wide = steady(NEAR_ONE[name], params, 2000)
+    narrow = steady(NEAR_ONE[name], jax.tree.map(lambda p: p.astype(jnp.bfloat16), params), 2000)
+    chex.assert_trees_all_close(jax.tree.map(lambda u: u.astype(jnp.float32), narrow), wide, rtol=4e-2)
+
+
+@pytest.mark.parametrize(
+    ("field", "tx"),
+    {
+        "momentum": ("trace", lambda dtype: jt.momentum(0.1, accumulator_dtype=dtype)),
+        "nesterov": ("trace", lambda dtype: jt.nesterov(0.1, accumulator_dtype=dtype)),
+        "signum": ("trace", lambda dtype: jt.signum(0.1, accumulator_dtype=dtype)),
+        "adagrad": ("sum_of_squares", lambda dtype: jt.adagrad(0.1, accumulator_dtype=dtype)),
+        "adadelta": ("delta", lambda dtype: jt.adadelta(0.1, accumulator_dtype=dtype)),
+        "rmsprop": ("nu", lambda dtype: jt.rmsprop(0.1, accumulator_dtype=dtype)),
+        "adam": ("mu", lambda dtype: jt.adam(0.1, mu_dtype=dtype)),
+        "adamw": ("mu", lambda dtype: jt.adamw(0.1, mu_dtype=dtype)),
+        "nested_adam": ("mu", lambda dtype: jt.nested_adam(0.1, mu_dtype=dtype)),
+        "eadam": ("mu", lambda dtype: jt.eadam(0.1, mu_dtype=dtype)),
+    }.values(),
+)
+def test_the_dtype_of_an_accumulator_is_an_argument(field: str, tx: Callable[[str], optax.GradientTransformation]):
+    params = {"bias": jnp.ones(3)}
+    for dtype in ("bfloat16", "float32"):
+        assert optax.tree.get(tx(dtype).init(params), field)["bias"].dtype == dtype
+        chex.assert_trees_all_equal_dtypes(one_update(tx(dtype), params, params), params)
+
+
+# 6. Extreme gradients.
+
+
+def rank_one(shape: tuple[int, ...]) -> np.ndarray:
+    return np.outer(*(np.arange(1.0, size + 1) for size in shape)) if len(shape) == 2 else np.ones(shape)
+
+
+def ill_conditioned(shape: tuple[int, ...]) -> np.ndarray:
+    if len(shape) != 2:
+        return np.logspace(-20, 0, max(1, int(np.prod(shape)))).reshape(shape)
+    u, _, vt = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
+    return (u * np.logspace(0, -12, min(shape))) @ vt
+
+
+EXTREMES = {
+    "zero": np.zeros,
+    "tiny": lambda shape: np.full(shape, 1e-30),
+    "huge": lambda shape: np.full(shape, 1e30),
+    "rank one": rank_one,
+    "ill-conditioned": ill_conditioned,
+    "one huge among zeros": lambda shape: np.where(np.arange(np.prod(shape)).reshape(shape) == 0, 1e30, 0),
+}
+
+
+@every_optimizer
+def test_extreme_gradients_give_finite_updates(contender: Contender):
+    params = make_params()
+    tx = contender()
+    update = jax.jit(tx.update)
+    for name, make in EXTREMES.items():
+        gradients = jax.tree.map(lambda p, make=make: jnp.asarray(make(p.shape), p.dtype), params)
+        state = tx.init(params)
+        for step in range(3):
+            updates, state = update(gradients, state, params)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(updates):
+                assert np.all(np.isfinite(leaf)), f"{name}, step {step}, {jax.tree_util.keystr(path)}: {leaf}"
+        # It must recover too: an ordinary gradient after the extreme one.
+        updates, _ = update(make_gradients(params), state, params)
+        assert_finite(updates)
+
+
+# 7. Lowering.
+
+
+@every_optimizer
+def test_it_lowers_for_every_platform_on_this_one(contender: Contender):
+    from jax import export
+
+    params = make_params()
+    tx = contender()
+    exported = export.export(jax.jit(step_of(tx)), platforms=["cpu", "cuda", "tpu"])(params, tx.init(params))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+
+
+# 9. Wrong arguments.
+
+
+@every_optimizer
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf"), "fast", None, np.ones(2)], ids=repr)
+def test_a_wrong_rate_is_named(contender: Contender, rate: Any):
+    with pytest.raises(ValueError, match="learning_rate"):
+        contender.factory(rate, **contender.arguments)
+
+
+WRONG = [
+    (jt.sgd, {"weight_decay": -0.1}),
+    (jt.momentum, {"decay": -0.1}),
+    (jt.momentum, {"decay": 1.0}),
+    (jt.momentum, {"form": "average"}),
+    (jt.momentum, {"nesterov": "yes"}),
+    (jt.momentum, {"accumulator_dtype": "int32"}),
+    (jt.nesterov, {"decay": 1.5}),
+    (jt.nesterov, {"form": None}),
+    (jt.adagrad, {"eps": -1.0}),
+    (jt.adagrad, {"initial_accumulator": -1.0}),
+    (jt.adadelta, {"rho": 1.0}),
+    (jt.adadelta, {"eps": -1e-6}),
+    (jt.rmsprop, {"decay": 1.0}),
+    (jt.rmsprop, {"eps": float("nan")}),
+    (jt.rmsprop, {"momentum": -0.5}),
+    (jt.rmsprop, {"initial_scale": -1.0}),
+    (jt.rmsprop, {"centered": 1}),
+    (jt.signum, {"decay": 2.0}),
+    (jt.signsgd, {"weight_decay": -1.0}),
+    (jt.adam, {"b1": 1.0}),
+    (jt.adam, {"b2": -0.1}),
+    (jt.adam, {"eps": -1e-8}),
+    (jt.adam, {"eps_root": -1e-8}),
+    (jt.adam, {"initial_moments": "ones"}),
+    (jt.adam, {"bias_correction": None}),
+    (jt.adam, {"mu_dtype": "float31"}),
+    (jt.adam, {"weight_decay": float("nan")}),
+    (jt.adamw, {"weight_decay": -1e-4}),
+    (jt.adamw, {"b1": "0.9"}),
+    (jt.adamw, {"cautious": 2}),
+    (jt.nested_adam, {"b2": 1.0}),
+    (jt.eadam, {"eps": -1.0}),
+    (jt.muon, {"weight_decay": -1.0}),
+    (jt.muon, {"beta": 1.0}),
+    (jt.muon, {"nesterov": "yes"}),
+    (jt.muon, {"bias_correction": 3}),
+    (jt.muon, {"schedule": "newton"}),
+    (jt.muon, {"shape_factor": "square"}),
+    (jt.muon, {"dtype": "int8"}),
+    (jt.muon, {"mu_dtype": "int8"}),
+    (jt.muon, {"adamw_learning_rate": -1.0}),
+    (jt.muon, {"adamw_weight_decay": -1.0}),
+    (jt.muon, {"adamw_b1": 1.0}),
+    (jt.muon, {"adamw_b2": 1.0}),
+    (jt.muon, {"adamw_eps": -1.0}),
+    (jt.muon, {"cautious": "yes"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("factory", "arguments"), WRONG, ids=[f"{factory.__name__} {next(iter(a.items()))}" for factory, a in WRONG]
+)
+def test_a_wrong_argument_is_named(factory: Callable[..., Any], arguments: dict[str, Any]):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=name):
+        factory(0.1, **arguments).init(make_params())
+
+
+@pytest.mark.parametrize(
+    ("factory", "known"),
+    [
+        (lambda: jt.momentum(0.1, form="average"), ("sum", "ema")),
+        (lambda: jt.adam(0.1, initial_moments="ones"), ("zeros", "first_gradient")),
+        (lambda: jt.muon(0.1, shape_factor="square"), ("original", "match_rms_adamw", "spectral")),
+        (lambda: jt.muon(0.1, schedule="newton"), ("keller_jordan", "polar_express")),
+    ],
+    ids=["form", "initial_moments", "shape_factor", "schedule"],
+)
+def test_an_unknown_choice_lists_the_known_ones(factory: Callable[[], Any], known: tuple[str, ...]):
+    with pytest.raises(ValueError) as error:
+        factory()
+    assert all(choice in str(error.value) for choice in known)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "entry"),
+    [
+        ("dense/bias", "muon"),
+        ("gain", "muon"),
+        ("dense/bias", jt.MatrixAxes(0, 1)),
+        ("dense/kernel", jt.MatrixAxes(0, 2)),
+        ("dense/weight", "muon"),
+        ("dense/kernel", 3),
+    ],
+    ids=["a vector", "a scalar", "a vector with axes", "an axis that does not exist", "no such leaf", "no such entry"],
+)
+def test_what_cannot_be_routed_is_named_by_its_path(leaf: str, entry: Any):
+    with pytest.raises(ValueError, match=leaf):
+        jt.muon(0.1, routing={leaf: entry}).init(make_params())
+
+
+def test_a_label_without_a_transformation_is_named():
+    params = make_params()
+    labels = {"dense": {"kernel": "matrices", "bias": "vectors"}, "gain": "vectors"}
+    with pytest.raises(ValueError, match="matrices"):
+        jt.multi_transform({"vectors": jt.adam(0.1)}, labels).init(params)
+
+
+@pytest.mark.parametrize("factory", [jt.sgd, jt.adam, jt.adamw, jt.muon], ids=lambda factory: factory.__name__)
+def test_weight_decay_asks_for_the_parameters(factory: Callable[..., optax.GradientTransformation]):
+    params = make_params()
+    tx = factory(0.1, weight_decay=0.1)
+    with pytest.raises(ValueError, match="params"):
+        tx.update(make_gradients(params), tx.init(params))
