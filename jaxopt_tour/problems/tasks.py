@@ -90,6 +90,20 @@ def windows_at(tokens: np.ndarray, starts: np.ndarray, length: int) -> Batch:
     return Batch(windows[:, :-1], windows[:, 1:])
 
 
+def flip_and_shift(images: np.ndarray, seed: int, step: int) -> np.ndarray:
+    """Every image as it is or mirrored, moved by up to one pixel each way; what moves in is background.
+
+    Without it a few hundred steps learn 4,000 images by heart, and the race is about who overfits least.
+    """
+    rng = np.random.default_rng((seed, step))
+    mirrored = rng.random(len(images)) < 0.5
+    images = np.where(mirrored[:, None, None], images[:, :, ::-1], images)  # (B, 28, 28)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=images.min())  # (B, 30, 30)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (28, 28), axis=(1, 2))  # (B, 3, 3, 28, 28)
+    down, right = rng.integers(3, size=(2, len(images)))
+    return windows[np.arange(len(images)), down, right]  # (B, 28, 28)
+
+
 def _to_unit_range(images: np.ndarray) -> np.ndarray:
     # Mean and deviation of Fashion-MNIST's training pixels.
     return ((images / 255.0 - 0.286) / 0.353).astype(np.float32)
@@ -97,13 +111,13 @@ def _to_unit_range(images: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def cnn(batch_size: int = 128) -> Task:
-    """A small CNN on 4,000 images of Fashion-MNIST; 1,000 are held out."""
+    """A small CNN on 4,000 images of Fashion-MNIST, mirrored and shifted at random; 1,000 are held out."""
     data = datasets.fashion_mnist()
     images, labels = _to_unit_range(data.train_images), data.train_labels.astype(np.int32)
 
     def batch(seed: int, step: int) -> Batch:
         chosen = shuffled_positions(len(labels), batch_size, seed, step)
-        return Batch(images[chosen], labels[chosen])
+        return Batch(flip_and_shift(images[chosen], seed, step), labels[chosen])
 
     held_out = (Batch(_to_unit_range(data.test_images), data.test_labels.astype(np.int32)),)
     return Task(

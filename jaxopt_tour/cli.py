@@ -1,0 +1,237 @@
+"""The command ``jaxopt-tour``: race the optimizers, tune their rates, look at the routing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+NEEDED = ("typer", "rich", "flax", "orbax")
+if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    raise SystemExit(
+        f"jaxopt-tour needs {', '.join(missing)}, which come with the extra 'tour': pip install 'jaxopt-tour[tour]'"
+    )
+
+import typer  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+import jaxopt_tour  # noqa: E402
+
+# JAX, Flax and Orbax are imported inside the commands, so that --help answers at once.
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
+
+
+class TaskChoice(StrEnum):
+    """What --task takes."""
+
+    CNN = "cnn"
+    GPT = "gpt"
+    ALL = "all"
+
+    def names(self) -> tuple[str, ...]:
+        """The tasks that are meant."""
+        return ("cnn", "gpt") if self is TaskChoice.ALL else (self.value,)
+
+
+TaskOption = Annotated[
+    TaskChoice,
+    typer.Option(help="cnn: a small CNN on Fashion-MNIST. gpt: a character GPT on Shakespeare. all: both."),
+]
+OptimizersOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,NAME,...",
+        help="Only these, separated by commas. cnn: sgd, momentum, nesterov, adagrad, adadelta, rmsprop, "
+        "rmsprop-centered, signsgd, signum, adam, adamw, muon. gpt: sgd-momentum, adam, adamw, muon, muon-0.7 (Muon "
+        "for 0.7 of the steps). All when left out.",
+    ),
+]
+
+
+def _names(optimizers: str | None) -> tuple[str, ...] | None:
+    if optimizers is None:
+        return None
+    return tuple(name.strip() for name in optimizers.split(",") if name.strip())
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Show a ValueError about an argument as a usage error, without a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jaxopt-tour {jaxopt_tour.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Optimizers from SGD to Muon, trained side by side on real data that comes with the package.
+
+    Nothing is fetched; everything is written below one folder, **out** unless told otherwise.
+
+    For example:
+
+    - **jaxopt-tour race**: everything, in under five minutes on two cores
+    - **jaxopt-tour race --quick**: the same at a few steps, in under a minute
+    - **jaxopt-tour race --task gpt --optimizers adamw,muon,muon-0.7 --seeds 3**
+    - **jaxopt-tour race --resume**: go on after an interruption
+    - **jaxopt-tour routing --task gpt**: what Muon would take of the GPT, and why
+    """
+
+
+@app.command()
+def race(
+    task: TaskOption = TaskChoice.ALL,
+    optimizers: OptimizersOption = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each optimizer, with seeds 0, 1, 2, ...")] = 1,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of each run, on every task. [default: 300]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results, report and checkpoints.")] = Path("out"),
+    quick: Annotated[bool, typer.Option("--quick", help="A few steps only: see everything work, rank nobody.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what the folder holds, to the same numbers, bit for bit.")
+    ] = False,
+    rates: Annotated[
+        Path | None, typer.Option(help="Learning rates, as `sweep` writes them. [default: those in the package]")
+    ] = None,
+) -> None:
+    """Train with every optimizer in turn, each at its tuned rate; print a table, write results and a report.
+
+    Every optimizer starts from the same parameters and sees the same batches. The rate rises for 5 % of the steps and
+    falls linearly to zero. **out/results.json** is written after every run, **out/report.html** at the end, and
+    **out/checkpoints** holds the latest state of every run: press Ctrl-C when you like and continue with --resume.
+
+    For example:
+
+    - **jaxopt-tour race --task cnn --optimizers adamw,muon --steps 100**
+    - **jaxopt-tour race --task gpt --seeds 3 --out out/three-seeds**
+    """
+    from jaxopt_tour.tour import rates as tuned
+    from jaxopt_tour.tour.progress import Display
+    from jaxopt_tour.tour.race import Settings
+    from jaxopt_tour.tour.race import race as run_race
+    from jaxopt_tour.tour.report.page import write_report
+    from jaxopt_tour.tour.results import read_results
+    from jaxopt_tour.tour.summary import summary_table
+
+    console = Console()
+    rates_file = rates or tuned.EMBEDDED
+    settings = Settings(task.names(), _names(optimizers), seeds, steps, quick)
+    with _usage_errors():
+        plan = settings.plan(rates_file)
+        if resume:
+            read_results(out / "results.json")
+    display = Display(console, sum(run.steps for _, _, run in plan))
+    try:
+        with display:
+            display.note(f"{len(plan)} runs; results in {out / 'results.json'}")
+            results = run_race(settings, out, display, resume=resume, rates_file=rates_file)
+    except KeyboardInterrupt:
+        console.print(
+            f"Interrupted. {out / 'results.json'} has the runs that were finished, {out / 'checkpoints'} the state of "
+            "the one that was not.\nGo on with the same command and --resume.",
+            highlight=False,
+            markup=False,
+        )
+        raise typer.Exit(130) from None
+    report = write_report(results, out / "report.html")
+    for entry in results["tasks"].values():
+        console.print(summary_table(entry))
+    for claim in results["claims"]:
+        console.print(claim["text"], highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Report: {report}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def sweep(
+    task: TaskOption = TaskChoice.ALL,
+    optimizers: OptimizersOption = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Tuning seeds: 1000, 1001, ... The race never uses them.")] = 2,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of the race that is tuned for. [default: 300]")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The rates file; entries of other optimizers in it stay.")] = Path(
+        "out/rates.json"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out optimizers that the file has from the same sweep.")
+    ] = False,
+) -> None:
+    """Find the learning rate of each optimizer: the lowest final validation loss over the tuning seeds.
+
+    A grid of rates half a decade apart, widened until the best one is inside it, then a quarter of a decade to either
+    side of that one. Written after every optimizer. Takes about 20 minutes on two cores.
+
+    For example:
+
+    - **jaxopt-tour sweep --task gpt --optimizers muon**
+    - **jaxopt-tour sweep && jaxopt-tour race --rates out/rates.json**
+    """
+    from jaxopt_tour.problems.tasks import make_task
+    from jaxopt_tour.tour import rates
+    from jaxopt_tour.tour.contenders import contenders
+
+    console = Console()
+    tuning_seeds = tuple(rates.TUNING_SEEDS[0] + i for i in range(seeds))
+    with _usage_errors():
+        chosen = [(name, each) for name in task.names() for each in contenders(name, _names(optimizers))]
+    try:
+        for name, contender in chosen:
+            tuned_task = make_task(name)
+            race_steps = steps or tuned_task.steps
+            known = rates.read_rates(output)["rates"].get(name, {}).get(contender.name)
+            if resume and rates.is_current(known, contender, race_steps, tuning_seeds):
+                console.print(f"{name} {contender.name}: already done", highlight=False, soft_wrap=True)
+                continue
+
+            def show(rate: float, losses: list[float], title: str = f"{name} {contender.name}") -> None:
+                shown = ", ".join(f"{loss:.4f}" for loss in losses)
+                console.print(f"{title}: rate {rate:g}: validation loss {shown}", highlight=False, soft_wrap=True)
+
+            entry = rates.sweep(tuned_task, contender, steps=race_steps, seeds=tuning_seeds, on_rate=show)
+            rates.write_rate(output, name, contender.name, entry)
+            edge = "" if entry["inside_the_grid"] else " (at the edge of the grid: not settled)"
+            console.print(
+                f"{name} {contender.name}: best rate {entry['learning_rate']:g}{edge}", highlight=False, soft_wrap=True
+            )
+    except KeyboardInterrupt:
+        console.print(f"Interrupted. {output} has the optimizers that were finished; go on with --resume.")
+        raise typer.Exit(130) from None
+    console.print(f"Rates: {output}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def routing(task: TaskOption = TaskChoice.ALL) -> None:
+    """Show which parameters Muon takes and which go to AdamW, seen as which matrix, and why."""
+    from jaxopt_tour.problems.tasks import make_task
+    from jaxopt_tour.tour.race import routing_text
+
+    for name in task.names():
+        described = make_task(name)
+        typer.echo(f"{described.title}\n{routing_text(described)}\n")
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="jaxopt-tour")
+
+
+if __name__ == "__main__":
+    main()
