@@ -39,12 +39,13 @@ def by_hand(x: np.ndarray, schedule: Schedule, eps: float = 0.0) -> np.ndarray:
 def test_both_forms_agree_with_the_iteration_by_hand(name: str, prescale: str, method: str, x64: None) -> None:
     rng = np.random.default_rng(0)
     schedule = dataclasses.replace(as_schedule(name), prescale=prescale)  # type: ignore[type-var]
-    for shape in SHAPES:
-        for eps in (0.0, 1e-4):
-            x = 1e-2 * rng.normal(size=shape)
-            ours = orthogonalize(jnp.asarray(x), schedule, method=method, eps=eps)
-            # float64, at most ten steps of products of at most 96 terms: 1e-12 and room for a steep polynomial.
-            np.testing.assert_allclose(ours, by_hand(x, schedule, eps), atol=1e-10)
+    # Every shape for a quintic and a cubic schedule; the others differ from them in numbers alone.
+    shapes = SHAPES if name in ("polar_express", "cans") else [(3, 8), (9, 4)]
+    for shape, eps in [*((shape, 0.0) for shape in shapes), ((3, 8), 1e-4)]:
+        x = 1e-2 * rng.normal(size=shape)
+        ours = orthogonalize(jnp.asarray(x), schedule, method=method, eps=eps)
+        # float64, at most ten steps of products of at most 96 terms: 1e-12 and room for a steep polynomial.
+        np.testing.assert_allclose(ours, by_hand(x, schedule, eps), atol=1e-10)
 
 
 @pytest.mark.parametrize("method", ["standard", "gram"])
