@@ -205,7 +205,8 @@ def sweep(
                 shown = ", ".join(f"{loss:.4f}" for loss in losses)
                 console.print(f"{title}: rate {rate:g}: validation loss {shown}", highlight=False, soft_wrap=True)
 
-            entry = rates.sweep(tuned_task, contender, steps=race_steps, seeds=tuning_seeds, on_rate=show)
+            with console.status(f"{name} {contender.name}: trying rates"):
+                entry = rates.sweep(tuned_task, contender, steps=race_steps, seeds=tuning_seeds, on_rate=show)
             rates.write_rate(output, name, contender.name, entry)
             edge = "" if entry["inside_the_grid"] else " (at the edge of the grid: not settled)"
             console.print(

@@ -110,6 +110,7 @@ def race(
     if earlier is not None and any(earlier[part] != results[part] for part in ("machine", "versions")):
         listener.note("The earlier results come from another machine or other versions: starting over.")
         earlier, resume = None, False
+    write_json(out / "results.json", results)
     trainers: dict[tuple[str, str], Trainer] = {}
     for task, contender, run in plan:
         if task.name not in results["tasks"]:

@@ -101,7 +101,6 @@ def sweep(
     seeds: tuple[int, ...] = TUNING_SEEDS,
     start: float | None = None,
     on_rate: Callable[[float, list[float]], None] = lambda rate, losses: None,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> dict[str, Any]:
     """Tune one contender's rate for a race of so many steps: lowest mean final validation loss over the seeds.
 
@@ -112,7 +111,6 @@ def sweep(
         seeds: seeds to average over; they should not be the race's.
         start: middle of the first grid; the embedded rate, or a first guess, when None.
         on_rate: called with every rate and its losses.
-        on_step: called after every step.
 
     Returns:
         The entry of the rates file.
@@ -124,7 +122,7 @@ def sweep(
         losses[rate] = []
         for seed in seeds:
             run = Run(task.name, contender.name, seed, contender.steps(steps), rate)
-            _, history = trainer.run(run, on_step=on_step)
+            _, history = trainer.run(run)
             final = history.curve.validation_loss[-1]
             losses[rate].append(math.inf if final is None or history.diverged else final)
         on_rate(rate, losses[rate])
