@@ -32,6 +32,9 @@ from jaxopt_tour._types import Array, DTypeLike, Float
 from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule
 from jaxopt_tour.linalg.flops import flops, needs_square
 from jaxopt_tour.linalg.polar import polar_factor
+from jaxopt_tour.linalg.products import product
+from jaxopt_tour.linalg.symmetric import METHODS as SYMMETRIC_METHODS
+from jaxopt_tour.linalg.symmetric import symmetric_product
 
 METHODS: Final = ("auto", "standard", "gram")
 
@@ -43,6 +46,7 @@ def orthogonalize(
     method: str = "auto",
     dtype: DTypeLike | None = None,
     eps: float | Array = 0.0,
+    symmetric: str = "auto",
 ) -> Float[Array, "*batch m n"]:
     """Bring every singular value of every matrix near 1: ``U S V^T -> U p(S / |S|) V^T``.
 
@@ -58,6 +62,8 @@ def orthogonalize(
             float32.
         eps: added to the prescaling norm, in the units of x. Keller Jordan's Muon has 1e-7, Optax's 1e-8. Any eps > 0
             makes small gradients count less; not used by the exact method.
+        symmetric: how X X^T and products of polynomials of it are computed, which are symmetric: ``"plain"``,
+            ``"blocks"``, ``"kernel"`` or ``"auto"``, see :func:`jaxopt_tour.linalg.symmetric.symmetric_product`.
 
     Returns:
         Matrices of the shape and dtype of x, with singular values near 1 (how near, the schedule says).
@@ -67,6 +73,7 @@ def orthogonalize(
     """
     schedule = as_schedule(schedule)
     check_choice("method", method, METHODS)
+    check_choice("symmetric", symmetric, SYMMETRIC_METHODS)
     check_nonnegative("eps", eps)
     work_dtype = check_float_dtype("dtype", dtype)
     if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
@@ -85,7 +92,7 @@ def orthogonalize(
     if method == "auto":
         method = cheaper_method(schedule, wide.shape[-2], wide.shape[-1], work_dtype)
     iterate = _gram if method == "gram" else _standard
-    result = iterate(unit.astype(work_dtype), schedule, eps_unit)
+    result = iterate(unit.astype(work_dtype), schedule, eps_unit, symmetric)
     return (result.mT if tall else result).astype(x.dtype)
 
 
@@ -109,21 +116,21 @@ class _Start(NamedTuple):
     row_scale: Array  # 1 / S, (..., 1, 1), or (..., m, 1) under AOL
 
 
-def _standard(x: Array, schedule: Schedule, eps: Array | float) -> Array:
-    start = _prescaled(x, schedule, eps)
+def _standard(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> Array:
+    start = _prescaled(x, schedule, eps, symmetric)
     gram, square = start.gram, start.square
     x = x * start.row_scale.astype(x.dtype)
     for step, (a, b, c) in enumerate(schedule.polynomials):
         if step:
-            gram = _product(x, x.mT)
-            square = _product(gram, gram) if c else None
+            gram = _gram_matrix(x, symmetric)
+            square = _commuting(gram, gram, symmetric) if c else None
         # a X stays outside the product: in half precision b A + c A A + a I would lose its last bits to a I.
-        x = _sum(x, (a, x), (1.0, _product(_polynomial_part(b, c, gram, square, x.dtype), x, keep=True)))
+        x = _sum(x, (a, x), (1.0, product(_polynomial_part(b, c, gram, square, x.dtype), x, keep=True)))
     return x
 
 
-def _gram(x: Array, schedule: Schedule, eps: Array | float) -> Array:
-    start = _prescaled(x, schedule, eps)
+def _gram(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> Array:
+    start = _prescaled(x, schedule, eps, symmetric)
     r, square = start.gram, start.square
     x = x * start.row_scale.astype(x.dtype) if start.row_scale.shape[-2] > 1 else x
     late_scale = start.row_scale if start.row_scale.shape[-2] == 1 else None
@@ -134,21 +141,21 @@ def _gram(x: Array, schedule: Schedule, eps: Array | float) -> Array:
         if step in restarts and q is not None:
             x = _apply(q, identity_part, x, late_scale)
             late_scale, q = None, None
-            r = _product(x, x.mT)
+            r = _gram_matrix(x, symmetric)
             square = None
         if square is None and c:
-            square = _product(r, r)
+            square = _commuting(r, r, symmetric)
         z = _polynomial_part(b, c, r, square, x.dtype)
         if q is None:
             q, identity_part = z, a
         else:
             # Q + f I as one matrix would lose bits of Q in half precision, so the multiple of the identity stays apart:
             # (Q + f I)(Z + a I) = Q Z + a Q + f Z + a f I.
-            q = _sum(q, (1.0, _product(q, z, keep=True)), (a, q), (identity_part, z))
+            q = _sum(q, (1.0, _commuting(q, z, symmetric, keep=True)), (a, q), (identity_part, z))
             identity_part = a * identity_part
         if step + 1 < schedule.steps and step + 1 not in restarts:
-            rz = _sum(r, (1.0, _product(r, z, keep=True)), (a, r))
-            r = _sum(r, (1.0, _product(z, rz, keep=True)), (a, rz))
+            rz = _sum(r, (1.0, _commuting(r, z, symmetric, keep=True)), (a, r))
+            r = _sum(r, (1.0, _commuting(z, rz, symmetric, keep=True)), (a, rz))
         square = None
     assert q is not None
     return _apply(q, identity_part, x, late_scale)
@@ -156,24 +163,25 @@ def _gram(x: Array, schedule: Schedule, eps: Array | float) -> Array:
 
 def _apply(q: Array, identity_part: float, x: Array, scale: Array | None) -> Array:
     """(Q + f I) X, times the prescale where that is still to come."""
-    result = _sum(x, (1.0, _product(q, x, keep=True)), (identity_part, x))
+    result = _sum(x, (1.0, product(q, x, keep=True)), (identity_part, x))
     return result if scale is None else result * scale.astype(result.dtype)
 
 
-def _prescaled(x: Array, schedule: Schedule, eps: Array | float) -> _Start:
+def _prescaled(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> _Start:
     """Fold ``X / (S(X) + eps)`` into the Gram matrix and, where it is needed, its square."""
-    gram = _product(x, x.mT, keep=True)  # float32 for half precision: norms and scales are taken before rounding
+    # Half precision keeps float32 here: norms and scales are taken before rounding.
+    gram = _gram_matrix(x, symmetric, keep=True)
     if schedule.prescale == "aol":
         scale = _safe_reciprocal(jnp.sqrt(_positive(jnp.sum(jnp.abs(gram), axis=-1, keepdims=True))) + eps)
         gram = (gram * scale * scale.mT).astype(x.dtype)
-        return _Start(gram, _square_if_needed(schedule, gram), scale)
+        return _Start(gram, _square_if_needed(schedule, gram, symmetric), scale)
     if schedule.prescale == "frobenius":
         norm_squared = jnp.trace(gram, axis1=-2, axis2=-1)[..., None, None]
     else:
         norm_squared = _frobenius(gram)
     gram = (gram * _safe_reciprocal(norm_squared)).astype(x.dtype)
     norm = jnp.sqrt(_positive(norm_squared))
-    square = _square_if_needed(schedule, gram, keep=True)
+    square = _square_if_needed(schedule, gram, symmetric, keep=True)
     if schedule.prescale == "schatten8":
         assert square is not None
         shrink = jnp.sqrt(_positive(_frobenius(square)))  # (S8 / S4)^2
@@ -188,10 +196,10 @@ def _prescaled(x: Array, schedule: Schedule, eps: Array | float) -> _Start:
     return _Start(gram, _cast(square, x.dtype), _safe_reciprocal(norm))
 
 
-def _square_if_needed(schedule: Schedule, gram: Array, keep: bool = False) -> Array | None:
+def _square_if_needed(schedule: Schedule, gram: Array, symmetric: str, keep: bool = False) -> Array | None:
     if schedule.polynomials[0][2] == 0 and not needs_square(schedule):
         return None
-    return _product(gram, gram, keep=keep)
+    return _commuting(gram, gram, symmetric, keep=keep)
 
 
 def _restarts(schedule: Schedule, dtype: DTypeLike) -> tuple[int, ...]:
@@ -204,22 +212,14 @@ def _polynomial_part(b: float, c: float, gram: Array, square: Array | None, dtyp
     return (b * gram if square is None or not c else b * gram + c * square).astype(dtype)
 
 
-def _product(left: Array, right: Array, keep: bool = False) -> Array:
-    """A matrix product summed in at least float32; ``keep`` leaves the result in that dtype."""
-    wide = jnp.promote_types(left.dtype, jnp.float32)
+def _gram_matrix(x: Array, symmetric: str, keep: bool = False) -> Array:
+    """``X X^T``."""
+    return symmetric_product(x, x, method=symmetric, keep=keep)
 
-    def matmul(left: Array, right: Array) -> Array:
-        return jnp.matmul(left, right, preferred_element_type=wide)
 
-    if left.dtype == jnp.bfloat16:
-        # XLA:CPU fails at run time on bfloat16 x bfloat16 -> float32 where the product is wanted transposed (jax 0.7 to
-        # 0.10). Two bfloat16 numbers have an exact product in float32, so widened factors give the same sums.
-        product = jax.lax.platform_dependent(
-            left, right, cpu=lambda left, right: matmul(left.astype(wide), right.astype(wide)), default=matmul
-        )
-    else:
-        product = matmul(left, right)
-    return product if keep else product.astype(left.dtype)
+def _commuting(left: Array, right: Array, symmetric: str, keep: bool = False) -> Array:
+    """The product of two symmetric matrices that commute, which is symmetric as well."""
+    return symmetric_product(left, right, method=symmetric, keep=keep, right_symmetric=True)
 
 
 def _sum(like: Array, *terms: tuple[float, Array]) -> Array:
