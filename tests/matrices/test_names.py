@@ -5,10 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.names import ByName, routes_by_name
 from jaxopt_tour.matrices.routing import from_function
+from jaxopt_tour.problems.tasks import make_task
 from tests.matrices.zoo import CASES
 
 CONVENTIONAL = [name for name, case in CASES.items() if case.conventional]
@@ -112,3 +114,16 @@ def test_heads_and_fused_projections_are_split_when_asked_for() -> None:
 def test_complex_and_integer_parameters_are_no_matrices() -> None:
     params = {"dense/kernel": jnp.zeros((3, 4), jnp.complex64), "table/w": jnp.zeros((3, 4), jnp.int32)}
     assert all(route.label == "adamw" for route in routes_by_name(params).values())
+
+
+@pytest.mark.parametrize("task", ["cnn", "gpt"])
+def test_names_and_use_agree_on_the_models_of_the_race(task: str) -> None:
+    problem = make_task(task)
+    model = nnx.eval_shape(lambda: problem.model(nnx.Rngs(0)))
+    used = from_function(model, problem.held_out[0].inputs)
+    named = routes_by_name(nnx.state(model, nnx.Param))
+    labels = {path: (route.label, route.axes if route.label == "muon" else None) for path, route in named.items()}
+    assert labels == {
+        path: (route.label, route.axes if route.label == "muon" else None) for path, route in used.items()
+    }
+    assert {route.label for route in named.values()} == {"muon", "adamw"}
