@@ -17,6 +17,9 @@ from jaxopt_tour.matrices.axes import MatrixAxes
 
 STACKINGS: Final = ("auto", "by_shape", "apart")
 
+#: Bound on what the iteration holds at once beside the stack itself, on an accelerator: 1 GiB.
+SLICE_BYTES: Final = 2**30
+
 
 def map_matrices(
     function: Callable[[Array], Array],
@@ -30,15 +33,13 @@ def map_matrices(
         function: takes and returns (batch, m, n) with m <= n; treats the matrices of a batch one by one.
         leaves: parameters by path name.
         axes: how each is seen as matrices.
-        stacking: ``"by_shape"``: all matrices of one shape and dtype in one call. ``"apart"``: one call a parameter.
-            ``"auto"``: apart on CPU, where a batched product is a loop over its matrices and a stack only costs the
-            copy; by shape elsewhere.
+        stacking: ``"by_shape"``, which is also ``"auto"``: all matrices of one shape and dtype in one stack, worked on
+            in slices (:func:`matrices_at_once`); the program holds one iteration a shape, however many layers there
+            are. ``"apart"``: one call a parameter, without the copy into a stack and back.
 
     Returns:
         The parameters, by path name, with every matrix replaced.
     """
-    if stacking == "auto":
-        stacking = "apart" if jax.default_backend() == "cpu" else "by_shape"
     pieces: dict[tuple[str, int], Array] = {}
     turned: set[tuple[str, int]] = set()
     for name, leaf in leaves.items():
@@ -68,12 +69,33 @@ def _replace(
     function: Callable[[Array], Array], pieces: dict[tuple[str, int], Array], keys: list[tuple[str, int]]
 ) -> None:
     """Replace the pieces of one group by the function's results, through one call."""
-    if len(keys) == 1:
-        pieces[keys[0]] = function(pieces[keys[0]])
-        return
-    stack = function(jnp.concatenate([pieces[key] for key in keys]))
+    stack = pieces[keys[0]] if len(keys) == 1 else jnp.concatenate([pieces[key] for key in keys])
+    stack = _in_slices(function, stack)
     start = 0
     for key in keys:
         stop = start + pieces[key].shape[0]
         pieces[key] = stack[start:stop]
         start = stop
+
+
+def _in_slices(function: Callable[[Array], Array], stack: Array) -> Array:
+    """``function(stack)``, so many matrices at a time that what it holds beside the stack stays bounded."""
+    count, m, n = stack.shape
+    at_once = matrices_at_once(m, n, stack.dtype.itemsize, jax.default_backend())
+    if count <= at_once or stack.size == 0:
+        return function(stack)
+    if at_once == 1:
+        return jax.lax.map(lambda matrix: function(matrix[None])[0], stack)
+    return jax.lax.map(lambda matrix: function(matrix[None])[0], stack, batch_size=at_once)
+
+
+def matrices_at_once(m: int, n: int, itemsize: int, backend: str) -> int:
+    """How many matrices of a stack are worked on together.
+
+    On CPU one: a product there uses all cores by itself, and XLA's batched product is slower than a loop over single
+    ones. Elsewhere as many as fit into ``SLICE_BYTES`` with what an iteration holds of each: its input, its
+    output and five m x m matrices.
+    """
+    if backend == "cpu":
+        return 1
+    return max(1, SLICE_BYTES // (itemsize * (2 * m * n + 5 * m * m)))
