@@ -28,7 +28,14 @@ LINES = {
     "muon": ("#d55e00", "-"),
     "muon-0.7": ("#d55e00", "--"),
 }
-NAMES = {"sgd-momentum": "SGD with momentum", "adam": "Adam", "adamw": "AdamW", "muon": "Muon", "muon-0.7": "Muon, 0.7"}
+#: Label at the end of each curve, and its place beside that end in points.
+LABELS = {
+    "sgd-momentum": ("SGD with momentum", (5, 0)),
+    "adam": ("Adam (dashed)", (5, -9)),
+    "adamw": ("AdamW", (5, 4)),
+    "muon": ("Muon", (5, 0)),
+    "muon-0.7": ("Muon, 0.7 of the steps", (-4, -14)),
+}
 
 Json = dict[str, Any]
 
@@ -61,9 +68,10 @@ def draw(race: Json) -> None:
             panel.plot(x, mean, color=color, linestyle=dashes, linewidth=1.8)
             panel.fill_between(x, [min(v) for v in losses], [max(v) for v in losses], color=color, alpha=0.15, lw=0)
             if axis == "step":
-                label = NAMES[name] + (" of the steps" if name == "muon-0.7" else "")
+                label, offset = LABELS[name]
+                aligned = "right" if offset[0] < 0 else "left"
                 panel.annotate(
-                    label, (x[-1], mean[-1]), (5, 0), textcoords="offset points", color=color, va="center", fontsize=9
+                    label, (x[-1], mean[-1]), offset, textcoords="offset points", color=color, va="center", ha=aligned
                 )
     panels[0].set(xlabel="training steps", ylabel="held-out loss (nats per character)")
     panels[0].set_xlim(0, panels[0].get_xlim()[1] * 1.22)
