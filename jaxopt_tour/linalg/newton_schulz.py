@@ -29,7 +29,7 @@ import jax.numpy as jnp
 
 from jaxopt_tour._checks import check_choice, check_float_dtype, check_nonnegative
 from jaxopt_tour._types import Array, DTypeLike, Float
-from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule
+from jaxopt_tour.linalg.coefficients import Exact, Polynomial, Schedule, as_schedule
 from jaxopt_tour.linalg.flops import flops, needs_square
 from jaxopt_tour.linalg.polar import polar_factor
 from jaxopt_tour.linalg.products import product
@@ -119,38 +119,37 @@ class _Start(NamedTuple):
 def _standard(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> Array:
     start = _prescaled(x, schedule, eps, symmetric)
     gram, square = start.gram, start.square
-    x = x * start.row_scale.astype(x.dtype)
-    for step, (a, b, c) in enumerate(schedule.polynomials):
+    x, late_scale = _scaled_rows(x, start.row_scale)
+    for step, polynomial in enumerate(schedule.polynomials):
         if step:
             gram = _gram_matrix(x, symmetric)
-            square = _commuting(gram, gram, symmetric) if c else None
-        # a X stays outside the product: in half precision b A + c A A + a I would lose its last bits to a I.
-        x = _sum(x, (a, x), (1.0, product(_polynomial_part(b, c, gram, square, x.dtype), x, keep=True)))
+            square = _commuting(gram, gram, symmetric) if polynomial[2] else None
+        z, a = _polynomial_of(gram, square, polynomial, x.dtype)
+        x = _apply(z, a, x, late_scale)
+        late_scale = None
     return x
 
 
 def _gram(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> Array:
     start = _prescaled(x, schedule, eps, symmetric)
     r, square = start.gram, start.square
-    x = x * start.row_scale.astype(x.dtype) if start.row_scale.shape[-2] > 1 else x
-    late_scale = start.row_scale if start.row_scale.shape[-2] == 1 else None
+    x, late_scale = _scaled_rows(x, start.row_scale)
     restarts = _restarts(schedule, x.dtype)
     q: Array | None = None
     identity_part = 0.0  # while q is None the product of the steps is the identity
-    for step, (a, b, c) in enumerate(schedule.polynomials):
+    for step, polynomial in enumerate(schedule.polynomials):
         if step in restarts and q is not None:
             x = _apply(q, identity_part, x, late_scale)
             late_scale, q = None, None
             r = _gram_matrix(x, symmetric)
             square = None
-        if square is None and c:
+        if square is None and polynomial[2]:
             square = _commuting(r, r, symmetric)
-        z = _polynomial_part(b, c, r, square, x.dtype)
+        z, a = _polynomial_of(r, square, polynomial, x.dtype)
         if q is None:
             q, identity_part = z, a
         else:
-            # Q + f I as one matrix would lose bits of Q in half precision, so the multiple of the identity stays apart:
-            # (Q + f I)(Z + a I) = Q Z + a Q + f Z + a f I.
+            # (Q + f I)(Z + a I) = Q Z + a Q + f Z + a f I, where a and f are 0 in full precision.
             q = _sum(q, (1.0, _commuting(q, z, symmetric, keep=True)), (a, q), (identity_part, z))
             identity_part = a * identity_part
         if step + 1 < schedule.steps and step + 1 not in restarts:
@@ -163,8 +162,17 @@ def _gram(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> A
 
 def _apply(q: Array, identity_part: float, x: Array, scale: Array | None) -> Array:
     """(Q + f I) X, times the prescale where that is still to come."""
+    if scale is not None and not identity_part:
+        q, scale = q * scale.astype(q.dtype), None  # m x m entries to scale, not m x n
     result = _sum(x, (1.0, product(q, x, keep=True)), (identity_part, x))
     return result if scale is None else result * scale.astype(result.dtype)
+
+
+def _scaled_rows(x: Array, row_scale: Array) -> tuple[Array, Array | None]:
+    """X with its prescale applied now, or X and the prescale for later, where it is one number and range allows."""
+    if row_scale.shape[-2] > 1 or _is_half(x.dtype):
+        return x * row_scale.astype(x.dtype), None
+    return x, row_scale
 
 
 def _prescaled(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> _Start:
@@ -204,12 +212,24 @@ def _square_if_needed(schedule: Schedule, gram: Array, symmetric: str, keep: boo
 
 def _restarts(schedule: Schedule, dtype: DTypeLike) -> tuple[int, ...]:
     """Steps before which the Gram form returns to X: after two in half precision, never in float32 and float64."""
-    return (2,) if jnp.finfo(dtype).bits == 16 and schedule.steps > 2 else ()
+    return (2,) if _is_half(dtype) and schedule.steps > 2 else ()
 
 
-def _polynomial_part(b: float, c: float, gram: Array, square: Array | None, dtype: DTypeLike) -> Array:
-    """``b A + c A A``."""
-    return (b * gram if square is None or not c else b * gram + c * square).astype(dtype)
+def _polynomial_of(gram: Array, square: Array | None, polynomial: Polynomial, dtype: DTypeLike) -> tuple[Array, float]:
+    """Z and f with ``Z + f I = a I + b A + c A A``.
+
+    In full precision f is 0: one matrix, and no pass over memory after a product. In half precision a I stays apart:
+    the sum would lose the last bits of b A + c A A.
+    """
+    a, b, c = polynomial
+    z = b * gram if square is None or not c else b * gram + c * square
+    if _is_half(dtype):
+        return z.astype(dtype), a
+    return (z + a * jnp.eye(gram.shape[-1], dtype=dtype)).astype(dtype), 0.0
+
+
+def _is_half(dtype: DTypeLike) -> bool:
+    return jnp.finfo(dtype).bits == 16
 
 
 def _gram_matrix(x: Array, symmetric: str, keep: bool = False) -> Array:
@@ -224,10 +244,8 @@ def _commuting(left: Array, right: Array, symmetric: str, keep: bool = False) ->
 
 def _sum(like: Array, *terms: tuple[float, Array]) -> Array:
     """``sum factor * term``, added in the widest dtype among the terms and rounded once, to that of ``like``."""
-    total = terms[0][0] * terms[0][1] if terms[0][0] != 1.0 else terms[0][1]
-    for factor, term in terms[1:]:
-        total = total + (factor * term if factor != 1.0 else term)
-    return total.astype(like.dtype)
+    kept = [factor * term if factor != 1 else term for factor, term in terms if factor]
+    return sum(kept[1:], kept[0]).astype(like.dtype)
 
 
 def _near_unit(x: Array) -> tuple[Array, Array]:
