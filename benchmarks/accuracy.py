@@ -1,0 +1,415 @@
+"""How close to orthogonal every schedule gets, under every prescale and in every dtype, on made and recorded matrices.
+
+python benchmarks/accuracy.py [--quick] [--no-write] [--render] [--default polar_express]
+
+Prints tables, writes benchmarks/results/accuracy.json and the tables of docs/accuracy.md, and exits with 1 where the
+default schedule in float32 has a larger polar error than Optax's default on any recorded matrix. ``--quick`` takes two
+small matrices, float32 and the standard form alone, and writes nothing.
+
+For M = U S V^T over its numerical range (singular values above max(m, n) eps s_max in float32) and the result O:
+
+    polar error     |U^T O V - I|_F / |I|_F: the root mean square of |sigma - 1|, as long as O turns no singular vectors
+    deviation       the largest |sigma - 1|, with sigma the singular values of U^T O V
+    alignment       <O, M> / |M|_*: how much of the steepest descent under the spectral norm is obtained
+    spectral norm   |O|_2, beside the alignment because a longer O aligns more
+    outside         the part of O outside the range of M, in Frobenius norm, as a share of |U V^T|_F
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import json
+import pathlib
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax.contrib._muon as peer
+from _common import RESULTS, ROOT, write
+
+import jaxopt_tour as jt
+from jaxopt_tour.linalg.coefficients import Schedule
+from jaxopt_tour.linalg.flops import flops
+
+RECORDED = ROOT / "benchmarks" / "data" / "recorded_momentum.npz"
+DOCUMENT = ROOT / "docs" / "accuracy.md"
+
+#: Every schedule by the name that tables give it, and whether it can be made for any prescale.
+SCHEDULES: dict[str, tuple[Schedule, bool]] = {
+    "keller_jordan": (jt.schedules.keller_jordan(), False),
+    "you": (jt.schedules.you(), False),
+    "modula": (jt.schedules.modula(), False),
+    "turbo": (jt.schedules.turbo(), False),
+    "cubic": (jt.schedules.cubic(), False),
+    "polar_express": (jt.schedules.polar_express(), True),
+    "fast": (jt.schedules.fast(), True),
+    "polar_express(8, 1e-3)": (jt.schedules.polar_express(8, 1e-3), True),
+    "cans": (jt.schedules.cans(), True),
+}
+PRESCALES = ("frobenius", "schatten4", "schatten8")
+#: dtype and form; bfloat16 has too few bits for the Gram form.
+ITERATIONS = (
+    ("float32", "standard"),
+    ("float32", "gram"),
+    ("bfloat16", "standard"),
+    ("float16", "standard"),
+    ("float16", "gram"),
+)
+OPTAX = "optax default"
+#: What the tables by dtype show; the results file has all.
+IN_EVERY_DTYPE = ("keller_jordan", "polar_express", "fast", "polar_express(8, 1e-3)", "cans")
+MEASURES = ("polar_error", "deviation", "alignment", "spectral_norm", "outside")
+PRESCALE_NAMES = {"frobenius": "Frobenius", "schatten4": "Schatten-4", "schatten8": "Schatten-8", "aol": "AOL"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A matrix, the family it is summed up with, and its exact decomposition over the numerical range."""
+
+    family: str
+    matrix: np.ndarray
+    u: np.ndarray
+    s: np.ndarray
+    vt: np.ndarray
+
+
+def case(family: str, matrix: np.ndarray) -> Case:
+    matrix = matrix.astype(np.float32)
+    u, s, vt = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    rank = int(np.count_nonzero(s > max(matrix.shape) * np.finfo(np.float32).eps * s[0]))
+    return Case(family, matrix, u[:, :rank], s[:rank], vt[:rank])
+
+
+def power_law(rng: np.random.Generator, m: int, n: int, smallest: float) -> np.ndarray:
+    """Singular values i^-p from 1 down to ``smallest``, random singular vectors."""
+    rank = min(m, n)
+    s = np.arange(1.0, rank + 1) ** (np.log(smallest) / np.log(rank))
+    u, v = (np.linalg.qr(rng.standard_normal((size, rank)))[0] for size in (m, n))
+    return (u * s) @ v.T
+
+
+def block_diagonal(rng: np.random.Generator, m: int, n: int, scales: Sequence[float]) -> np.ndarray:
+    """Gaussian blocks of the given sizes of entries along the diagonal, zero elsewhere."""
+    x = np.zeros((m, n))
+    rows, columns = m // len(scales), n // len(scales)
+    for i, scale in enumerate(scales):
+        block = scale * rng.standard_normal((rows, columns))
+        x[i * rows : (i + 1) * rows, i * columns : (i + 1) * columns] = block
+    return x
+
+
+def generated() -> dict[str, Case]:
+    rng = np.random.default_rng(0)
+    matrices = {
+        "Gaussian 256x256": rng.standard_normal((256, 256)),
+        "Gaussian 768x768": rng.standard_normal((768, 768)),
+        "Gaussian 256x1024": rng.standard_normal((256, 1024)),
+        "Gaussian 1024x256": rng.standard_normal((1024, 256)),
+        "power law to 1e-2, 256x256": power_law(rng, 256, 256, 1e-2),
+        "power law to 1e-4, 256x1024": power_law(rng, 256, 1024, 1e-4),
+        "block-diagonal 256x1024": block_diagonal(rng, 256, 1024, (1.0, 0.3, 0.1, 0.03)),
+        "rank one 256x1024": np.outer(rng.standard_normal(256), rng.standard_normal(1024)),
+    }
+    return {name: case(name, matrix) for name, matrix in matrices.items()}
+
+
+@functools.cache
+def recorded(path: pathlib.Path = RECORDED) -> dict[str, Case]:
+    """The matrices of benchmarks/record_momentum.py by name: ``block0/attention/query@50``."""
+    found = {}
+    with np.load(path, allow_pickle=False) as file:
+        for name in file.files:
+            one = case("", file[name])
+            m, n = sorted(one.matrix.shape)
+            family = f"recorded {m}x{n}" if len(one.s) > m // 2 else f"recorded {m}x{n}, low rank"
+            found[name] = dataclasses.replace(one, family=family)
+    return found
+
+
+def small() -> dict[str, Case]:
+    """What ``--quick`` takes."""
+    rng = np.random.default_rng(0)
+    matrices = {"Gaussian 24x24": rng.standard_normal((24, 24)), "power law 16x48": power_law(rng, 16, 48, 1e-2)}
+    return {name: case(name, matrix) for name, matrix in matrices.items()}
+
+
+def measure(one: Case, o: np.ndarray) -> dict[str, float] | None:
+    """The measures named above; None where the result is not finite."""
+    o = np.asarray(o, np.float64)
+    if not np.isfinite(o).all():
+        return None
+    inner = one.u.T @ o @ one.vt.T
+    size = np.sqrt(len(one.s))
+    sigma = np.sqrt(np.maximum(np.linalg.eigvalsh(inner.T @ inner), 0))
+    gram = o @ o.T if o.shape[0] < o.shape[1] else o.T @ o
+    return {
+        "polar_error": float(np.linalg.norm(inner - np.eye(len(one.s))) / size),
+        "deviation": float(np.abs(sigma - 1).max()),
+        "alignment": float(np.sum(o * one.matrix) / one.s.sum()),
+        "spectral_norm": float(np.sqrt(np.linalg.eigvalsh(gram)[-1])),
+        "outside": float(np.sqrt(max(0.0, np.sum(o**2) - np.sum(inner**2))) / size),
+    }
+
+
+def apply(function: Callable[[jax.Array], jax.Array], cases: Mapping[str, Case]) -> dict[str, dict[str, float] | None]:
+    """The measures of a function of stacks of matrices, by case; one compilation for every shape."""
+    found = {}
+    compiled = jax.jit(function)
+    by_shape = itertools.groupby(
+        sorted(cases, key=lambda name: cases[name].matrix.shape), lambda name: cases[name].matrix.shape
+    )
+    for _, group in by_shape:
+        names = list(group)
+        results = compiled(jnp.stack([cases[name].matrix for name in names]))
+        found |= {name: measure(cases[name], np.asarray(o)) for name, o in zip(names, results, strict=True)}
+    return {name: found[name] for name in cases}
+
+
+def optax_default(stack: jax.Array) -> jax.Array:
+    """optax.contrib.muon's at its defaults, matrix by matrix."""
+    coefficients = jnp.asarray(peer._DEFAULT_NS_COEFFS)
+    return jnp.stack([peer.orthogonalize_via_newton_schulz(x, coefficients, 5, "frobenius", 1e-8) for x in stack])
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One schedule under one prescale, in one dtype and form, on every case."""
+
+    schedule: str
+    prescale: str
+    own: bool  # the prescale that the schedule has by default
+    dtype: str
+    method: str
+    measures: dict[str, dict[str, float] | None]
+
+    def values(self, measure: str, names: Iterable[str]) -> list[float]:
+        """One measure of the named cases, infinite where the result was not finite."""
+        found = (self.measures[name] for name in names)
+        return [float("inf") if each is None else each[measure] for each in found]
+
+
+def rows_of(cases: Mapping[str, Case], quick: bool = False) -> list[Row]:
+    """Optax's default, then every schedule x prescale x dtype and form."""
+    rows = [Row(OPTAX, "frobenius", True, "float32", "standard", apply(optax_default, cases))]
+    for name, (schedule, any_prescale) in SCHEDULES.items():
+        for prescale in PRESCALES if any_prescale and not quick else (schedule.prescale,):
+            made = dataclasses.replace(schedule, prescale=prescale)
+            for dtype, method in ITERATIONS[:1] if quick else ITERATIONS:
+                function = functools.partial(jt.orthogonalize, schedule=made, method=method, dtype=dtype)
+                rows.append(Row(name, prescale, prescale == schedule.prescale, dtype, method, apply(function, cases)))
+        print(f"measured {name}", file=sys.stderr)
+    return rows
+
+
+def worse_than_optax(rows: Sequence[Row], names: Iterable[str], schedule: str, dtype: str = "float32") -> list[str]:
+    """Where a schedule under its own prescale has a larger polar error than Optax's default, in either form."""
+    names = list(names)
+    (theirs,) = (row for row in rows if row.schedule == OPTAX)
+    return [
+        f"{name}: {schedule} ({dtype}, {row.method} form) {ours:.4f}, Optax's default {other:.4f}"
+        for row in rows
+        if row.schedule == schedule and row.own and row.dtype == dtype
+        for name, ours, other in zip(
+            names, row.values("polar_error", names), theirs.values("polar_error", names), strict=True
+        )
+        if not ours <= other
+    ]
+
+
+def families_of(cases: Mapping[str, Case]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, one in cases.items():
+        found.setdefault(one.family, []).append(name)
+    return found
+
+
+def summary(rows: Sequence[Row], families: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """What the results file has of every row: of each family and measure the number, or [least, median, largest].
+
+    None stands for a result that was not finite.
+    """
+
+    def condensed(row: Row, measure: str, names: Sequence[str]) -> Any:
+        values = row.values(measure, names)
+        if not np.isfinite(values).all():
+            return None
+        rounded = [float(f"{statistic(values):.4g}") for statistic in (min, statistics.median, max)]
+        return rounded if len(names) > 1 else rounded[0]
+
+    return [
+        {
+            "schedule": row.schedule,
+            "prescale": row.prescale,
+            "own": row.own,
+            "dtype": row.dtype,
+            "method": row.method,
+            **{
+                measure: {family: condensed(row, measure, names) for family, names in families.items()}
+                for measure in MEASURES
+            },
+        }
+        for row in rows
+    ]
+
+
+def number(value: float) -> str:
+    """Three digits at most, short."""
+    if value < 1e-9:  # below any rounding that matters, and different on every machine
+        return "0"
+    return f"{value:.3f}".removeprefix("0") if value >= 5e-4 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def cell(value: float | Sequence[float] | None) -> str:
+    """A number, or of several matrices the least and the largest."""
+    if value is None:
+        return "not finite"
+    ends = [number(value[0]), number(value[-1])] if isinstance(value, Sequence) else [number(value)]
+    return " to ".join(dict.fromkeys(ends))
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *lines))
+
+
+def cost(schedule: Schedule, m: int, n: int) -> float:
+    """Operations in the cheaper form, as a share of five Keller Jordan steps in the standard form."""
+    least = min(flops(schedule, m, n, method) for method in ("standard", "gram"))
+    return least / flops(jt.schedules.keller_jordan(), m, n, "standard")
+
+
+def by_cost() -> str:
+    """What every schedule costs, and what it promises."""
+    lines = [
+        [
+            f"`{name}`",
+            str(schedule.steps),
+            PRESCALE_NAMES[schedule.prescale],
+            *(f"{cost(schedule, m, n):.2f}" for m, n in ((1, 1), (1, 4))),
+            *(number(schedule.worst_error(bound)) for bound in (1e-1, 1e-2, 1e-3)),
+        ]
+        for name, (schedule, _) in SCHEDULES.items()
+    ]
+    worst = [f"worst on [{bound}, 1]" for bound in ("0.1", "0.01", "0.001")]
+    return markdown(["schedule", "steps", "prescale", "cost, square", "cost, 1:4", *worst], lines)
+
+
+def table(
+    rows: Sequence[Mapping[str, Any]],
+    measure: str,
+    columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
+    where: Callable[[Mapping[str, Any]], bool],
+) -> str:
+    """A line for every row of the summary that ``where`` keeps: the columns, then the measure for every family."""
+    # A matrix and its transpose give the same numbers; one column is enough for the eye.
+    families = [family for family in rows[0][measure] if family != "Gaussian 1024x256"]
+    lines = [
+        [column(row) for column in columns.values()] + [cell(row[measure][family]) for family in families]
+        for row in rows
+        if row["schedule"] != OPTAX and where(row)
+    ]
+    return markdown([*columns, *(family.replace(", ", "<br>") for family in families)], lines)
+
+
+def longest(row: Mapping[str, Any]) -> str:
+    """The largest spectral norm of a result."""
+    norms = [value[-1] if isinstance(value, Sequence) else value for value in row["spectral_norm"].values()]
+    return "not finite" if None in norms else number(max(norms))
+
+
+def tables_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The tables, from the summary; the document shows some of them."""
+
+    def plain(row: Mapping[str, Any]) -> bool:
+        return (row["dtype"], row["method"]) == ("float32", "standard")
+
+    def plain_own(row: Mapping[str, Any]) -> bool:
+        return plain(row) and row["own"]
+
+    def compared(row: Mapping[str, Any]) -> bool:
+        return row["own"] and row["schedule"] in IN_EVERY_DTYPE
+
+    def for_any_prescale(row: Mapping[str, Any]) -> bool:
+        return plain(row) and SCHEDULES[row["schedule"]][1]
+
+    name = {"schedule": lambda row: f"`{row['schedule']}`"}
+    iteration = name | {"dtype": lambda row: row["dtype"], "form": lambda row: row["method"]}
+    prescale = name | {"prescale": lambda row: PRESCALE_NAMES[row["prescale"]]}
+    return {
+        "schedules": by_cost(),
+        "polar error": table(rows, "polar_error", name, plain_own),
+        "deviation": table(rows, "deviation", name, plain_own),
+        "alignment": table(rows, "alignment", name | {"largest \\|O\\|₂": longest}, plain_own),
+        "polar error by dtype": table(rows, "polar_error", iteration, compared),
+        "alignment by dtype": table(rows, "alignment", iteration | {"largest \\|O\\|₂": longest}, compared),
+        "outside the range by dtype": table(rows, "outside", iteration, compared),
+        "polar error by prescale": table(rows, "polar_error", prescale, for_any_prescale),
+    }
+
+
+def put(document: pathlib.Path, tables: Mapping[str, str]) -> None:
+    """Replace what stands between ``<!-- NAME: written by ... -->`` and ``<!-- end -->``, where NAME is a table."""
+    text = document.read_text(encoding="utf-8")
+
+    def replaced(match: re.Match[str]) -> str:
+        if match["name"] not in tables:
+            raise ValueError(f"{document} has a place for {match['name']!r}; tables are {', '.join(tables)}")
+        return match["mark"] + tables[match["name"]] + match["end"]
+
+    pattern = r"(?P<mark><!-- (?P<name>[^\n:]+): written by [^\n]*-->\n).*?(?P<end>\n<!-- end -->)"
+    document.write_text(re.sub(pattern, replaced, text, flags=re.S), encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--quick", action="store_true", help="two small matrices, float32, standard form, nothing written"
+    )
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    parser.add_argument("--render", action="store_true", help="write the document again from the results file")
+    parser.add_argument("--default", default="polar_express", choices=SCHEDULES, help="what Optax's is compared with")
+    arguments = parser.parse_args(argv)
+    if arguments.render:
+        put(DOCUMENT, tables_of(json.loads((RESULTS / "accuracy.json").read_text(encoding="utf-8"))["results"]["rows"]))
+        return 0
+    if arguments.quick:
+        cases = small()
+        compared = list(cases)
+    else:
+        real = recorded()
+        cases = generated() | real
+        compared = list(real)
+    rows = rows_of(cases, arguments.quick)
+    summed_up = summary(rows, families_of(cases))
+    tables = tables_of(summed_up)
+    for title, text in tables.items():
+        print(f"\n{title}\n\n{text}")
+    if not (arguments.quick or arguments.no_write):
+        one_by_one = {
+            row.schedule: {name: float(f"{row.values('polar_error', [name])[0]:.4g}") for name in compared}
+            for row in rows
+            if row.own and (row.dtype, row.method) == ("float32", "standard")
+        }
+        path = write("accuracy", {"recorded_polar_error_float32": one_by_one, "rows": summed_up})
+        put(DOCUMENT, tables)
+        print(f"\nwritten to {path.relative_to(ROOT)} and {DOCUMENT.relative_to(ROOT)}")
+    print(f"\nlarger polar error than Optax's default (float32), of {len(compared)} matrices in each form:")
+    for name, dtype in itertools.product(dict.fromkeys((arguments.default, "fast")), dict(ITERATIONS)):
+        if any(row.dtype == dtype for row in rows):
+            print(f"  {name} in {dtype}: {len(worse_than_optax(rows, compared, name, dtype))}")
+    worse = worse_than_optax(rows, compared, arguments.default)
+    print(
+        "\nFAILED: the default is worse than Optax's:" if worse else "\nThe default is nowhere worse.", *worse, sep="\n"
+    )
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""The benchmark scripts whose numbers the documents quote: they run, and their checks can fail."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import jaxopt_tour as jt
+from jaxopt_tour.linalg.coefficients import Schedule
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def accuracy() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "benchmarks"))  # the scripts import each other by name
+    try:
+        import accuracy
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    return accuracy
+
+
+def test_accuracy_runs_on_two_small_matrices(accuracy: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert accuracy.main(["--quick"]) == 0
+    printed = capsys.readouterr().out
+    assert "The default is nowhere worse" in printed
+    assert not [name for name in accuracy.SCHEDULES if f"| `{name}` |" not in printed]
+
+
+def test_accuracy_fails_where_the_default_is_worse(
+    accuracy: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {name: accuracy.SCHEDULES[name] for name in ("cubic", "fast")}
+    monkeypatch.setattr(accuracy, "SCHEDULES", kept)
+    assert accuracy.main(["--quick", "--default", "cubic"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_measures_against_what_is_known(accuracy: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    u, _, vt = np.linalg.svd(rng.standard_normal((5, 8)), full_matrices=False)
+    s = np.array([4.0, 3.0, 2.0, 1.0, 0.0])  # the last one is outside the numerical range
+    one = accuracy.case("", (u * s) @ vt)
+    sigma = np.array([1.0, 0.5, 1.5, 1.0, 0.25])
+    measured = accuracy.measure(one, (u * sigma) @ vt)
+    expected = {
+        "polar_error": np.sqrt(0.5 / 4),  # two of four are off by 0.5
+        "deviation": 0.5,
+        "alignment": (4 * 1 + 3 * 0.5 + 2 * 1.5 + 1 * 1) / 10,
+        "spectral_norm": 1.5,
+        "outside": 0.25 / 2,
+    }
+    assert measured == pytest.approx(expected, abs=1e-6)  # the matrix is kept in float32
+    assert accuracy.measure(one, np.full((5, 8), np.nan)) is None
+
+
+def test_tables_replace_what_is_between_their_marks(accuracy: ModuleType, tmp_path: pathlib.Path) -> None:
+    document = tmp_path / "page.md"
+    document.write_text("before\n<!-- one: written by x -->\nold\n<!-- end -->\nafter\n")
+    accuracy.put(document, {"one": "new"})
+    accuracy.put(document, {"one": "newer"})
+    assert document.read_text() == "before\n<!-- one: written by x -->\nnewer\n<!-- end -->\nafter\n"
+    with pytest.raises(ValueError, match="'one'"):
+        accuracy.put(document, {"two": "new"})
+
+
+class TestRecordedMomentum:
+    def test_has_every_kind_of_matrix_at_every_step(self, accuracy: ModuleType) -> None:
+        names = accuracy.recorded()
+        found = {re.fullmatch(r"block[01]/(attention|mlp)/(\w+)@(\d+)", name).groups()[1:] for name in names}
+        kinds = ("query", "key", "value", "out", "gate", "up", "down")
+        assert found == {(kind, step) for kind in kinds for step in ("1", "20", "50", "100", "199")}
+        assert {one.matrix.shape for one in names.values()} == {(128, 128), (128, 352), (352, 128)}
+        assert all(np.isfinite(one.matrix).all() for one in names.values())
+
+    def test_no_default_is_worse_on_it_than_optaxs(self, accuracy: ModuleType) -> None:
+        """In exact arithmetic, by the maps of singular values; the script measures it in float32."""
+
+        def polar_error(one: object, schedule: Schedule) -> float:
+            power = {"frobenius": 2, "schatten8": 8}[schedule.prescale]
+            mapped = schedule.map_singular_values(one.s / np.sum(one.s**power) ** (1 / power))
+            return float(np.sqrt(np.mean((mapped - 1) ** 2)))
+
+        ours, theirs = jt.schedules.polar_express(), jt.schedules.keller_jordan()
+        for name, one in accuracy.recorded().items():
+            assert polar_error(one, ours) <= polar_error(one, theirs), name
+
+
+def test_the_document_shows_the_results_file(accuracy: ModuleType, tmp_path: pathlib.Path) -> None:
+    text = accuracy.DOCUMENT.read_text()
+    assert text.count("written by `python benchmarks/accuracy.py`") >= 5
+    copy = tmp_path / "accuracy.md"
+    copy.write_text(text)
+    results = json.loads((ROOT / "benchmarks" / "results" / "accuracy.json").read_text())["results"]
+    accuracy.put(copy, accuracy.tables_of(results["rows"]))
+    assert copy.read_text() == text
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (accuracy.DOCUMENT.parent / target).exists(), target
