@@ -104,7 +104,9 @@ def race(
         int | None, typer.Option(min=1, help="Training steps of each run, on every task. [default: 300]")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for results, report and checkpoints.")] = Path("out"),
-    quick: Annotated[bool, typer.Option("--quick", help="A few steps only: see everything work, rank nobody.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few steps, an optimizer a family: see everything work, rank nobody.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from what the folder holds, to the same numbers, bit for bit.")
     ] = False,

@@ -20,6 +20,9 @@ from jaxopt_tour.tour.train import History, Run, Trainer, TrainState, state_byte
 #: Steps of ``--quick``: enough to see every part at work, too few to rank anybody.
 QUICK_STEPS = {"cnn": 60, "gpt": 30}
 
+#: Contenders of ``--quick``, one a family: most of its time goes into compiling them.
+QUICK_CONTENDERS = ("sgd", "momentum", "sgd-momentum", "rmsprop", "adam", "adamw", "muon", "muon-0.7")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,7 +30,7 @@ class Settings:
 
     Attributes:
         tasks: names of the problems.
-        optimizers: names of the contenders; None for all of each task.
+        optimizers: names of the contenders; None for all of each task, or for one a family where ``quick``.
         seeds: how many; they are 0, 1, 2, ...
         steps: of every run; None for the task's own number.
         quick: a few steps only, unless ``steps`` says how many.
@@ -57,6 +60,8 @@ class Settings:
         planned = []
         for task in map(make_task, self.tasks):
             for contender in contenders(task.name, self.optimizers):
+                if self.quick and self.optimizers is None and contender.name not in QUICK_CONTENDERS:
+                    continue
                 rate = rates.learning_rate(task.name, contender.name, rates_file)
                 steps = contender.steps(self.steps_of(task))
                 planned += [

@@ -165,6 +165,8 @@ def test_the_gram_form_is_chosen_for_wide_matrices_and_never_in_bfloat16() -> No
     assert cheaper_method(schedule, 768, 768, jnp.float32) == "standard"
     assert cheaper_method(schedule, 768, 3072, jnp.float32) == "gram"
     assert cheaper_method(schedule, 768, 3072, jnp.bfloat16) == "standard"
+    assert cheaper_method(keller_jordan(5), 768, 3072, jnp.float16) == "gram"
+    assert cheaper_method(keller_jordan(6), 768, 3072, jnp.float16) == "standard"
 
 
 @pytest.mark.parametrize(
