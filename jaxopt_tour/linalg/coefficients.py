@@ -223,7 +223,7 @@ def fast() -> Schedule:
     """Four Polar Express steps for [1e-2, 1] under the Schatten-8 norm: a fifth fewer products than the default.
 
     Its polar error is larger than the default's, its alignment with the polar factor nearly the same: what it leaves
-    below 1 are the smallest singular values, which are mostly noise.
+    below 1 are the smallest singular values (``docs/accuracy.md``).
     """
     return dataclasses.replace(polar_express(4, 1e-2), name="fast")
 

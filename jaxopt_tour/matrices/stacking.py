@@ -1,7 +1,7 @@
 """Leaves of one matrix shape -> one stack -> leaves.
 
 Every parameter is viewed as (batch, m, n) with its wide side last. Pieces of one shape and dtype, a tall one transposed
-among the wide ones, are either concatenated into one stack, which one batched product works on, or kept apart.
+among the wide ones, are either concatenated into one stack, worked on a slice at a time, or kept apart.
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ def orthogonalize_via_newton_schulz(
     ``1 / sqrt(max(fan_in, fan_out))`` at full rank.
 
     Args:
-        schedule: ``"polar_express"``, ``"keller_jordan"``, ``"you"``, ``"modula"``, ``"turbo"``, ``"cans"``,
-            ``"cubic"``, ``"exact"``, a value such as ``jt.schedules.polar_express(steps=4, lower_bound=1e-2)``, or a
-            sequence of (a, b, c).
+        schedule: ``"polar_express"``, ``"fast"``, ``"keller_jordan"``, ``"you"``, ``"modula"``, ``"turbo"``,
+            ``"cans"``, ``"cubic"``, ``"exact"``, a value such as
+            ``jt.schedules.polar_express(steps=4, lower_bound=1e-2)``, or a sequence of (a, b, c).
         method: ``"auto"``, ``"standard"`` or ``"gram"``, see :func:`jaxopt_tour.linalg.newton_schulz.orthogonalize`.
         dtype: of the iteration; None: the update's, at least float32. Updates keep their dtype.
         eps: added to the prescaling norm.
