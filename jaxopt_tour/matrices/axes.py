@@ -62,8 +62,8 @@ class MatrixAxes:
         if self.split is not None and not all(isinstance(size, int) and size > 0 for size in self.split):
             raise ValueError(f"split must be positive sizes, got {self.split!r}")
 
-    def _resolved(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Batch, fan-in and fan-out axes as non-negative numbers, checked against a shape."""
+    def dimensions(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Batch, fan-in and fan-out axes of an array of this shape, as non-negative numbers."""
         rank = len(shape)
         for axis in self.fan_in + self.fan_out:
             if not -rank <= axis < rank:
@@ -77,7 +77,7 @@ class MatrixAxes:
 
     def matrix_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
         """``(batch, fan_in, fan_out)`` of every piece of a parameter of this shape; one piece unless split."""
-        axes = self._resolved(shape)
+        axes = self.dimensions(shape)
         batch, fan_in, fan_out = (math.prod(shape[axis] for axis in group) for group in axes)
         if self.split is None:
             return ((batch, fan_in, fan_out),)
@@ -88,7 +88,7 @@ class MatrixAxes:
     def to_matrices(self, leaf: Array) -> tuple[Array, ...]:
         """The parameter's pieces, each of shape (batch, fan_in, fan_out)."""
         shapes = self.matrix_shapes(leaf.shape)
-        batch, fan_in, fan_out = self._resolved(leaf.shape)
+        batch, fan_in, fan_out = self.dimensions(leaf.shape)
         rows = shapes[0][:2]
         matrix = leaf.transpose(batch + fan_in + fan_out).reshape(*rows, sum(shape[2] for shape in shapes))
         if self.split is None:
@@ -98,7 +98,7 @@ class MatrixAxes:
 
     def from_matrices(self, pieces: Sequence[Array], shape: tuple[int, ...]) -> Array:
         """The inverse of :meth:`to_matrices` for a parameter of this shape."""
-        batch, fan_in, fan_out = self._resolved(shape)
+        batch, fan_in, fan_out = self.dimensions(shape)
         order = batch + fan_in + fan_out
         matrix = pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=-1)
         inverse = sorted(range(len(shape)), key=order.__getitem__)
