@@ -12,8 +12,9 @@ import subprocess
 
 import pytest
 
+from jaxopt_tour.tour.palette import HUES, LINES, lines_of
 from jaxopt_tour.tour.report.page import render, write_report
-from jaxopt_tour.tour.report.series import LINES, Spread, lines_of, series_of
+from jaxopt_tour.tour.report.series import Spread, series_of
 
 EVIL = "<script>alert('&')</script>\"></pre><img src=x onerror=alert(1)>${data}$title"
 
@@ -204,6 +205,15 @@ class TestPage:
         assert all(value.get("scope") in ("col", "row") for tag, value in page.elements if tag == "th")
         assert all(value.get("aria-label") for _, value in page.elements if value.get("role") == "region")
         assert ("html", {"lang": "en"}) in page.elements
+
+    def test_links_the_tour_where_there_is_one(self):
+        page = Page(render(results([run()]), tour='tour.html"><script>'))
+        assert next(value["href"] for tag, value in page.elements if tag == "a") == 'tour.html"><script>'
+        assert sum(tag == "script" for tag, _ in page.elements) == 2
+
+    def test_every_hue_of_the_palette_is_in_the_style(self):
+        style = Page(render(results([run()]))).raw["style"]
+        assert all(f"--{hue}: {color};" in style for hue, colors in HUES.items() for color in colors)
 
     def test_another_format_is_refused(self):
         with pytest.raises(ValueError, match="format 1, got 2"):

@@ -6,17 +6,16 @@ makes the legend, the table's columns and the values under the pointer work.
 
 from __future__ import annotations
 
-import importlib.resources
-import json
 import math
 import os
 import pathlib
 import string
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from jaxopt_tour.tour.pages import embedded, link_to, resource, write_page
+from jaxopt_tour.tour.palette import style_sheet
 from jaxopt_tour.tour.report.series import Series, Spread, series_of
 
 LEAD = (
@@ -31,12 +30,13 @@ MEASURE_NAMES = {
 }
 
 
-def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> pathlib.Path:
+def write_report(results: Mapping[str, Any], path: str | os.PathLike[str], tour: str | None = None) -> pathlib.Path:
     """Write the page of a race in one move: a killed run leaves the old file or the new one.
 
     Args:
         results: what the race wrote to ``results.json``.
         path: the HTML file; its folder is made where it is missing.
+        tour: address of the page to play with, relative to this one; None: no link to it.
 
     Returns:
         The path.
@@ -44,26 +44,15 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> pa
     Raises:
         ValueError: ``results`` is of another format.
     """
-    page = render(results)
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    return write_page(render(results, tour), path)
 
 
-def render(results: Mapping[str, Any]) -> str:
+def render(results: Mapping[str, Any], tour: str | None = None) -> str:
     """The page as text.
 
     Args:
         results: what the race wrote to ``results.json``.
+        tour: address of the page to play with, relative to this one; None: no link to it.
 
     Returns:
         The whole HTML document.
@@ -75,28 +64,19 @@ def render(results: Mapping[str, Any]) -> str:
         raise ValueError(f"results must have format 1, got {results.get('format')!r}")
     tasks = [(name, task, series_of(task["runs"])) for name, task in results["tasks"].items()]
     data = [_data(task, series) for _, task, series in tasks]
-    return string.Template(_resource("page.html")).substitute(
+    return string.Template(resource(__package__, "page.html")).substitute(
         title="A race from SGD to Muon",
-        style=_resource("page.css"),
-        script=_resource("page.js"),
+        style=style_sheet() + resource(__package__, "page.css"),
+        script=resource(__package__, "page.js"),
         lead=escape(LEAD),
+        tour=link_to(tour, "See what each rule does, step by step, on landscapes to play with"),
         facts=_facts(results),
         glance=_glance(tasks),
         tasks="\n".join(_task(index, *task) for index, task in enumerate(tasks)),
         claims=_claims(results.get("claims") or []),
         about=_about(results),
-        data=_embedded(data),
+        data=embedded(data),
     )
-
-
-def _resource(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _embedded(data: Any) -> str:
-    """JSON that no text in it can break out of: a script element ends at ``</``, whatever stands around it."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _data(task: Mapping[str, Any], series: Sequence[Series]) -> dict[str, Any]:

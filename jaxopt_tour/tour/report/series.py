@@ -7,31 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-#: Hues are those of Okabe and Ito, told apart by readers with any colour vision (https://jfly.uni-koeln.de/color/),
-#: darkened or lightened by the style sheet for contrast; members of one family share a hue and differ by their dashes.
-#: An optimizer has the same line everywhere, whichever others run beside it.
-SOLID, DASHED, DOTTED, MIXED = "", "7 4", "2 3", "8 3 2 3"
-LINES: dict[str, tuple[str, str]] = {
-    "sgd": ("gray", SOLID),
-    "momentum": ("green", SOLID),
-    "sgd-momentum": ("green", SOLID),
-    "nesterov": ("green", DASHED),
-    "adagrad": ("ochre", SOLID),
-    "adadelta": ("ochre", DASHED),
-    "rmsprop": ("purple", SOLID),
-    "rmsprop-centered": ("purple", DASHED),
-    "signsgd": ("violet", DOTTED),
-    "signum": ("violet", DASHED),
-    "adam": ("sky", DASHED),
-    "adamw": ("blue", SOLID),
-    "nested-adam": ("sky", DOTTED),
-    "eadam": ("sky", MIXED),
-    "muon": ("vermillion", SOLID),
-    "muon-0.7": ("vermillion", DASHED),
-}
-HUES = ("vermillion", "blue", "green", "ochre", "purple", "violet", "sky", "gray")
-#: For optimizers that the table does not name, and for one optimizer with several numbers of steps.
-SPARE = [(hue, dash) for dash in (MIXED, DOTTED, DASHED, SOLID) for hue in HUES]
+from jaxopt_tour.tour.palette import DASHED, DOTTED, MIXED, SOLID, lines_of
 
 MEASURES = ("validation_loss", "train_loss", "validation_accuracy")
 
@@ -108,15 +84,6 @@ class Series:
 def _short(value: float | None) -> float | None:
     """Five digits: more than a screen can show."""
     return None if value is None else float(f"{value:.5g}")
-
-
-def lines_of(optimizers: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Hue and dashes by optimizer; those without a line of their own get one that is free."""
-    names = list(dict.fromkeys(optimizers))
-    known = {name: LINES[name.replace("_", "-")] for name in names if name.replace("_", "-") in LINES}
-    free = [line for line in SPARE if line not in known.values()] + SPARE
-    unknown = [name for name in names if name not in known]
-    return known | {name: free[index % len(free)] for index, name in enumerate(unknown)}
 
 
 def series_of(runs: Sequence[Mapping[str, Any]]) -> list[Series]:
