@@ -31,7 +31,7 @@ from jaxopt_tour.tour.rollout import Trajectory
 Runs = Mapping[str, Trajectory]
 
 #: Low ground is dark, high ground light: lines in full colors stand out from both.
-GROUND: Final = LinearSegmentedColormap.from_list("ground", ["#c3ccd6", "#dde3e9", "#eff2f5", "#fbfcfd"])
+GROUND: Final = LinearSegmentedColormap.from_list("ground", ["#8ea3ba", "#b3c2d1", "#d3dce5", "#eaeff4", "#fafbfc"])
 _SOFT: Final = "0.35"
 #: What separates the quantities of one optimizer, whose color they share.
 _QUANTITIES: Final = {"gradient": (0, (1, 1.6)), "momentum": (0, (5, 2)), "update": "-"}
@@ -53,18 +53,18 @@ def _grid(landscape: Landscape, points: int) -> tuple[np.ndarray, np.ndarray, np
     return x, y, landscape.values(x, y)
 
 
-def _heights(values: np.ndarray, lowest: float) -> np.ndarray:
-    """Values on a scale on which valleys show as well as walls: the logarithm of the height above the lowest."""
-    height = np.maximum(values - lowest, 0)
-    return np.log1p(height / (1e-3 * np.max(height)))
+def _heights(values: np.ndarray) -> np.ndarray:
+    """0 to 1, by the share of the box that lies lower: every level has ground to show, the lowest the finest steps."""
+    ranks = np.searchsorted(np.sort(values.ravel()), values) / values.size
+    return ranks**0.6
 
 
 def contours(ax: Axes, landscape: Landscape, levels: int = 14, points: int = 241) -> Axes:
-    """The landscape as contour lines over its box, closer together where it is steep on a logarithmic scale."""
+    """The landscape as contour lines over its box; levels are shares of its ground, not of its height."""
     x, y, values = _grid(landscape, points)
-    heights = _heights(values, _lowest(landscape, values))
+    heights = _heights(values)
     ax.contourf(x, y, heights, levels=levels, cmap=GROUND)
-    ax.contour(x, y, heights, levels=levels, colors="white", linewidths=0.6)
+    ax.contour(x, y, heights, levels=levels, colors="white", linewidths=0.5)
     ax.set(xlim=landscape.box[0], ylim=landscape.box[1], title=landscape.title)
     matrix = len(landscape.shape) == 2
     ax.set(xlabel="first singular direction" if matrix else "x", ylabel="second" if matrix else "y")
@@ -128,7 +128,8 @@ def surface(ax: Any, landscape: Landscape, runs: Runs | None = None, points: int
     """The landscape as a surface, and paths on it; ``ax`` from ``figure.add_subplot(projection="3d")``."""
     x, y, values = _grid(landscape, points)
     lowest = _lowest(landscape, values)
-    ax.plot_surface(x, y, values, cmap=GROUND, rcount=points, ccount=points, linewidth=0, alpha=0.85)
+    colors = GROUND(_heights(values))
+    ax.plot_surface(x, y, values, facecolors=colors, rcount=points, ccount=points, linewidth=0, shade=False)
     (x_low, x_high), (y_low, y_high) = landscape.box
     for name, run in (runs or {}).items():
         path = _path(landscape, run)
