@@ -21,8 +21,10 @@ anyway: Frobenius^2 = tr A, Schatten-4^4 = |A|_F^2, Schatten-8^8 = |A A|_F^2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,9 @@ from jaxopt_tour.linalg.symmetric import METHODS as SYMMETRIC_METHODS
 from jaxopt_tour.linalg.symmetric import symmetric_product
 
 METHODS: Final = ("auto", "standard", "gram")
+
+#: From so many rows on the steps are a loop in the program.
+LOOP_FROM: Final = 512
 
 
 def orthogonalize(
@@ -71,29 +76,111 @@ def orthogonalize(
     Raises:
         ValueError: x is not a batch of real floating matrices, or an argument is not one of those named above.
     """
-    schedule = as_schedule(schedule)
-    check_choice("method", method, METHODS)
-    check_choice("symmetric", symmetric, SYMMETRIC_METHODS)
-    check_nonnegative("eps", eps)
-    work_dtype = check_float_dtype("dtype", dtype)
     if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x must be real floating matrices of shape (..., m, n), got {x.dtype}{list(x.shape)}")
-    if isinstance(schedule, Exact):
-        return polar_factor(x)
-    if work_dtype is None:
-        work_dtype = jnp.promote_types(x.dtype, jnp.float32)
-    if x.size == 0:
-        return x
-    tall = x.shape[-2] > x.shape[-1]
-    wide = x.mT if tall else x
-    unit, exponent = _near_unit(wide)
-    # In the units of x, eps would be lost to overflow for tiny x; in those of `unit` it is at most huge.
-    eps_unit = jnp.ldexp(jnp.asarray(eps, unit.dtype), -exponent) if not _is_zero(eps) else 0.0
-    if method == "auto":
-        method = cheaper_method(schedule, wide.shape[-2], wide.shape[-1], work_dtype)
-    iterate = _gram if method == "gram" else _standard
-    result = iterate(unit.astype(work_dtype), schedule, eps_unit, symmetric)
-    return (result.mT if tall else result).astype(x.dtype)
+    return Orthogonalization.of(schedule, method=method, dtype=dtype, eps=eps, symmetric=symmetric)(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Orthogonalization:
+    """:func:`orthogonalize` with its arguments checked and fixed; whole, or in the three parts of the Gram form.
+
+    The parts are for whoever has many matrices: those of one m share the stack of their Gram matrices, however long
+    their other sides are, and X itself is read in place, where and how it is stored::
+
+        scale = operation.unit_scale(x)
+        unit = operation.near_unit(x, scale)
+        factor = operation.factor(operation.gram(unit), scale)     # m x m matrices alone
+        o = operation.apply(factor, unit).astype(x.dtype)
+    """
+
+    schedule: Schedule | Exact
+    method: str = "auto"
+    dtype: DTypeLike | None = None
+    eps: float | Array = 0.0
+    symmetric: str = "auto"
+
+    @classmethod
+    def of(
+        cls,
+        schedule: str | Schedule | Exact | Sequence[Sequence[float]],
+        *,
+        method: str = "auto",
+        dtype: DTypeLike | None = None,
+        eps: float | Array = 0.0,
+        symmetric: str = "auto",
+    ) -> Orthogonalization:
+        """Check the arguments of :func:`orthogonalize`.
+
+        Raises:
+            ValueError: one of them is not among those allowed.
+        """
+        check_choice("method", method, METHODS)
+        check_choice("symmetric", symmetric, SYMMETRIC_METHODS)
+        check_nonnegative("eps", eps)
+        return cls(as_schedule(schedule), method, check_float_dtype("dtype", dtype), eps, symmetric)
+
+    def __call__(self, x: Float[Array, "*batch m n"]) -> Float[Array, "*batch m n"]:
+        """All of it."""
+        if isinstance(self.schedule, Exact):
+            return polar_factor(x)
+        if x.size == 0:
+            return x
+        tall = x.shape[-2] > x.shape[-1]
+        wide = x.mT if tall else x
+        scale = self.unit_scale(wide)
+        iterate = _gram if self.form(wide.shape, x.dtype) == "gram" else _standard
+        result = iterate(self.near_unit(wide, scale), self.schedule, self._eps_unit(scale), self.symmetric)
+        return (result.mT if tall else result).astype(x.dtype)
+
+    def work_dtype(self, dtype: DTypeLike) -> DTypeLike:
+        """The iteration's dtype for matrices of this one."""
+        return _wide(dtype) if self.dtype is None else jnp.dtype(self.dtype)
+
+    def form(self, shape: tuple[int, ...], dtype: DTypeLike) -> str:
+        """``"standard"`` or ``"gram"`` for matrices of this shape and dtype; ``"exact"`` by SVD."""
+        if isinstance(self.schedule, Exact):
+            return "exact"
+        if self.method != "auto":
+            return self.method
+        return cheaper_method(self.schedule, min(shape[-2:]), max(shape[-2:]), self.work_dtype(dtype))
+
+    def has_parts(self, shape: tuple[int, ...], dtype: DTypeLike) -> bool:
+        """Whether the parts below may be used for such matrices: in the Gram form, if no step returns to X."""
+        return 0 not in shape and self.form(shape, dtype) == "gram" and not _is_half(self.work_dtype(dtype))
+
+    def unit_scale(self, x: Float[Array, "*batch m n"]) -> Array:
+        """The power of two of :meth:`near_unit`, one for every matrix, of shape (..., 1, 1)."""
+        return _unit_scale(x)
+
+    def near_unit(self, x: Float[Array, "*batch m n"], scale: Array) -> Array:
+        """``scale x`` in the iteration's dtype, its largest entry in [0.5, 1): neither squares nor sums overflow."""
+        return (x.astype(_wide(x.dtype)) * scale).astype(self.work_dtype(x.dtype))
+
+    def gram(self, unit: Float[Array, "*batch m n"]) -> Array:
+        """The Gram matrix of the short side, ``X X^T`` or, of a tall X, ``X^T X``.
+
+        Plain unless asked for otherwise: blocks of X would have to be copied out of it, for every X in the program.
+        """
+        wide = unit if unit.shape[-2] <= unit.shape[-1] else unit.mT
+        return _gram_matrix(wide, "plain" if self.symmetric == "auto" else self.symmetric)
+
+    def factor(self, gram: Float[Array, "*batch m m"], scale: Array) -> Float[Array, "*batch m m"]:
+        """The Q of ``O = Q X`` (``X Q``, of a tall X), from the Gram matrix of a unit X and its scale."""
+        assert isinstance(self.schedule, Schedule)
+        start = _prescaled(gram, gram.dtype, self.schedule, self._eps_unit(scale), self.symmetric)
+        q, _ = _product_of_steps(start.gram, start.square, self.schedule.polynomials, self.symmetric)
+        return q * start.row_scale.mT
+
+    def apply(self, factor: Float[Array, "*batch k k"], unit: Float[Array, "*batch m n"]) -> Array:
+        """``Q X``, or ``X Q`` of a tall X."""
+        if unit.shape[-2] <= unit.shape[-1]:
+            return product(factor, unit)
+        return product(unit, factor.mT)
+
+    def _eps_unit(self, scale: Array) -> Array | float:
+        # In the units of x, eps would be lost to overflow for tiny x; in those of a unit x it is at most huge.
+        return 0.0 if _is_zero(self.eps) else jnp.asarray(self.eps, scale.dtype) * scale
 
 
 def cheaper_method(schedule: Schedule, m: int, n: int, dtype: DTypeLike) -> str:
@@ -118,47 +205,85 @@ class _Start(NamedTuple):
 
 
 def _standard(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> Array:
-    start = _prescaled(x, schedule, eps, symmetric)
+    start = _prescaled(_gram_matrix(x, symmetric, keep=True), x.dtype, schedule, eps, symmetric)
+    x, late_scale = _scaled_rows(x, start.row_scale)
+    z, a = _polynomial_of(start.gram, start.square, schedule.polynomials[0], x.dtype)
+    x = _apply(z, a, x, late_scale)
+
+    def step(x: Array, polynomial: Any, quintic: bool) -> Array:
+        gram = _gram_matrix(x, symmetric)
+        square = _commuting(gram, gram, symmetric) if quintic else None
+        return _apply(*_polynomial_of(gram, square, polynomial, x.dtype), x, None)
+
+    return _repeat(step, x, schedule.polynomials[1:], _loop_pays(x, schedule.polynomials[1:]))
+
+
+def _gram(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> Array:
+    start = _prescaled(_gram_matrix(x, symmetric, keep=True), x.dtype, schedule, eps, symmetric)
     gram, square = start.gram, start.square
     x, late_scale = _scaled_rows(x, start.row_scale)
-    for step, polynomial in enumerate(schedule.polynomials):
-        if step:
-            gram = _gram_matrix(x, symmetric)
-            square = _commuting(gram, gram, symmetric) if polynomial[2] else None
-        z, a = _polynomial_of(gram, square, polynomial, x.dtype)
-        x = _apply(z, a, x, late_scale)
+    edges = (0, *_restarts(schedule, x.dtype), schedule.steps)
+    for first, last in itertools.pairwise(edges):
+        if first:
+            gram, square = _gram_matrix(x, symmetric), None
+        q, identity_part = _product_of_steps(gram, square, schedule.polynomials[first:last], symmetric)
+        x = _apply(q, identity_part, x, late_scale)
         late_scale = None
     return x
 
 
-def _gram(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> Array:
-    start = _prescaled(x, schedule, eps, symmetric)
-    r, square = start.gram, start.square
-    x, late_scale = _scaled_rows(x, start.row_scale)
-    restarts = _restarts(schedule, x.dtype)
-    q: Array | None = None
-    identity_part = 0.0  # while q is None the product of the steps is the identity
-    for step, polynomial in enumerate(schedule.polynomials):
-        if step in restarts and q is not None:
-            x = _apply(q, identity_part, x, late_scale)
-            late_scale, q = None, None
-            r = _gram_matrix(x, symmetric)
-            square = None
-        if square is None and polynomial[2]:
-            square = _commuting(r, r, symmetric)
-        z, a = _polynomial_of(r, square, polynomial, x.dtype)
-        if q is None:
-            q, identity_part = z, a
-        else:
-            # (Q + f I)(Z + a I) = Q Z + a Q + f Z + a f I, where a and f are 0 in full precision.
-            q = _sum(q, (1.0, _commuting(q, z, symmetric, keep=True)), (a, q), (identity_part, z))
-            identity_part = a * identity_part
-        if step + 1 < schedule.steps and step + 1 not in restarts:
-            rz = _sum(r, (1.0, _commuting(r, z, symmetric, keep=True)), (a, r))
-            r = _sum(r, (1.0, _commuting(z, rz, symmetric, keep=True)), (a, rz))
-        square = None
-    assert q is not None
-    return _apply(q, identity_part, x, late_scale)
+def _product_of_steps(
+    r: Array, square: Array | None, polynomials: Sequence[Polynomial], symmetric: str
+) -> tuple[Array, float]:
+    """Q and f with ``(Q + f I) X`` the result of all steps, from the Gram matrix R of X; f is 0 in full precision.
+
+    ``square`` is R R where the caller has it.
+    """
+    if square is None and polynomials[0][2]:
+        square = _commuting(r, r, symmetric)
+    z, a = _polynomial_of(r, square, polynomials[0], r.dtype)
+
+    def step(carry: tuple[Any, ...], polynomial: Any, quintic: bool) -> tuple[Any, ...]:
+        q, f, r, z, a = carry
+        rz = _sum(r, (1.0, _commuting(r, z, symmetric, keep=True)), (a, r))
+        r = _sum(r, (1.0, _commuting(z, rz, symmetric, keep=True)), (a, rz))
+        square = _commuting(r, r, symmetric) if quintic else None
+        z, a = _polynomial_of(r, square, polynomial, r.dtype)
+        # (Q + f I)(Z + a I) = Q Z + a Q + f Z + a f I, where a and f are 0 in full precision.
+        q = _sum(q, (1.0, _commuting(q, z, symmetric, keep=True)), (a, q), (f, z))
+        return q, a * f, r, z, a
+
+    others = polynomials[1:]
+    if not _loop_pays(r, others):
+        return _repeat(step, (z, a, r, z, a), others, False)[:2]
+
+    def step_without_identity(carry: tuple[Array, ...], polynomial: Any, quintic: bool) -> tuple[Array, ...]:
+        q, r, z = carry
+        q, _, r, z, _ = step((q, 0.0, r, z, 0.0), polynomial, quintic)
+        return q, r, z
+
+    return _repeat(step_without_identity, (z, r, z), others, True)[0], 0.0
+
+
+def _loop_pays(matrix: Array, polynomials: Sequence[Polynomial]) -> bool:
+    """Whether these steps become one step in a loop: it compiles in less time, and beside large products costs none."""
+    alike = len({c == 0 for _, _, c in polynomials}) == 1
+    return alike and len(polynomials) > 2 and matrix.shape[-2] >= LOOP_FROM and not _is_half(matrix.dtype)
+
+
+def _repeat(step: Callable[[Any, Any, bool], Any], carry: Any, polynomials: Sequence[Polynomial], loop: bool) -> Any:
+    """``carry = step(carry, (a, b, c), c != 0)`` for every polynomial."""
+    if not loop:
+        for polynomial in polynomials:
+            carry = step(carry, polynomial, polynomial[2] != 0)
+        return carry
+    quintic = polynomials[0][2] != 0
+    dtype = jax.tree.leaves(carry)[0].dtype
+
+    def body(carry: Any, polynomial: Array) -> tuple[Any, None]:
+        return step(carry, tuple(polynomial), quintic), None
+
+    return jax.lax.scan(body, carry, jnp.asarray(polynomials, dtype))[0]
 
 
 def _apply(q: Array, identity_part: float, x: Array, scale: Array | None) -> Array:
@@ -176,33 +301,34 @@ def _scaled_rows(x: Array, row_scale: Array) -> tuple[Array, Array | None]:
     return x, row_scale
 
 
-def _prescaled(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> _Start:
-    """Fold ``X / (S(X) + eps)`` into the Gram matrix and, where it is needed, its square."""
-    # Half precision keeps float32 here: norms and scales are taken before rounding.
-    gram = _gram_matrix(x, symmetric, keep=True)
+def _prescaled(gram: Array, dtype: DTypeLike, schedule: Schedule, eps: Array | float, symmetric: str) -> _Start:
+    """Fold ``X / (S(X) + eps)`` into the Gram matrix of X and, where it is needed, its square, both in ``dtype``.
+
+    For half precision ``gram`` comes in float32: norms and scales are taken before rounding.
+    """
     if schedule.prescale == "aol":
         scale = _safe_reciprocal(jnp.sqrt(_positive(jnp.sum(jnp.abs(gram), axis=-1, keepdims=True))) + eps)
-        gram = (gram * scale * scale.mT).astype(x.dtype)
+        gram = (gram * scale * scale.mT).astype(dtype)
         return _Start(gram, _square_if_needed(schedule, gram, symmetric), scale)
     if schedule.prescale == "frobenius":
         norm_squared = jnp.trace(gram, axis1=-2, axis2=-1)[..., None, None]
     else:
         norm_squared = _frobenius(gram)
-    gram = (gram * _safe_reciprocal(norm_squared)).astype(x.dtype)
+    gram = (gram * _safe_reciprocal(norm_squared)).astype(dtype)
     norm = jnp.sqrt(_positive(norm_squared))
     square = _square_if_needed(schedule, gram, symmetric, keep=True)
     if schedule.prescale == "schatten8":
         assert square is not None
         shrink = jnp.sqrt(_positive(_frobenius(square)))  # (S8 / S4)^2
-        gram = (gram * _safe_reciprocal(shrink)).astype(x.dtype)
+        gram = (gram * _safe_reciprocal(shrink)).astype(dtype)
         square = square * _safe_reciprocal(shrink**2)
         norm = norm * jnp.sqrt(_positive(shrink))
     if not _is_zero(eps):
         with_eps = norm * _safe_reciprocal(norm + eps)
-        gram = (gram * with_eps**2).astype(x.dtype)
+        gram = (gram * with_eps**2).astype(dtype)
         square = None if square is None else square * with_eps**4
-        return _Start(gram, _cast(square, x.dtype), _safe_reciprocal(norm + eps))
-    return _Start(gram, _cast(square, x.dtype), _safe_reciprocal(norm))
+        return _Start(gram, _cast(square, dtype), _safe_reciprocal(norm + eps))
+    return _Start(gram, _cast(square, dtype), _safe_reciprocal(norm))
 
 
 def _square_if_needed(schedule: Schedule, gram: Array, symmetric: str, keep: bool = False) -> Array | None:
@@ -216,14 +342,16 @@ def _restarts(schedule: Schedule, dtype: DTypeLike) -> tuple[int, ...]:
     return (2,) if _is_half(dtype) and schedule.steps > 2 else ()
 
 
-def _polynomial_of(gram: Array, square: Array | None, polynomial: Polynomial, dtype: DTypeLike) -> tuple[Array, float]:
+def _polynomial_of(
+    gram: Array, square: Array | None, polynomial: Sequence[Any], dtype: DTypeLike
+) -> tuple[Array, float]:
     """Z and f with ``Z + f I = a I + b A + c A A``.
 
     In full precision f is 0: one matrix, and no pass over memory after a product. In half precision a I stays apart:
     the sum would lose the last bits of b A + c A A.
     """
     a, b, c = polynomial
-    z = b * gram if square is None or not c else b * gram + c * square
+    z = b * gram if square is None else b * gram + c * square
     if _is_half(dtype):
         return z.astype(dtype), a
     return (z + a * jnp.eye(gram.shape[-1], dtype=dtype)).astype(dtype), 0.0
@@ -249,22 +377,20 @@ def _sum(like: Array, *terms: tuple[float, Array]) -> Array:
     return sum(kept[1:], kept[0]).astype(like.dtype)
 
 
-def _near_unit(x: Array) -> tuple[Array, Array]:
-    """x in at least float32 and divided by the power of two that brings its largest entry into [0.5, 1).
+def _unit_scale(x: Array) -> Array:
+    """The power of two that brings the largest entry of every matrix into [0.5, 1); 1 for a matrix of zeros.
 
-    The power is a constant to differentiation: the iteration does not depend on the size of x.
+    Where that would be denormal, entries are brought below 4. A constant to differentiation: the iteration does not
+    depend on the size of x.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(wide), axis=(-2, -1), keepdims=True))
-    _, exponent = jnp.frexp(largest)
-    return _ldexp(wide, -exponent), exponent
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)).astype(_wide(x.dtype))
+    mantissa, _ = jnp.frexp(largest)
+    scale = jnp.where(largest > 0, mantissa / jnp.where(largest > 0, largest, 1.0), 1.0)
+    return jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
 
 
-def _ldexp(x: Array, exponent: Array) -> Array:
-    """``x 2^exponent`` in two exact multiplications, so that a factor beyond the dtype's range is no trouble."""
-    half = exponent // 2
-    first, second = (jnp.ldexp(jnp.ones((), x.dtype), part) for part in (half, exponent - half))
-    return x * first * second
+def _wide(dtype: DTypeLike) -> DTypeLike:
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def _frobenius(x: Array) -> Array:

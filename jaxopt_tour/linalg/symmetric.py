@@ -4,8 +4,8 @@
 symmetric matrix). Three ways to the same P:
 
 * ``"plain"``: one product, 2 m^2 k operations.
-* ``"blocks"``: rows in two halves, ``P = [[P11, P21^T], [P21, P22]]``, the off-diagonal block computed once: 3/4 of the
-  operations, and P11 and P22 in the same way: 5/8 with two levels, 9/16 with three.
+* ``"blocks"``: p x p blocks, those on and above the diagonal computed, the others mirrored. The blocks of one row are
+  one product, of p in all, and take (p + 1) / (2 p) of the operations: 3/4 for two, 2/3 for three.
 * ``"kernel"``: one triangle of tiles in a single kernel, see :mod:`jaxopt_tour.linalg.symmetric_kernel`.
 
 ``"auto"`` is plain except where a measurement says otherwise, see :data:`BLOCKS_FROM` and :data:`KERNEL_FROM`.
@@ -16,6 +16,7 @@ Derivatives are those of the plain product, whichever method computed P.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Final
 
@@ -29,9 +30,12 @@ from jaxopt_tour.linalg.products import product
 
 METHODS: Final = ("auto", "plain", "blocks", "kernel")
 
-#: By platform, the number of rows from which "auto" takes blocks; empty: nowhere. ``python benchmarks/symmetric.py``
-#: measures what they gain.
-BLOCKS_FROM: dict[str, int] = {}
+#: By platform, the number of rows from which "auto" takes blocks. ``python benchmarks/symmetric.py`` measures what they
+#: gain: below, copies and small products cost more than the operations that are saved.
+BLOCKS_FROM: dict[str, int] = {"cpu": 512}
+
+#: How many blocks a side has. Two save less, and from four on the products become too thin.
+BLOCKS: Final = 3
 
 #: By device kind (``jax.devices()[0].device_kind``), the number of rows from which "auto" takes the kernel; a kind
 #: enters with a committed results file. ``python benchmarks/symmetric.py`` on that device prints its line.
@@ -47,7 +51,7 @@ def symmetric_product(
     method: str = "auto",
     keep: bool = False,
     right_symmetric: bool = False,
-    levels: int = 1,
+    blocks: int = BLOCKS,
 ) -> Float[Array, "*batch m m"]:
     """``left right^T`` where the caller knows that it is symmetric; nothing checks that it is.
 
@@ -58,17 +62,18 @@ def symmetric_product(
             GPU; for any other dtype, device or release of JAX the product is plain.
         keep: leave the result in the dtype of its sums: float32 for half precision.
         right_symmetric: right is symmetric as well (m = k), so that right itself is its transpose.
-        levels: how often ``"blocks"`` halves.
+        blocks: how many a side has under ``"blocks"``.
 
     Returns:
-        The products, in the dtype of left. By blocks and by the kernel each equals its transpose bit for bit.
+        The products, in the dtype of left. By the kernel each equals its transpose bit for bit; by blocks, outside the
+        blocks on the diagonal; plain, up to rounding.
 
     Raises:
-        ValueError: method or levels is not one of those named above.
+        ValueError: method or blocks is not one of those named above.
     """
     check_choice("method", method, METHODS)
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 0:
-        raise ValueError(f"levels must be an integer >= 0, got {levels!r}")
+    if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 1:
+        raise ValueError(f"blocks must be an integer >= 1, got {blocks!r}")
     plain = functools.partial(_plain, keep=keep, right_symmetric=right_symmetric)
     if left.size == 0 or left.shape[-2] == 1:
         return plain(left, right)
@@ -80,8 +85,8 @@ def symmetric_product(
     ways: dict[str, _Method] = {}
     for platform, name in by_platform.items():
         if name == "blocks":
-            blocks = functools.partial(_blocks, keep=keep, right_symmetric=right_symmetric, levels=levels)
-            ways[platform] = functools.partial(mirrored, blocks, right_symmetric)
+            by_blocks = functools.partial(_blocks, keep=keep, right_symmetric=right_symmetric, blocks=blocks)
+            ways[platform] = functools.partial(mirrored, by_blocks, right_symmetric)
         elif name == "kernel" and symmetric_kernel.supports(left.dtype, out_dtype):
             kernel = functools.partial(_kernel, out_dtype=out_dtype)
             ways[platform] = functools.partial(mirrored, kernel, right_symmetric)
@@ -127,26 +132,19 @@ def _plain(left: Array, right: Array, keep: bool, right_symmetric: bool) -> Arra
     return product(left, right if right_symmetric else right.mT, keep)
 
 
-def _blocks(left: Array, right: Array, keep: bool, right_symmetric: bool, levels: int) -> Array:
-    """The product by halves of its rows; an odd number of rows gives the lower half one more."""
-    # A half of right's rows is, for a symmetric right, the same half of its columns, which are ready for the product.
+def _blocks(left: Array, right: Array, keep: bool, right_symmetric: bool, blocks: int) -> Array:
+    """The rows of blocks from the diagonal on, each one product, and what the rows above have to its left."""
+    # Rows of right are, for a symmetric right, the same columns, which are ready for the product.
     turned = right if right_symmetric else right.mT
-    result = _halves(left, turned, levels)
-    return result if keep else result.astype(left.dtype)
-
-
-def _halves(left: Array, turned: Array, levels: int) -> Array:
-    """(m, k) times (k, m), summed in at least float32 and left so."""
     m = left.shape[-2]
-    if not levels or m < 2:
-        whole = product(left, turned, keep=True)
-        return 0.5 * (whole + whole.mT)
-    half = m // 2
-    top = _halves(left[..., :half, :], turned[..., :, :half], levels - 1)
-    low = product(left[..., half:, :], turned[..., :, :half], keep=True)
-    bottom = _halves(left[..., half:, :], turned[..., :, half:], levels - 1)
-    upper_rows, lower_rows = jnp.concatenate([top, low.mT], axis=-1), jnp.concatenate([low, bottom], axis=-1)
-    return jnp.concatenate([upper_rows, lower_rows], axis=-2)
+    edges = sorted({i * m // blocks for i in range(blocks + 1)})
+    computed: list[Array] = []
+    rows: list[Array] = []
+    for low, high in itertools.pairwise(edges):
+        mirror = [above[..., low - first : high - first].mT for first, above in zip(edges, computed, strict=False)]
+        computed.append(product(left[..., low:high, :], turned[..., :, low:], keep))
+        rows.append(jnp.concatenate([*mirror, computed[-1]], axis=-1))
+    return jnp.concatenate(rows, axis=-2)
 
 
 def _kernel(left: Array, right: Array, out_dtype: DTypeLike) -> Array:

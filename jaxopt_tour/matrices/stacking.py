@@ -1,18 +1,21 @@
-"""Leaves of one matrix shape -> one stack -> leaves.
+"""Many matrices of a tree, worked on together.
 
-Every parameter is viewed as (batch, m, n) with its wide side last. Pieces of one shape and dtype, a tall one transposed
-among the wide ones, are either concatenated into one stack, worked on a slice at a time, or kept apart.
+Every parameter is viewed as pieces of shape (batch, rows, columns). What is stacked depends on the form of the
+iteration. In the Gram form it is the m x m Gram matrices, of all pieces whose short side is m, whichever side that is
+and however long the other; the pieces themselves are multiplied in place. In the standard form it is the pieces of one
+shape and dtype, a tall one transposed among the wide ones. A stack is worked on a slice at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import jax
 import jax.numpy as jnp
 
 from jaxopt_tour._types import Array
+from jaxopt_tour.linalg.newton_schulz import Orthogonalization
 from jaxopt_tour.matrices.axes import MatrixAxes
 
 STACKINGS: Final = ("auto", "by_shape", "apart")
@@ -20,73 +23,123 @@ STACKINGS: Final = ("auto", "by_shape", "apart")
 #: Bound on what the iteration holds at once beside the stack itself, on an accelerator: 1 GiB.
 SLICE_BYTES: Final = 2**30
 
+#: Where ``"auto"`` keeps pieces in the standard form apart: on CPU those of so many rows, up to so many of one shape. A
+#: loop over small matrices costs more there than it saves; more of them would cost more in compile time.
+APART_ROWS: Final = range(128, 513)
+APART_COUNT: Final = 16
 
-def map_matrices(
-    function: Callable[[Array], Array],
+#: A piece of a parameter: its path name, and which one of a split fan-out.
+Key = tuple[str, int]
+
+
+def orthogonalize_leaves(
+    operation: Orthogonalization,
     leaves: Mapping[str, Array],
     axes: Mapping[str, MatrixAxes],
     stacking: str = "auto",
 ) -> dict[str, Array]:
-    """Apply ``function`` to all matrices of some parameters.
+    """Orthogonalize all matrices of some parameters.
 
     Args:
-        function: takes and returns (batch, m, n) with m <= n; treats the matrices of a batch one by one.
+        operation: what is done to each matrix.
         leaves: parameters by path name.
         axes: how each is seen as matrices.
-        stacking: ``"by_shape"``, which is also ``"auto"``: all matrices of one shape and dtype in one stack, worked on
-            in slices (:func:`matrices_at_once`); the program holds one iteration a shape, however many layers there
-            are. ``"apart"``: one call a parameter, without the copy into a stack and back.
+        stacking: ``"by_shape"``: one stack a shape (in the Gram form, of Gram matrices), worked on in slices
+            (:func:`matrices_at_once`); the program holds one iteration a shape, however many layers there are.
+            ``"apart"``: one iteration a piece. ``"auto"``: by shape, except for a few small matrices on CPU
+            (:data:`APART_ROWS`).
 
     Returns:
         The parameters, by path name, with every matrix replaced.
     """
-    pieces: dict[tuple[str, int], Array] = {}
-    turned: set[tuple[str, int]] = set()
-    for name, leaf in leaves.items():
-        for number, piece in enumerate(axes[name].to_matrices(leaf)):
-            if piece.shape[-2] > piece.shape[-1]:
-                piece = piece.mT
-                turned.add((name, number))
-            pieces[name, number] = piece
+    pieces = {
+        (name, number): piece
+        for name, leaf in leaves.items()
+        for number, piece in enumerate(axes[name].to_matrices(leaf))
+    }
+    in_parts = {key for key, piece in pieces.items() if operation.has_parts(piece.shape, piece.dtype)}
+    results = _by_gram_matrices(operation, {key: pieces[key] for key in pieces if key in in_parts}, stacking)
+    results |= _by_shape(operation, {key: pieces[key] for key in pieces if key not in in_parts}, stacking)
+    return {
+        name: axes[name].from_matrices([results[name, number] for number in range(_count(axes[name]))], leaf.shape)
+        for name, leaf in leaves.items()
+    }
 
-    groups: dict[tuple[object, ...], list[tuple[str, int]]] = {}
-    for key, piece in pieces.items():
-        kind = key if stacking == "apart" else (piece.shape[-2:], piece.dtype)
-        groups.setdefault(kind, []).append(key)
-    for keys in groups.values():
-        _replace(function, pieces, keys)
 
-    results = {}
-    for name, leaf in leaves.items():
-        count = len(axes[name].split or (None,))
-        own = [pieces[name, number] for number in range(count)]
-        own = [piece.mT if (name, number) in turned else piece for number, piece in enumerate(own)]
-        results[name] = axes[name].from_matrices(own, leaf.shape)
+def _by_gram_matrices(operation: Orthogonalization, pieces: Mapping[Key, Array], stacking: str) -> dict[Key, Array]:
+    """Gram matrices of one size in one stack, their factors, and every piece times its own."""
+    results: dict[Key, Array] = {}
+    for keys in _groups(pieces, stacking, lambda piece: (min(piece.shape[-2:]), piece.dtype)):
+        batches = [pieces[key] for key in keys]
+        scales = [operation.unit_scale(batch) for batch in batches]
+        units = [operation.near_unit(*both) for both in zip(batches, scales, strict=True)]
+        grams = _stacked([over_slices(operation.gram, unit) for unit in units])
+        factors = _unstacked(over_slices(operation.factor, grams, _stacked(scales)), batches)
+        for key, batch, unit, factor in zip(keys, batches, units, factors, strict=True):
+            results[key] = over_slices(operation.apply, factor, unit).astype(batch.dtype)
     return results
 
 
-def _replace(
-    function: Callable[[Array], Array], pieces: dict[tuple[str, int], Array], keys: list[tuple[str, int]]
-) -> None:
-    """Replace the pieces of one group by the function's results, through one call."""
-    stack = pieces[keys[0]] if len(keys) == 1 else jnp.concatenate([pieces[key] for key in keys])
-    stack = _in_slices(function, stack)
+def _by_shape(operation: Orthogonalization, pieces: Mapping[Key, Array], stacking: str) -> dict[Key, Array]:
+    """Pieces of one shape in one stack, all wide."""
+    wide = {key: piece.mT if _is_tall(piece) else piece for key, piece in pieces.items()}
+    results: dict[Key, Array] = {}
+    if stacking == "auto" and jax.default_backend() == "cpu":
+        few = [keys for keys in _groups(wide, "by_shape", _shape_and_dtype) if len(keys) <= APART_COUNT]
+        small = {key: wide[key] for keys in few for key in keys if wide[key].shape[-2] in APART_ROWS}
+        results |= _by_shape(operation, {key: pieces[key] for key in small}, "apart")
+        wide = {key: piece for key, piece in wide.items() if key not in small}
+    for keys in _groups(wide, stacking, _shape_and_dtype):
+        batches = [wide[key] for key in keys]
+        for key, result in zip(keys, _unstacked(over_slices(operation, _stacked(batches)), batches), strict=True):
+            results[key] = result.mT if _is_tall(pieces[key]) else result
+    return results
+
+
+def _groups(pieces: Mapping[Key, Array], stacking: str, kind: Callable[[Array], object]) -> Iterable[list[Key]]:
+    """Keys of pieces of one kind, which share a stack."""
+    groups: dict[object, list[Key]] = {}
+    for key, piece in pieces.items():
+        groups.setdefault(key if stacking == "apart" else kind(piece), []).append(key)
+    return groups.values()
+
+
+def _shape_and_dtype(piece: Array) -> object:
+    return piece.shape[-2:], piece.dtype
+
+
+def _stacked(batches: list[Array]) -> Array:
+    return batches[0] if len(batches) == 1 else jnp.concatenate(batches)
+
+
+def _unstacked(stack: Array, pieces: list[Array]) -> Iterable[Array]:
+    """The stack cut into batches as long as those of the pieces."""
     start = 0
-    for key in keys:
-        stop = start + pieces[key].shape[0]
-        pieces[key] = stack[start:stop]
-        start = stop
+    for piece in pieces:
+        yield stack[start : start + piece.shape[0]]
+        start += piece.shape[0]
 
 
-def _in_slices(function: Callable[[Array], Array], stack: Array) -> Array:
-    """``function(stack)``, so many matrices at a time that what it holds beside the stack stays bounded."""
-    count, m, n = stack.shape
-    at_once = matrices_at_once(m, n, stack.dtype.itemsize, jax.default_backend())
-    if count <= at_once or stack.size == 0:
-        return function(stack)
-    if at_once == 1:
-        return jax.lax.map(lambda matrix: function(matrix[None])[0], stack)
-    return jax.lax.map(lambda matrix: function(matrix[None])[0], stack, batch_size=at_once)
+def over_slices(function: Callable[..., Array], *stacks: Array) -> Array:
+    """``function(*stacks)``, so many matrices at a time that what it holds beside the stacks stays bounded."""
+    count, m, n = max((stack.shape for stack in stacks), key=lambda shape: shape[-1] * shape[-2])
+    at_once = matrices_at_once(m, n, stacks[0].dtype.itemsize, jax.default_backend())
+    if any(stack.size == 0 for stack in stacks):
+        return function(*stacks)
+    if count == 1:
+        # Without a batch axis XLA:CPU reads a factor that is to be transposed where it lies.
+        return function(*(stack[0] for stack in stacks))[None]
+    if count <= at_once:
+        return function(*stacks)
+    return jax.lax.map(lambda matrices: function(*matrices), stacks, batch_size=None if at_once == 1 else at_once)
+
+
+def _is_tall(piece: Array) -> bool:
+    return piece.shape[-2] > piece.shape[-1]
+
+
+def _count(axes: MatrixAxes) -> int:
+    return 1 if axes.split is None else len(axes.split)
 
 
 def matrices_at_once(m: int, n: int, itemsize: int, backend: str) -> int:
@@ -98,4 +151,5 @@ def matrices_at_once(m: int, n: int, itemsize: int, backend: str) -> int:
     """
     if backend == "cpu":
         return 1
+    m, n = min(m, n), max(m, n)
     return max(1, SLICE_BYTES // (itemsize * (2 * m * n + 5 * m * m)))

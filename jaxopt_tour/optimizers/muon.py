@@ -13,6 +13,7 @@ from jaxopt_tour.linalg.coefficients import Exact, Schedule
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.routing import Routing
+from jaxopt_tour.matrices.sharding import Layouts
 from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
 from jaxopt_tour.optimizers.adam import adamw
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
@@ -30,7 +31,11 @@ def scale_by_muon(
     method: str = "auto",
     dtype: DTypeLike | None = None,
     eps: float = 0.0,
+    symmetric: str = "auto",
     stacking: str = "auto",
+    mesh_axes: str | Sequence[str] | None = None,
+    layouts: Layouts | None = None,
+    wire_dtype: DTypeLike | None = None,
     mu_dtype: DTypeLike | None = None,
     axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -52,11 +57,15 @@ def scale_by_muon(
         nesterov: look ahead by one step.
         bias_correction: Optax's; Keller Jordan's and PyTorch's Muon have none.
         schedule: see :func:`jaxopt_tour.orthogonalize_via_newton_schulz`, as for ``method``, ``dtype``, ``eps``,
-            ``stacking`` and ``axes``.
+            ``symmetric``, ``stacking`` and ``axes``.
         method: standard or Gram form of the iteration.
         dtype: of the iteration.
         eps: added to the prescaling norm.
+        symmetric: how products that are known to be symmetric are computed.
         stacking: whether matrices of one shape are worked on together.
+        mesh_axes: the mesh axes whose devices share the iteration; None: left to the partitioner.
+        layouts: of the parameters, inside ``jax.shard_map``.
+        wire_dtype: of matrices on their way between devices.
         mu_dtype: of the momentum; None: the parameter's.
         axes: how parameters are seen as matrices.
 
@@ -68,7 +77,18 @@ def scale_by_muon(
         scale_by_momentum(
             beta, form="ema", nesterov=nesterov, bias_correction=bias_correction, accumulator_dtype=mu_dtype
         ),
-        orthogonalize_via_newton_schulz(schedule, method=method, dtype=dtype, eps=eps, stacking=stacking, axes=axes),
+        orthogonalize_via_newton_schulz(
+            schedule,
+            method=method,
+            dtype=dtype,
+            eps=eps,
+            symmetric=symmetric,
+            stacking=stacking,
+            axes=axes,
+            mesh_axes=mesh_axes,
+            layouts=layouts,
+            wire_dtype=wire_dtype,
+        ),
     )
 
 
@@ -84,7 +104,11 @@ def muon(
     method: str = "auto",
     dtype: DTypeLike | None = None,
     eps: float = 0.0,
+    symmetric: str = "auto",
     stacking: str = "auto",
+    mesh_axes: str | Sequence[str] | None = None,
+    layouts: Layouts | None = None,
+    wire_dtype: DTypeLike | None = None,
     mu_dtype: DTypeLike | None = None,
     adamw_learning_rate: ScalarOrSchedule | None = None,
     adamw_weight_decay: ScalarOrSchedule | None = None,
@@ -125,13 +149,17 @@ def muon(
         nesterov: look ahead by one step.
         bias_correction: Optax's correction inside Nesterov, see :func:`scale_by_muon`.
         schedule: of the orthogonalization, see :func:`jaxopt_tour.orthogonalize_via_newton_schulz`, as for ``method``,
-            ``dtype``, ``eps`` and ``stacking``.
+            ``dtype``, ``eps``, ``symmetric`` and ``stacking``.
         shape_factor: ``"match_rms_adamw"``, ``"original"``, ``"spectral"`` or None, see
             :func:`jaxopt_tour.scale_by_matrix_shape`.
         method: standard or Gram form of the iteration.
         dtype: of the iteration.
         eps: added to the prescaling norm.
+        symmetric: how products that are known to be symmetric are computed.
         stacking: whether matrices of one shape are worked on together.
+        mesh_axes: the mesh axes whose devices share the iteration; None: left to the partitioner.
+        layouts: of the parameters, inside ``jax.shard_map``.
+        wire_dtype: of matrices on their way between devices.
         mu_dtype: of Muon's momentum and AdamW's first moment; None: the parameter's.
         adamw_learning_rate: AdamW's own rate or schedule; None: ``learning_rate``.
         adamw_weight_decay: AdamW's own decay; None: ``weight_decay``.
@@ -171,10 +199,14 @@ def muon(
                     method=method,
                     dtype=dtype,
                     eps=eps,
+                    symmetric=symmetric,
                     stacking=stacking,
+                    mesh_axes=mesh_axes,
+                    layouts=layouts,
+                    wire_dtype=wire_dtype,
                     mu_dtype=mu_dtype,
                 ),
-                scale_by_matrix_shape(shape_factor),
+                scale_by_matrix_shape(shape_factor, layouts=layouts),
                 add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
                 scale_by_learning_rate(learning_rate),
             ),

@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxopt_tour._checks import check_choice, check_float_dtype, check_nonnegative
+from jaxopt_tour._checks import check_choice, check_float_dtype
 from jaxopt_tour._trees import map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, DTypeLike, Tree
-from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule
-from jaxopt_tour.linalg.newton_schulz import METHODS, orthogonalize
+from jaxopt_tour.linalg.coefficients import Exact, Schedule
+from jaxopt_tour.linalg.newton_schulz import Orthogonalization
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS, shape_factor
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.names import routes_by_name
-from jaxopt_tour.matrices.stacking import STACKINGS, map_matrices
+from jaxopt_tour.matrices.sharding import Layouts, check_mesh_axes, orthogonalize_on_mesh, whole_shapes
+from jaxopt_tour.matrices.stacking import STACKINGS, orthogonalize_leaves
 
 
 def orthogonalize_via_newton_schulz(
@@ -25,8 +27,12 @@ def orthogonalize_via_newton_schulz(
     method: str = "auto",
     dtype: DTypeLike | None = None,
     eps: float = 0.0,
+    symmetric: str = "auto",
     stacking: str = "auto",
     axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None,
+    mesh_axes: str | Sequence[str] | None = None,
+    layouts: Layouts | None = None,
+    wire_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Replace every update, seen as matrices, by its orthogonal polar factor, nearly.
 
@@ -42,19 +48,28 @@ def orthogonalize_via_newton_schulz(
         method: ``"auto"``, ``"standard"`` or ``"gram"``, see :func:`jaxopt_tour.linalg.newton_schulz.orthogonalize`.
         dtype: of the iteration; None: the update's, at least float32. Updates keep their dtype.
         eps: added to the prescaling norm.
-        stacking: ``"auto"``, ``"by_shape"`` or ``"apart"``, see :func:`jaxopt_tour.matrices.stacking.map_matrices`.
+        symmetric: how products that are known to be symmetric are computed: ``"auto"``, ``"plain"``, ``"blocks"`` or
+            ``"kernel"``, see :func:`jaxopt_tour.linalg.symmetric.symmetric_product`.
+        stacking: ``"auto"``, ``"by_shape"`` or ``"apart"``, see
+            :func:`jaxopt_tour.matrices.stacking.orthogonalize_leaves`.
         axes: how parameters are seen as matrices: one :class:`MatrixAxes` for all, or one by path name. None: what
             :func:`jaxopt_tour.multi_transform` hands over, else the reading by name; a plain 2-D parameter is
             (in, out).
+        mesh_axes: for parameters that are spread over a device mesh: the axes whose devices share the work, each
+            iterating on whole matrices of its own, see :mod:`jaxopt_tour.matrices.sharding`. None: left to the
+            partitioner. The mesh is that of the arrays, or ``jax.set_mesh``'s.
+        layouts: inside ``jax.shard_map``, where nothing else knows them: how parameters are spread, a tree of
+            PartitionSpecs like the parameters, or a function of path name and shard that returns one.
+        wire_dtype: of matrices on their way between devices, such as ``"bfloat16"``; None: the update's.
 
     Raises:
-        ValueError: an unknown schedule, method or stacking; at ``init``, a parameter that is no matrix, by its path.
+        ValueError: an unknown schedule, method, stacking or mesh axis; at ``init``, a parameter that is no matrix, by
+            its path.
     """
-    schedule = as_schedule(schedule)
-    check_choice("method", method, METHODS)
+    operation = Orthogonalization.of(schedule, method=method, dtype=dtype, eps=eps, symmetric=symmetric)
     check_choice("stacking", stacking, STACKINGS)
-    check_float_dtype("dtype", dtype)
-    check_nonnegative("eps", eps)
+    shared_over = check_mesh_axes(mesh_axes)
+    travels_as = check_float_dtype("wire_dtype", wire_dtype)
 
     def init(params: Tree) -> optax.EmptyState:
         resolve_axes(axes, None, params, complain=axes is not None)
@@ -69,19 +84,24 @@ def orthogonalize_via_newton_schulz(
         **extra_args: Any,
     ) -> tuple[Tree, optax.EmptyState]:
         del params, extra_args
-
-        def one_batch(x: Array) -> Array:
-            return orthogonalize(x, schedule, method=method, dtype=dtype, eps=eps)
-
         views = resolve_axes(axes, matrix_axes, updates)
-        orthogonal = map_matrices(one_batch, named_leaves(updates), views, stacking)
+        leaves = named_leaves(updates)
+        if shared_over is None:
+            orthogonal = orthogonalize_leaves(operation, leaves, views, stacking)
+        else:
+            orthogonal = orthogonalize_on_mesh(
+                operation, leaves, views, shared_over, layouts=layouts, wire_dtype=travels_as
+            )
         return map_with_names(lambda name, leaf: rebox(leaf, orthogonal[name]), updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def scale_by_matrix_shape(
-    factor: str | None = "match_rms_adamw", *, axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None
+    factor: str | None = "match_rms_adamw",
+    *,
+    axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None,
+    layouts: Layouts | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Multiply every update by the factor of its fan-in and fan-out.
 
@@ -94,6 +114,7 @@ def scale_by_matrix_shape(
     Args:
         factor: its name, or None.
         axes: as in :func:`orthogonalize_via_newton_schulz`.
+        layouts: as there; fan-in and fan-out are those of the whole parameter.
 
     Raises:
         ValueError: an unknown factor; a parameter that is no matrix, by its path.
@@ -115,13 +136,19 @@ def scale_by_matrix_shape(
         del params, extra_args
         views = resolve_axes(axes, matrix_axes, updates)
 
+        shapes = whole_shapes(named_leaves(updates), layouts)
+
         def scale(name: str, leaf: Array) -> Array:
-            pieces = views[name].matrix_shapes(leaf.shape)
+            pieces = views[name].matrix_shapes(shapes[name])
             factors = [shape_factor(factor, fan_in, fan_out) for _, fan_in, fan_out in pieces]
             if len(set(factors)) == 1:
                 return leaf * jnp.asarray(factors[0], leaf.dtype)
-            scaled = [s * x for s, x in zip(factors, views[name].to_matrices(leaf), strict=True)]
-            return views[name].from_matrices(scaled, leaf.shape).astype(leaf.dtype)
+            # One factor an entry of fan-out, by broadcasting: no piece is cut out of a leaf that is spread over a mesh.
+            _, _, fan_out = views[name].dimensions(leaf.shape)
+            along = np.repeat(factors, [width for _, _, width in pieces]).reshape([leaf.shape[i] for i in fan_out])
+            along = along.transpose(np.argsort(fan_out))
+            along = np.expand_dims(along, [axis for axis in range(leaf.ndim) if axis not in fan_out])
+            return leaf * jnp.asarray(along, leaf.dtype)
 
         return map_with_names(lambda name, leaf: rebox(leaf, scale(name, unbox(leaf))), updates), state
 
