@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import re
 import sys
 from types import ModuleType
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxopt_tour as jt
 from jaxopt_tour.linalg.coefficients import Schedule
+from jaxopt_tour.linalg.flops import flops
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -103,3 +107,22 @@ def test_the_document_shows_the_results_file(accuracy: ModuleType, tmp_path: pat
     assert copy.read_text() == text
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (accuracy.DOCUMENT.parent / target).exists(), target
+
+
+def test_roofline_counts_the_products_of_the_flop_model() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import roofline
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    shapes = {"a": (16, 64), "b": (64, 16), "c": (16, 16), "d": (3, 16, 40)}  # wide, tall, square, three scanned layers
+    params = {name: {"kernel": jnp.ones(shape)} for name, shape in shapes.items()}
+    axes = {f"{name}/kernel": jt.MatrixAxes(-2, -1) for name in shapes}
+    tx = jt.orthogonalize_via_newton_schulz(axes=axes)
+    compiled = jax.jit(lambda tree: tx.update(tree, tx.init(tree))[0]).lower(params).compile()
+    schedule = jt.schedules.polar_express()
+    expected = 0
+    for shape in shapes.values():
+        m, n = sorted(shape[-2:])
+        expected += math.prod(shape[:-2]) * min(flops(schedule, m, n, form) for form in ("standard", "gram"))
+    assert roofline.operations(roofline.products_of(compiled.as_text())) == expected

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxopt_tour.linalg.coefficients import PRESCALES, SCHEDULES, Schedule, as_schedule, cans, keller_jordan
-from jaxopt_tour.linalg.newton_schulz import cheaper_method, flops, orthogonalize
+from jaxopt_tour.linalg.newton_schulz import Orthogonalization, cheaper_method, flops, orthogonalize
 
 SCHEDULE_NAMES = [name for name in SCHEDULES if name != "exact"]
 SHAPES = [(5, 5), (3, 8), (9, 4), (1, 6), (6, 1), (1, 1), (24, 96)]
@@ -187,3 +187,17 @@ def test_wrong_arguments_are_named(arguments: dict, named: str) -> None:
         call(jnp.zeros((2, 3), jnp.complex64))
     with pytest.raises(ValueError, match="matrices"):
         call(jnp.zeros((3,)))
+
+
+def test_the_default_dtype_is_the_backends(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
+    for backend, expected in {"cpu": "float32", "gpu": "float16", "tpu": "bfloat16"}.items():
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        operation = Orthogonalization.of("polar_express")
+        assert operation.work_dtype(jnp.float32) == operation.work_dtype(jnp.bfloat16) == jnp.dtype(expected)
+        assert operation.work_dtype(jnp.float64) == jnp.float64
+        assert Orthogonalization.of("polar_express", dtype="float32").work_dtype(jnp.bfloat16) == jnp.float32
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 20)), jnp.float32)
+        o = orthogonalize(x)
+        assert o.dtype == jnp.float32
+        # The schedule's .01 at this condition number; eight bits over five steps.
+        np.testing.assert_allclose(o, orthogonalize(x, "exact"), atol=0.05)
