@@ -59,7 +59,7 @@ def scale_by_muon(
         schedule: see :func:`jaxopt_tour.orthogonalize_via_newton_schulz`, as for ``method``, ``dtype``, ``eps``,
             ``symmetric``, ``stacking`` and ``axes``.
         method: standard or Gram form of the iteration.
-        dtype: of the iteration.
+        dtype: of the iteration; None: float32 on CPU, float16 on a GPU, bfloat16 on a TPU.
         eps: added to the prescaling norm.
         symmetric: how products that are known to be symmetric are computed.
         stacking: whether matrices of one shape are worked on together.
@@ -153,7 +153,7 @@ def muon(
         shape_factor: ``"match_rms_adamw"``, ``"original"``, ``"spectral"`` or None, see
             :func:`jaxopt_tour.scale_by_matrix_shape`.
         method: standard or Gram form of the iteration.
-        dtype: of the iteration.
+        dtype: of the iteration; None: float32 on CPU, float16 on a GPU, bfloat16 on a TPU.
         eps: added to the prescaling norm.
         symmetric: how products that are known to be symmetric are computed.
         stacking: whether matrices of one shape are worked on together.
