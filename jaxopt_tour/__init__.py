@@ -26,6 +26,7 @@ from jaxopt_tour.optimizers.nested_adam import nested_adam, scale_by_nested_adam
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
+from jaxopt_tour.optimizers.sharded_state import sharded_state, state_shardings
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
 
@@ -60,6 +61,9 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "scale_by_matrix_shape",
     "scale_by_muon",
     "multi_transform",
+    # on a mesh
+    "sharded_state",
+    "state_shardings",
     # matrices
     "MatrixAxes",
     "Route",

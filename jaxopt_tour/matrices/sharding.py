@@ -21,6 +21,7 @@ permutations P and Q, so nothing depends on it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ from jaxopt_tour.matrices.stacking import matrices_at_once, orthogonalize_leaves
 Layouts = Tree | Callable[[str, Any], Any]
 
 
-def check_mesh_axes(mesh_axes: str | Sequence[str] | None) -> tuple[str, ...] | None:
+def check_mesh_axes(mesh_axes: Any) -> tuple[str, ...] | None:
     """The names as a tuple; None stays None.
 
     Raises:
@@ -52,7 +53,7 @@ def check_mesh_axes(mesh_axes: str | Sequence[str] | None) -> tuple[str, ...] | 
     """
     if mesh_axes is None:
         return None
-    names = (mesh_axes,) if isinstance(mesh_axes, str) else tuple(mesh_axes)
+    names = tuple(mesh_axes) if isinstance(mesh_axes, (list, tuple)) else (mesh_axes,)
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"mesh_axes must be None, a mesh axis's name or several, got {mesh_axes!r}")
     for name in names:
@@ -133,14 +134,14 @@ def _ask_partitioner(on_device: _OnDevice, leaves: Mapping[str, Array]) -> dict[
         return mesh, function, shardings, (*shardings, NamedSharding(mesh, PartitionSpec()))
 
     # Every result lies as its argument does, whichever way that is.
-    mappings = tuple(
+    mappings: Any = tuple(
         tuple(f"p{number}d{dimension}" for dimension in range(leaf.ndim)) for number, leaf in enumerate(leaves.values())
     )
     spread = custom_partitioning(lambda *arguments: whole(*arguments))
     spread.def_partition(
         partition,
         infer_sharding_from_operands=lambda mesh, arguments, results: [each.sharding for each in arguments[:-1]],
-        sharding_rule=SdyShardingRule((*mappings, ()), mappings),
+        sharding_rule=SdyShardingRule(mappings + ((),), mappings),
     )
     return dict(zip(leaves, spread(*leaves.values(), jnp.asarray(on_device.operation.eps)), strict=True))
 
@@ -242,7 +243,7 @@ def _map_bundle(
         stacks.append(own[0] if len(own) == 1 else jnp.concatenate(own))
     if deal.shares == 1 and not deal.bundle.gather:
         stacks = [
-            over_slices(lambda x, kind=kind: _apply(function, x, kind), stack)
+            over_slices(functools.partial(_apply, function, kind=kind), stack)
             for stack, kind in zip(stacks, deal.kinds, strict=True)
         ]
     else:
@@ -253,8 +254,8 @@ def _map_bundle(
         start = 0
         for piece in deal.pieces:
             if piece.kind == kind:
-                pieces[piece.leaf, piece.number] = stack[start : start + piece.count]
-                start += piece.count
+                pieces[piece.leaf, piece.number] = stack[start : start + piece.local]
+                start += piece.local
 
 
 def _exchange(function: Callable[[Array], Array], sent: Array, deal: Deal, dtype: np.dtype) -> Array:
@@ -273,7 +274,7 @@ def _exchange(function: Callable[[Array], Array], sent: Array, deal: Deal, dtype
     if bundle.gather:
         buffer = jax.lax.all_gather(buffer, bundle.gather).reshape(-1, length)
     for k, kind in enumerate(deal.kinds):
-        buffer = _work(lambda x, kind=kind: _apply(function, x, kind), buffer, deal, k, share, dtype)
+        buffer = _work(functools.partial(_apply, function, kind=kind), buffer, deal, k, share, dtype)
     if bundle.gather:
         buffer = buffer.reshape(-1, deal.exchanged, length)
         buffer = jax.lax.dynamic_index_in_dim(buffer, jax.lax.axis_index(bundle.gather), keepdims=False)

@@ -47,7 +47,7 @@ class Piece(NamedTuple):
     leaf: str
     number: int  # among the parameter's pieces
     kind: Kind
-    count: int  # matrices that this device holds a block of
+    local: int  # matrices that this device holds a block of
     turned: bool  # stored tall; transposed to be wide
 
 
@@ -209,7 +209,7 @@ def deals(
 def _deal(sizes: dict[str, int], bundle: Bundle, pieces: tuple[Piece, ...], cost: Cost) -> Deal:
     totals: dict[Kind, int] = {}
     for piece in pieces:
-        totals[piece.kind] = totals.get(piece.kind, 0) + piece.count
+        totals[piece.kind] = totals.get(piece.kind, 0) + piece.local
     costs = {kind: _cost_of(kind, cost) for kind in totals}
     kinds = tuple(sorted(totals, key=lambda kind: (-costs[kind], kind)))
     shares = math.prod(sizes[name] for name in bundle.replicas + bundle.exchange)
