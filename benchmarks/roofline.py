@@ -129,7 +129,7 @@ def main() -> None:
             rate = count / seconds
             print(
                 f"{tree}, {name}: {count / 1e12:.3f} TFLOP of products a step in {seconds:.2f} s\n"
-                f"  {rate / 1e9:.0f} GFLOP/s, {rate / large:.0%} of the large product's rate; products of these sizes alone "
+                f"  {rate / 1e9:.0f} GFLOP/s, {rate / large:.0%} of the large product's rate; of these sizes alone "
                 f"would take {own / seconds:.0%} of the step:"
             )
             for shape, times in sorted(products.items(), key=lambda item: -operations(dict([item]))):

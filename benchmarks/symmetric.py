@@ -4,8 +4,8 @@ python benchmarks/symmetric.py [--rounds 9] [--rows 256 512 ...] [--batch 4] [--
 
 For X X^T with X square and four times as wide, and for A A, prints time, ratio to plain (below 1 is faster) and error,
 and writes benchmarks/results/symmetric-BACKEND.json. For a method that is right and gains at every size from some size
-on, for all three products and in every dtype it was timed in, it prints the line for BLOCKS_FROM or KERNEL_FROM in
-jaxopt_tour/linalg/symmetric.py.
+on, in every dtype it was timed in (the kernel for all three products, blocks for A A), it prints the line for
+BLOCKS_FROM or KERNEL_FROM in jaxopt_tour/linalg/symmetric.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from jaxopt_tour.linalg.symmetric import symmetric_product
 
 ROWS = (256, 512, 768, 1024, 2048)
 PRODUCTS = ("X X^T, n = m", "X X^T, n = 4 m", "A A")
+#: How many products A A stand in one program.
+CHAIN = 8
 #: A gain that is not worth a program of its own.
 MARGIN = 0.95
 
@@ -46,14 +48,22 @@ def methods(product: str, dtype: str, tilings: Sequence[symmetric_kernel.Tiling]
     common = functools.partial(symmetric_product, right_symmetric=right_symmetric)
     found: dict[str, Method] = {
         "plain": functools.partial(common, method="plain"),
-        "blocks": functools.partial(common, method="blocks", levels=1),
-        "blocks, twice": functools.partial(common, method="blocks", levels=2),
+        "blocks": functools.partial(common, method="blocks"),
+        "2 blocks": functools.partial(common, method="blocks", blocks=2),
+        "4 blocks": functools.partial(common, method="blocks", blocks=4),
     }
     if symmetric_kernel.supports(dtype, dtype):
         for tiling in tilings:
             name = f"kernel {tiling.rows}x{tiling.columns}x{tiling.depth}x{tiling.steps}"
             found[name] = functools.partial(symmetric_kernel.symmetric_kernel, tiling=tiling)
     return found
+
+
+def chained(method: Method, left: jax.Array, right: jax.Array) -> jax.Array:
+    """Products one after another, as the iteration makes them: factors still in the cache, copies fused away."""
+    for _ in range(CHAIN):
+        right = method(left, right)
+    return right
 
 
 def one_case(
@@ -68,8 +78,9 @@ def one_case(
     mirrors: dict[str, bool] = {}
     for name, method in methods(product, dtype, tilings).items():
         try:
-            compiled = jax.jit(method).lower(left, right).compile()
-            result = np.asarray(compiled(left, right)[-1], np.float64)
+            result = np.asarray(jax.jit(method)(left, right)[-1], np.float64)
+            timed = jax.jit(functools.partial(chained, method) if product == "A A" else method)
+            compiled = timed.lower(left, right).compile()
         except Exception as error:  # A tiling that does not fit the device must not end the others' run.
             failed[name] = str(error).splitlines()[0]
             continue
@@ -82,7 +93,7 @@ def one_case(
         line["symmetric"] = mirrors[line["name"]]
         # NaN is not at most anything. Plain's error is that of its rounding, and another order of sums has another.
         line["right"] = line["largest_error"] <= 2 * errors["plain"] + 1e-6
-    flops = 2 * batch * rows * rows * left.shape[-1]
+    flops = 2 * batch * rows * rows * left.shape[-1] * (CHAIN if product == "A A" else 1)
     print(f"\n{product}, m = {rows}, batch {batch}, {dtype}\n{table(lines)}")
     for line in lines:
         line["plain_flops_per_second"] = flops / line["seconds"]
@@ -97,14 +108,16 @@ def one_case(
     return case | {"methods": lines, "failed": failed}
 
 
-def gains_from(cases: Sequence[Mapping[str, Any]], name: str) -> int | None:
+def gains_from(cases: Sequence[Mapping[str, Any]], name: str, products: Sequence[str]) -> int | None:
     """The size from which a method is right and gains in every case: the upper quartile of its ratio is below MARGIN.
+
+    Of these products: blocks are for A A alone, as the blocks of X in X X^T would have to be copied out first.
 
     A dtype in which it takes no part, such as float32 for the kernel, says nothing against it; a failure does.
     """
     start = None
     for size in sorted({case["rows"] for case in cases}):
-        own = [case for case in cases if case["rows"] == size]
+        own = [case for case in cases if case["rows"] == size and case["product"] in products]
         lines = [line for case in own for line in case["methods"] if line["name"] == name]
         good = all(line["right"] and line["ratio_quartiles"][1] < MARGIN for line in lines)
         gains = bool(lines) and good and not any(name in case["failed"] for case in own)
@@ -140,9 +153,9 @@ def main() -> None:
         for rows in arguments.rows
         for product in PRODUCTS
     ]
-    print(f"\ngains (upper quartile of the ratio below {MARGIN} in every case) from")
+    print(f"\ngains (upper quartile of the ratio below {MARGIN}; blocks: A A alone) from")
     names = dict.fromkeys(line["name"] for case in cases for line in case["methods"] if line["name"] != "plain")
-    found = {name: gains_from(cases, name) for name in names}
+    found = {name: gains_from(cases, name, PRODUCTS if "kernel" in name else PRODUCTS[-1:]) for name in names}
     for name, start in found.items():
         print(f"  {name}: {'nowhere' if start is None else f'm = {start}'}")
     default = symmetric_kernel.Tiling()

@@ -165,12 +165,8 @@ class Orthogonalization:
         return (x.astype(_wide(x.dtype)) * scale).astype(self.work_dtype(x.dtype))
 
     def gram(self, unit: Float[Array, "*batch m n"]) -> Array:
-        """The Gram matrix of the short side, ``X X^T`` or, of a tall X, ``X^T X``.
-
-        Plain unless asked for otherwise: blocks of X would have to be copied out of it, for every X in the program.
-        """
-        wide = unit if unit.shape[-2] <= unit.shape[-1] else unit.mT
-        return _gram_matrix(wide, "plain" if self.symmetric == "auto" else self.symmetric)
+        """The Gram matrix of the short side, ``X X^T`` or, of a tall X, ``X^T X``."""
+        return _gram_matrix(unit if unit.shape[-2] <= unit.shape[-1] else unit.mT, self.symmetric)
 
     def factor(self, gram: Float[Array, "*batch m m"], scale: Array) -> Float[Array, "*batch m m"]:
         """The Q of ``O = Q X`` (``X Q``, of a tall X), from the Gram matrix of a unit X and its scale."""

@@ -30,9 +30,11 @@ from jaxopt_tour.linalg.products import product
 
 METHODS: Final = ("auto", "plain", "blocks", "kernel")
 
-#: By platform, the number of rows from which "auto" takes blocks. ``python benchmarks/symmetric.py`` measures what they
-#: gain: below, copies and small products cost more than the operations that are saved.
-BLOCKS_FROM: dict[str, int] = {"cpu": 512}
+#: By platform, the number of rows from which "auto" takes blocks where both factors are symmetric. Measured by
+#: ``python benchmarks/symmetric.py``: below, copies and thin products cost more than the operations that are saved. The
+#: product alone gains from 1,024 rows on; a whole step on GPT-2's tree, of 768 rows, gains as well. X X^T stays plain:
+#: the blocks of X would have to be copied out of it first.
+BLOCKS_FROM: dict[str, int] = {"cpu": 768}
 
 #: How many blocks a side has. Two save less, and from four on the products become too thin.
 BLOCKS: Final = 3
@@ -79,7 +81,7 @@ def symmetric_product(
         return plain(left, right)
     out_dtype = jnp.promote_types(left.dtype, jnp.float32) if keep else left.dtype
     if method == "auto":
-        by_platform = _chosen(left.shape[-2], left.dtype, out_dtype)
+        by_platform = _chosen(left.shape[-2], left.dtype, out_dtype, right_symmetric)
     else:
         by_platform = {"default": method} if method != "kernel" else {"cuda": "kernel"}
     ways: dict[str, _Method] = {}
@@ -117,9 +119,9 @@ def _(
     return result, moved.astype(result.dtype)
 
 
-def _chosen(m: int, dtype: DTypeLike, out_dtype: DTypeLike) -> dict[str, str]:
+def _chosen(m: int, dtype: DTypeLike, out_dtype: DTypeLike, both_symmetric: bool) -> dict[str, str]:
     """What "auto" takes, by platform: whatever is missing is plain."""
-    chosen = {platform: "blocks" for platform, start in BLOCKS_FROM.items() if m >= start}
+    chosen = {platform: "blocks" for platform, start in BLOCKS_FROM.items() if both_symmetric and m >= start}
     if KERNEL_FROM and symmetric_kernel.supports(dtype, out_dtype) and jax.device_count() == 1:
         # A program over several devices is left to XLA, which can partition a product but not a kernel.
         start = KERNEL_FROM.get(jax.devices()[0].device_kind)

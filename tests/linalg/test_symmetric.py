@@ -129,13 +129,15 @@ def test_auto_follows_the_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert products(method="plain") == products(method="kernel") == products() == 1
     assert products(method="blocks") == 3
+    x = jnp.zeros((8, 8))
     monkeypatch.setattr(symmetric, "BLOCKS_FROM", {"cpu": 8})
-    assert products() == 3
-    monkeypatch.setattr(symmetric, "BLOCKS_FROM", {"cpu": 9})
+    assert products(right_symmetric=True) == 3
     assert products() == 1
+    monkeypatch.setattr(symmetric, "BLOCKS_FROM", {"cpu": 9})
+    assert products(right_symmetric=True) == 1
     # Another platform's rule does not concern this one.
     monkeypatch.setattr(symmetric, "BLOCKS_FROM", {"tpu": 8})
-    assert products() == 1
+    assert products(right_symmetric=True) == 1
     # A GPU that is not there changes nothing.
     monkeypatch.setattr(symmetric, "KERNEL_FROM", {"NVIDIA H100 80GB HBM3": 1})
     assert products() == 1
@@ -147,9 +149,9 @@ def test_one_program_lowers_for_every_platform(
     dtype: str, blocks_from: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(symmetric, "BLOCKS_FROM", blocks_from)
-    run = jax.jit(lambda x: symmetric_product(x, x))
-    exported = export.export(run, platforms=["cpu", "cuda", "tpu"])(jax.ShapeDtypeStruct((2, 8, 5), dtype))
-    x = jnp.asarray(np.random.default_rng(5).normal(size=(2, 8, 5)), dtype)
+    run = jax.jit(lambda x: symmetric_product(x, x, right_symmetric=True))
+    exported = export.export(run, platforms=["cpu", "cuda", "tpu"])(jax.ShapeDtypeStruct((2, 8, 8), dtype))
+    x = jnp.asarray(commuting_pair((2, 8, 8))[0], dtype)
     np.testing.assert_array_equal(exported.call(x), run(x))
 
 
