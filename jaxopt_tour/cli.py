@@ -1,4 +1,4 @@
-"""The command ``jaxopt-tour``: race the optimizers, tune their rates, look at the routing."""
+"""The command ``jaxopt-tour``: race the optimizers, play with them, tune their rates, look at the routing."""
 
 from __future__ import annotations
 
@@ -91,6 +91,7 @@ def _start(
     - **jaxopt-tour race --quick**: the same at a few steps, in under a minute
     - **jaxopt-tour race --task gpt --optimizers adamw,muon,muon-0.7 --seeds 3**
     - **jaxopt-tour race --resume**: go on after an interruption
+    - **jaxopt-tour explore**: only the page to play with, in seconds
     - **jaxopt-tour routing --task gpt**: what Muon would take of the GPT, and why
     """
 
@@ -117,8 +118,9 @@ def race(
     """Train with every optimizer in turn, each at its tuned rate; print a table, write results and a report.
 
     Every optimizer starts from the same parameters and sees the same batches. The rate rises for 5 % of the steps and
-    falls linearly to zero. **out/results.json** is written after every run, **out/report.html** at the end, and
-    **out/checkpoints** holds the latest state of every run: press Ctrl-C when you like and continue with --resume.
+    falls linearly to zero. **out/results.json** is written after every run, **out/report.html** at the end with
+    **out/tour.html**, the page to play with, beside it, and **out/checkpoints** holds the latest state of every run:
+    press Ctrl-C when you like and continue with --resume.
 
     For example:
 
@@ -126,6 +128,7 @@ def race(
     - **jaxopt-tour race --task gpt --seeds 3 --out out/three-seeds**
     """
     from jaxopt_tour.tour import rates as tuned
+    from jaxopt_tour.tour.explore.page import write_explore
     from jaxopt_tour.tour.progress import Display
     from jaxopt_tour.tour.race import Settings
     from jaxopt_tour.tour.race import race as run_race
@@ -153,12 +156,29 @@ def race(
             markup=False,
         )
         raise typer.Exit(130) from None
-    report = write_report(results, out / "report.html")
+    page = write_explore(out / "tour.html", report="report.html")
+    report = write_report(results, out / "report.html", tour=page.name)
     for entry in results["tasks"].values():
         console.print(summary_table(entry))
     for claim in results["claims"]:
         console.print(claim["text"], highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Report: {report}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Report: {report}\nTo play with: {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def explore(
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("out"),
+) -> None:
+    """Write **out/tour.html**: landscapes, rules and their terms to play with, in one file that needs no network.
+
+    For example:
+
+    - **jaxopt-tour explore --out /tmp/tour**
+    """
+    from jaxopt_tour.tour.explore.page import write_explore
+
+    page = write_explore(out / "tour.html", report="report.html" if (out / "report.html").exists() else None)
+    typer.echo(f"To play with: {page}")
 
 
 @app.command()

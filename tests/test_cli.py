@@ -54,7 +54,9 @@ def test_a_race_of_two_on_real_images(tmp_path):
         assert run["final"]["validation_accuracy"] > 0.4  # chance is 0.1
         assert run["learning_rate"] == rates.learning_rate("cnn", run["optimizer"])
     assert "Fashion-MNIST, small CNN" in text and str(tmp_path / "report.html") in text
-    assert "<html" in (tmp_path / "report.html").read_text()[:500].lower()
+    report, page = ((tmp_path / name).read_text() for name in ("report.html", "tour.html"))
+    assert "<html" in report[:500].lower() and str(tmp_path / "tour.html") in text
+    assert 'href="tour.html"' in report and 'href="report.html"' in page
 
 
 def test_killed_at_once_and_resumed_gives_the_same_bits(tmp_path):
@@ -125,7 +127,8 @@ def test_resuming_over_a_foreign_file_is_refused(tiny_race, tmp_path):
 
 def test_help_names_every_command_option_and_optimizer():
     text = call("--help")
-    assert all(word in text for word in ("race", "sweep", "routing", "--version", "jaxopt-tour race --quick"))
+    commands = ("race", "explore", "sweep", "routing", "--version", "jaxopt-tour race --quick")
+    assert all(word in text for word in commands)
     text = call("race", "--help")
     options = ("--task", "--optimizers", "--seeds", "--steps", "--out", "--quick", "--resume", "--rates")
     from jaxopt_tour.tour.contenders import CONTENDERS
@@ -134,6 +137,14 @@ def test_help_names_every_command_option_and_optimizer():
     flat = re.sub(r"[\s│]+", " ", text)
     assert all(word in flat for word in (*options, *names, "jaxopt-tour race --task cnn"))
     assert "default: 300" in flat
+
+
+def test_explore_writes_the_page_and_links_a_report_that_is_there(tmp_path):
+    assert call("explore", "--out", tmp_path) == f"To play with: {tmp_path / 'tour.html'}\n"
+    assert "report.html" not in (tmp_path / "tour.html").read_text()
+    (tmp_path / "report.html").write_text("a report")
+    call("explore", "--out", tmp_path)
+    assert 'href="report.html"' in (tmp_path / "tour.html").read_text()
 
 
 def test_version():

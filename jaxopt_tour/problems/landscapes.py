@@ -56,6 +56,7 @@ class Landscape:
         plane: the plane over which it is drawn.
         separable: whether fn is a sum over coordinates, the same function of each.
         kinks: parameters at which the gradient is not defined.
+        gram: of a regression, the second moments of its inputs.
         noise: standard deviation of what is added to every entry of the gradient at each step.
     """
 
@@ -70,6 +71,7 @@ class Landscape:
     plane: Plane
     separable: bool = False
     kinks: tuple[tuple[float, ...], ...] = ()
+    gram: np.ndarray | None = None
     noise: float = 0.0
 
     @property
@@ -336,6 +338,7 @@ def matrix_regression() -> Landscape:
         start=(2.2, 3.4),
         box=((-4.0, 4.0), (-4.0, 4.0)),
         plane=_singular_plane(),
+        gram=gram,
     )
 
 
@@ -353,6 +356,7 @@ def rank_deficient() -> Landscape:
         start=(3.0, 2.0),
         box=((-4.0, 4.0), (-4.0, 4.0)),
         plane=_singular_plane(),
+        gram=gram,
     )
 
 

@@ -1,0 +1,199 @@
+"""What the page says of every optimizer: its equation in terms that can be highlighted, and what can be dragged.
+
+The page's rules (``rules.js``) and the library's (`Rule.make`) take the same settings, and a test runs one against the
+other. In an equation ``{term:text}`` marks what the page can point at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Final
+
+import optax
+
+import jaxopt_tour as jt
+from jaxopt_tour.tour.presets import muon_on_everything
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Something that can be dragged.
+
+    Attributes:
+        label: its symbol and name.
+        scale: how a slider's place becomes a value: ``log`` 10^p; ``decay-rate`` 1 - 10^-p; ``zero-log`` 10^p, and 0
+            at the lowest place; ``integer`` the place itself.
+        low: lowest place.
+        high: highest place.
+    """
+
+    label: str
+    scale: str
+    low: float
+    high: float
+
+
+SETTINGS: Final[dict[str, Setting]] = {
+    "rate": Setting("η  learning rate", "log", -4, 1),
+    "beta": Setting("β  decay of the momentum", "decay-rate", 0, 3),
+    "b1": Setting("β₁  decay of m", "decay-rate", 0, 3),
+    "b2": Setting("β₂  decay of v", "decay-rate", 0, 4),
+    "rho": Setting("ρ  decay of the squares", "decay-rate", 0, 4),
+    "eps": Setting("ε  in the divisor", "log", -12, 1),
+    "decay": Setting("λ  weight decay", "zero-log", -4, 0),
+    "steps": Setting("Newton-Schulz steps", "integer", 1, 8),
+}
+
+#: Schedules whose number of steps can be dragged.
+SCHEDULES: Final[dict[str, Callable[[int], jt.schedules.Schedule]]] = {
+    "polar_express": jt.schedules.polar_express,
+    "keller_jordan": jt.schedules.keller_jordan,
+    "cubic": jt.schedules.cubic,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """An optimizer of the page.
+
+    Attributes:
+        title: what a person calls it.
+        settings: name -> default; the rate's depends on the landscape.
+        equation: its lines.
+        note: what to notice, in a sentence.
+        make: the library's optimizer with these settings.
+        shown: whether the page opens with it.
+    """
+
+    title: str
+    settings: dict[str, Any]
+    equation: tuple[str, ...]
+    note: str
+    make: Callable[..., optax.GradientTransformation]
+    shown: bool = False
+
+
+_COUPLED = "g ← ∇f(θ) {decay:+ λ θ}"
+
+RULES: Final[dict[str, Rule]] = {
+    "sgd": Rule(
+        "SGD",
+        {"decay": 0.0},
+        (_COUPLED, "θ ← θ − η {gradient:g}"),
+        "The step is the gradient: long where it is steep, short where it is flat.",
+        lambda rate, decay: jt.sgd(rate, weight_decay=decay),
+        shown=True,
+    ),
+    "momentum": Rule(
+        "Momentum",
+        {"beta": 0.9, "decay": 0.0},
+        (_COUPLED, "m ← {momentum:β m} + {gradient:g}", "θ ← θ − η m"),
+        "Gradients add up: to 1/(1 − β) of one where they agree, to nothing where they alternate.",
+        lambda rate, beta, decay: jt.momentum(rate, beta, weight_decay=decay),
+        shown=True,
+    ),
+    "nesterov": Rule(
+        "Nesterov",
+        {"beta": 0.9, "decay": 0.0},
+        (_COUPLED, "m ← {momentum:β m} + {gradient:g}", "θ ← θ − η (g + {momentum:β m})"),
+        "Momentum that counts the newest gradient once more: it brakes one step earlier.",
+        lambda rate, beta, decay: jt.nesterov(rate, beta, weight_decay=decay),
+    ),
+    "adagrad": Rule(
+        "AdaGrad",
+        {"eps": 1e-10, "decay": 0.0},
+        (_COUPLED, "r ← r + g²", "θ ← θ − η g / ({scale:√r} + {eps:ε})"),
+        "Every coordinate is divided by all its gradients so far, so its rate only falls.",
+        lambda rate, eps, decay: jt.adagrad(rate, eps, weight_decay=decay),
+    ),
+    "adadelta": Rule(
+        "AdaDelta",
+        {"rho": 0.9, "eps": 1e-6, "decay": 0.0},
+        (
+            _COUPLED,
+            "s ← ρ s + (1 − ρ) g²",
+            "u = g {delta:√(d + ε)} / {scale:√(s + ε)}",
+            "d ← ρ d + (1 − ρ) u²",
+            "θ ← θ − η u",
+        ),
+        "Steps take their size from past steps: they grow from √ε on, slowly.",
+        lambda rate, rho, eps, decay: jt.adadelta(rate, rho, eps, weight_decay=decay),
+    ),
+    "rmsprop": Rule(
+        "RMSProp",
+        {"rho": 0.9, "eps": 1e-8, "decay": 0.0},
+        (_COUPLED, "s ← ρ s + (1 − ρ) g²", "θ ← θ − η g / ({scale:√s} + {eps:ε})"),
+        "AdaGrad that forgets. Near a minimum its step does not shrink with the gradient.",
+        lambda rate, rho, eps, decay: jt.rmsprop(rate, rho, eps, weight_decay=decay),
+    ),
+    "rmsprop-centered": Rule(
+        "RMSProp, centered",
+        {"rho": 0.9, "eps": 1e-8, "decay": 0.0},
+        (
+            _COUPLED,
+            "m ← ρ m + (1 − ρ) g",
+            "s ← ρ s + (1 − ρ) g²",
+            "θ ← θ − η g / ({scale:√(s − m²)} + {eps:ε})",
+        ),
+        "Divides by the deviation of the gradient: the steadier it is, the longer the step.",
+        lambda rate, rho, eps, decay: jt.rmsprop(rate, rho, eps, centered=True, weight_decay=decay),
+    ),
+    "signsgd": Rule(
+        "signSGD",
+        {"decay": 0.0},
+        ("θ ← θ {decay:− η λ θ} − η {sign:sign(g)}",),
+        "Every coordinate moves by η, whatever its gradient.",
+        lambda rate, decay: jt.signsgd(rate, weight_decay=decay),
+    ),
+    "signum": Rule(
+        "Signum",
+        {"beta": 0.9, "decay": 0.0},
+        ("m ← {momentum:β m} + (1 − β) g", "θ ← θ {decay:− η λ θ} − η {sign:sign(m)}"),
+        "The sign of the momentum: it keeps its direction until the average turns.",
+        lambda rate, beta, decay: jt.signum(rate, beta, weight_decay=decay),
+    ),
+    "adam": Rule(
+        "Adam",
+        {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "decay": 0.0},
+        (
+            _COUPLED,
+            "m ← {momentum:β₁ m} + (1 − β₁) g",
+            "v ← β₂ v + (1 − β₂) g²",
+            "m̂ = m / {bias:(1 − β₁ᵗ)},   v̂ = v / {bias:(1 − β₂ᵗ)}",
+            "θ ← θ − η {momentum:m̂} / ({scale:√v̂} + {eps:ε})",
+        ),
+        "Momentum over the root of the squares: steps of about η. L2 goes through m and v like any gradient.",
+        lambda rate, b1, b2, eps, decay: jt.adam(rate, b1, b2, eps, weight_decay=decay),
+        shown=True,
+    ),
+    "adamw": Rule(
+        "AdamW",
+        {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "decay": 0.01},
+        (
+            "m ← {momentum:β₁ m} + (1 − β₁) g",
+            "v ← β₂ v + (1 − β₂) g²",
+            "m̂ = m / {bias:(1 − β₁ᵗ)},   v̂ = v / {bias:(1 − β₂ᵗ)}",
+            "θ ← θ {decay:− η λ θ} − η {momentum:m̂} / ({scale:√v̂} + {eps:ε})",
+        ),
+        "Adam with the decay outside of m and v: every weight shrinks at the same pace.",
+        lambda rate, b1, b2, eps, decay: jt.adamw(rate, b1, b2, eps, weight_decay=decay),
+        shown=True,
+    ),
+    "muon": Rule(
+        "Muon",
+        {"beta": 0.95, "decay": 0.0, "schedule": "polar_express", "steps": 5},
+        (
+            "m ← {momentum:β m} + (1 − β) g",
+            "u = {momentum:β m} + (1 − β) g",
+            "O = {orthogonal:NewtonSchulz(u)}",
+            "θ ← θ {decay:− η λ θ} − η 0.2 √max(rows, columns) {orthogonal:O}",
+        ),
+        "Makes every singular value of the step one. Two numbers are a 2×1 matrix with one singular value, its length: "
+        "there every step is equally long. On a 2×2 weight both directions get the same step.",
+        lambda rate, beta, decay, schedule, steps: muon_on_everything(
+            rate, decay, beta=beta, schedule=SCHEDULES[schedule](steps)
+        ),
+        shown=True,
+    ),
+}

@@ -1,0 +1,159 @@
+"""The page to play with: one HTML file with every landscape, every rule, and the questions that they answer.
+
+Python brings the data (formulas, boxes, minima, rates, schedules, equations) and escapes it; the scripts beside this
+file compute and draw. ``rules.js`` and ``landscapes.js`` are the library's rules and functions once more, and a test
+runs them against the library.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import string
+from html import escape
+from typing import Any, Final
+
+import numpy as np
+
+import jaxopt_tour as jt
+from jaxopt_tour.linalg.coefficients import Schedule
+from jaxopt_tour.problems.landscapes import LANDSCAPES, Landscape, make_landscape
+from jaxopt_tour.tour.explore.optimizers import RULES, SCHEDULES, SETTINGS, Rule
+from jaxopt_tour.tour.explore.questions import QUESTIONS
+from jaxopt_tour.tour.explore.settings import read_settings
+from jaxopt_tour.tour.pages import embedded, link_to, resource, write_page
+from jaxopt_tour.tour.palette import LINES, style_sheet
+from jaxopt_tour.tour.presets import SOURCE
+
+TITLE: Final = "From SGD to Muon, step by step"
+LEAD: Final = (
+    "Choose a landscape, click a start, and watch the rules go down: which term acts at every step, what the state "
+    "holds, and what changes when a setting does. Everything is computed on this page, by the same rules as the "
+    "library's."
+)
+SCRIPTS: Final = ("rules.js", "landscapes.js", "draw.js", "page.js", "schulz.js")
+#: The post's settings under the names of the page, rates apart.
+SOURCE_SETTINGS: Final[dict[str, dict[str, Any]]] = {
+    "sgd": {},
+    "momentum": {"beta": 0.9},
+    "nesterov": {"beta": 0.9},
+    "adagrad": {"eps": 1e-8},
+    "rmsprop": {"rho": 0.9, "eps": 1e-8},
+    "rmsprop-centered": {"rho": 0.9, "eps": 1e-8},
+    "adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
+    "adamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "decay": 0.01},
+    "muon": {"beta": 0.95, "decay": 0.01, "schedule": "keller_jordan", "steps": 5},
+}
+
+
+def write_explore(path: str | os.PathLike[str], report: str | None = None) -> pathlib.Path:
+    """Write the page in one move.
+
+    Args:
+        path: the HTML file; its folder is made where it is missing.
+        report: address of the race's report, relative to this page; None: no link to it.
+
+    Returns:
+        The path.
+    """
+    return write_page(render(report), path)
+
+
+def render(report: str | None = None) -> str:
+    """The page as text: a whole HTML document.
+
+    Args:
+        report: address of the race's report, relative to this page; None: no link to it.
+    """
+    return string.Template(resource(__package__, "page.html")).substitute(
+        title=TITLE,
+        style=style_sheet() + resource("jaxopt_tour.tour.report", "page.css") + resource(__package__, "page.css"),
+        script="\n".join(resource(__package__, name) for name in SCRIPTS),
+        lead=escape(LEAD),
+        report=link_to(report, "See the same optimizers race on real data"),
+        landscapes=_options({name: make_landscape(name).title for name in LANDSCAPES}),
+        schedules=_options({name: name.replace("_", " ") for name in SCHEDULES}),
+        optimizers="".join(_optimizer(name, rule) for name, rule in RULES.items()),
+        questions="".join(_question(*question) for question in QUESTIONS),
+        about=f"jaxopt-tour {escape(jt.__version__)}",
+        data=embedded(_data()),
+    )
+
+
+def _options(titles: dict[str, str]) -> str:
+    return "".join(f'<option value="{escape(name)}">{escape(title)}</option>' for name, title in titles.items())
+
+
+def _optimizer(name: str, rule: Rule) -> str:
+    hue, dash = LINES[name]
+    swatch = (
+        f'<svg class="swatch hue-{hue}" width="26" height="10" aria-hidden="true">'
+        f'<line x1="1" y1="5" x2="25" y2="5" stroke-dasharray="{dash}"/></svg>'
+    )
+    title = escape(rule.title)
+    return (
+        f'<div class="one hue-{hue}" data-name="{name}"><input type="checkbox" aria-label="Show {title}">'
+        f'<button type="button" aria-pressed="false" title="Settings and equation of {title}">{swatch}{title}</button>'
+        f"</div>"
+    )
+
+
+def _question(question: str, answer: str, show: str | None) -> str:
+    button = f'<p><button type="button" data-show="{escape(show)}">Show me</button></p>' if show else ""
+    return f"<details><summary>{escape(question)}</summary><p>{escape(answer)}</p>{button}</details>"
+
+
+def _data() -> dict[str, Any]:
+    """What the scripts work on."""
+    return {
+        "landscapes": [_landscape(make_landscape(name)) for name in LANDSCAPES],
+        "optimizers": [
+            {
+                "name": name,
+                "title": rule.title,
+                "hue": LINES[name][0],
+                "dash": LINES[name][1],
+                "settings": rule.settings,
+                "equation": rule.equation,
+                "note": rule.note,
+                "shown": rule.shown,
+                "decoupled": name in ("signsgd", "signum", "adamw", "muon"),
+            }
+            for name, rule in RULES.items()
+        ],
+        "settings": {
+            name: {"label": one.label, "scale": one.scale, "low": one.low, "high": one.high}
+            for name, one in SETTINGS.items()
+        },
+        "schedules": {name: _schedule([make(steps) for steps in range(1, 9)]) for name, make in SCHEDULES.items()},
+        "preset": {
+            "landscape": SOURCE.landscape,
+            "start": SOURCE.start,
+            "steps": SOURCE.steps,
+            "settings": {name: {"rate": SOURCE.rates[name], **own} for name, own in SOURCE_SETTINGS.items()},
+        },
+    }
+
+
+def _landscape(landscape: Landscape) -> dict[str, Any]:
+    known = read_settings()[landscape.name]
+    plane = landscape.plane
+    found = {
+        "name": landscape.name,
+        "title": landscape.title,
+        "formula": landscape.formula,
+        "about": landscape.about,
+        "source": landscape.source,
+        "start": landscape.start,
+        "box": landscape.box,
+        "plane": {name: getattr(plane, name).ravel().tolist() for name in ("origin", "first", "second")},
+        "points": known["points"],
+        "rates": known["rates"],
+    }
+    if len(landscape.shape) == 2:
+        found["gram"] = np.asarray(landscape.gram).ravel().tolist()
+    return found
+
+
+def _schedule(schedules: list[Schedule]) -> dict[str, Any]:
+    return {"prescale": schedules[0].prescale, "steps": [one.polynomials for one in schedules]}
