@@ -107,7 +107,7 @@ function drawMap() {
     if (run.diverged && end === run.steps) for (const sign of [1, -1]) Draw.path(pen, [[at[0] - 6, at[1] - 6 * sign], [at[0] + 6, at[1] + 6 * sign]], { stroke: hue(name), width: 2.5 });
     else Draw.dot(pen, at, name === view.chosen ? 6.5 : 5, { fill: hue(name), stroke: paper, width: 2 });
   }
-  Draw.dot(pen, px(view.start), 6, { fill: paper, stroke: "#111", width: 2 });
+  Draw.dot(pen, px(view.start), 6, { fill: "#ffffff", stroke: "#111111", width: 2 });
   map.setAttribute("aria-label", `Map of ${landscape().title}, start at ${view.start.map(number).join(", ")}, step ${t}. ` +
     order.map((name) => `${optimizers.get(name).title}: loss ${number(runs.get(name).loss[Math.min(t, runs.get(name).steps)])}`).join("; "));
 }
