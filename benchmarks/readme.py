@@ -2,8 +2,9 @@
 
 python benchmarks/readme.py
 
-Reads benchmarks/results/race.json (``./tour --seeds 3 --out DIR``, its results.json), import_time.json,
-optimizer_step.json and compile_time.json; writes docs/figures/race.png and the lines between the README's ``numbers`` markers.
+Reads race.json (``./tour --seeds 3 --out DIR``, its results.json), import_time.json, optimizer_step.json and
+compile_time.json in benchmarks/results; writes docs/figures/race.png and the lines between the README's ``numbers``
+markers.
 """
 
 from __future__ import annotations
