@@ -1,0 +1,159 @@
+"""What Muon costs a step on large models and meshes, on paper: the plan's bytes and operations at stated rates.
+
+python benchmarks/scaling_model.py [--link 50e9] [--rate 200e12] [--tokens 4e6]
+
+The plan is the one that a real mesh would follow (jaxopt_tour.matrices.shares), so its bytes are compared first with
+those that benchmarks/communication.py read from compiled programs (benchmarks/results/communication.json); the script
+fails where they differ. Writes the tables of docs/mesh.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from typing import Any, NamedTuple
+
+import jax
+from _common import RESULTS, ROOT
+from accuracy import put
+from trees import TREES
+
+import jaxopt_tour as jt
+from jaxopt_tour.linalg.flops import flops
+from jaxopt_tour.linalg.newton_schulz import cheaper_method
+from jaxopt_tour.matrices.shares import Deal, deals
+
+DOCUMENT = ROOT / "docs" / "mesh.md"
+SCHEDULE = jt.schedules.polar_express()
+
+
+class Model(NamedTuple):
+    """The matrices of a decoder: (count, fan-in, fan-out) each, and the part of them that a token passes through."""
+
+    name: str
+    matrices: tuple[tuple[int, int, int], ...]
+    active: float
+
+
+def dense(name: str, layers: int, width: int, hidden: int, key_value: int) -> Model:
+    """Attention with grouped keys and values, and a gated feed-forward layer."""
+    attention = ((2 * layers, width, width), (2 * layers, width, key_value))
+    return Model(name, (*attention, (2 * layers, width, hidden), (layers, hidden, width)), 1.0)
+
+
+def experts(
+    name: str, layers: int, width: int, hidden: int, number: int, used: int, heads: int, key_value: int
+) -> Model:
+    """The same with its feed-forward layer replaced by experts, of which a token uses some."""
+    attention = ((layers, width, heads), (2 * layers, width, key_value), (layers, heads, width))
+    expert = ((2 * layers * number, width, hidden), (layers * number, hidden, width))
+    sizes = [sum(count * m * n for count, m, n in part) for part in (attention, expert)]
+    return Model(name, attention + expert, (sizes[0] + sizes[1] * used / number) / sum(sizes))
+
+
+MODELS = (
+    dense("7 B dense", 32, 4096, 11008, 4096),
+    dense("70 B dense", 80, 8192, 28672, 1024),
+    experts("235 B, 128 experts, 8 used", 94, 4096, 1536, 128, 8, 8192, 512),
+)
+MESHES = (64, 1024)
+
+
+def cost(m: int, n: int) -> float:
+    """Operations of the default schedule."""
+    return float(flops(SCHEDULE, m, n, cheaper_method(SCHEDULE, m, n, "float32")))
+
+
+def plan(matrices: Any, devices: int) -> list[Deal]:
+    """FSDP: every matrix spread over its rows, or its columns where devices do not divide those; all share the work."""
+    over_rows, over_columns = ((), ("fsdp",), ()), ((), (), ("fsdp",))
+    assert all(m % devices == 0 or n % devices == 0 for _, m, n in matrices)
+    names = [str(number) for number in range(len(matrices))]
+    return deals(
+        shapes=dict(zip(names, matrices, strict=True)),
+        dtypes=dict.fromkeys(names, "float32"),
+        views=dict.fromkeys(names, jt.MatrixAxes(1, 2)),
+        layouts={
+            name: over_columns if m % devices else over_rows for name, (_, m, _) in zip(names, matrices, strict=True)
+        },
+        sizes={"fsdp": devices},
+        mesh_axes=("fsdp",),
+        cost=cost,
+    )
+
+
+def check(measured: dict[str, Any]) -> list[str]:
+    """A line for every measured program of one mesh axis: the plan's bytes beside the compiled program's.
+
+    Raises:
+        ValueError: they differ by more than a thousandth.
+    """
+    lines = ["| tree | layout | plan, MB | compiled, MB |", "|---|---|---|---|"]
+    for row in measured["results"]["rows"]:
+        if row["wire_dtype"] != "float32" or not row["layout"].startswith("fsdp "):
+            continue
+        routes = jt.routing.routes_by_name(TREES[row["tree"]]())
+        matrices = []
+        for path, leaf in jax.tree_util.tree_leaves_with_path(TREES[row["tree"]]()):
+            route = routes["/".join(str(key.key) for key in path)]
+            if route.label == "muon":
+                matrices += route.axes.matrix_shapes(leaf.shape)
+        devices = measured["settings"]["devices"]
+        planned = 4 * sum(deal.wire_elements() for deal in plan(matrices, devices))
+        found = row["contenders"]["ours"]["sent_bytes"]
+        lines.append(f"| {row['tree']} | {row['layout']} | {planned / 1e6:.2f} | {found / 1e6:.2f} |")
+        if not math.isclose(planned, found, rel_tol=1e-3):
+            raise ValueError(f"{row['tree']}, {row['layout']}: planned {planned:.0f} bytes, compiled {found:.0f}")
+    return lines
+
+
+def paper(link: float, rate: float, tokens: float) -> list[str]:
+    """The table of large models: a step's time on the wire and in products, and the batch that hides them."""
+    lines = [
+        "| model | devices | sent, MB | by floor | balance | wire, ms | products, ms | backward, ms | hidden from |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for model in MODELS:
+        parameters = sum(count * m * n for count, m, n in model.matrices)
+        for devices in MESHES:
+            (deal,) = plan(model.matrices, devices)
+            sent = 2 * deal.wire_elements()  # bfloat16 on the wire
+            floor = 2 * 2 * (devices - 1) / devices**2 * parameters
+            wire, products = sent / link, deal.work.max() / rate
+            # Four operations a token and an active parameter: the gradients of activations and of weights.
+            a_token = 4 * parameters * model.active / devices / rate
+            lines.append(
+                f"| {model.name} | {devices:,} | {sent / 1e6:,.0f} | {sent / floor:.2f} | {deal.balance:.2f} | "
+                f"{1e3 * wire:.1f} | {1e3 * products:.1f} | {1e3 * tokens * a_token:,.0f} | "
+                f"{(wire + products) / a_token / 1e6:.2f} M tokens |"
+            )
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--link", type=float, default=50e9, help="bytes a second that one device sends")
+    parser.add_argument("--rate", type=float, default=200e12, help="operations a second of one device, in products")
+    parser.add_argument("--tokens", type=float, default=4e6, help="tokens a step, over all devices")
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    args = parser.parse_args(arguments)
+    results = RESULTS / "communication.json"
+    if not results.exists():
+        print(
+            "There is no benchmarks/results/communication.json: run benchmarks/communication.py first.", file=sys.stderr
+        )
+        return 1
+    tables = {
+        "bytes": "\n".join(check(json.loads(results.read_text()))),
+        "scaling": "\n".join(paper(args.link, args.rate, args.tokens)),
+    }
+    print("\n\n".join(tables.values()))
+    if not args.no_write:
+        put(DOCUMENT, tables)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
