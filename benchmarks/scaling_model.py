@@ -132,6 +132,26 @@ def paper(link: float, rate: float, tokens: float) -> list[str]:
     return lines
 
 
+def measured(document: dict[str, Any]) -> list[str]:
+    """What the compiled programs send, hold and take, from the results of benchmarks/communication.py."""
+    lines = [
+        "| tree | layout | | sent by a device, MB | by floor | collectives | temporary memory | time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in document["results"]["rows"]:
+        seconds = {line["name"]: line for line in row.get("seconds", [])}
+        for name, told in row["contenders"].items():
+            low, high = seconds[name]["ratio_quartiles"] if name in seconds else (0, 0)
+            took = f"{seconds[name]['ratio']:.2f} [{low:.2f}, {high:.2f}]" if name in seconds else ""
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(told["counts"].items()))
+            travels = f", {row['wire_dtype']} on the wire" if row["wire_dtype"] != "float32" else ""
+            lines.append(
+                f"| {row['tree']} | {row['layout']}{travels} | {name} | {told['sent_bytes'] / 1e6:,.1f} | "
+                f"{told['by_floor']:.2f} | {kinds} | {told['temporary_bytes'] / 2**20:,.0f} MiB | {took} |"
+            )
+    return lines
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--link", type=float, default=50e9, help="bytes a second that one device sends")
@@ -145,8 +165,10 @@ def main(arguments: list[str] | None = None) -> int:
             "There is no benchmarks/results/communication.json: run benchmarks/communication.py first.", file=sys.stderr
         )
         return 1
+    document = json.loads(results.read_text(encoding="utf-8"))
     tables = {
-        "bytes": "\n".join(check(json.loads(results.read_text()))),
+        "communication": "\n".join(measured(document)),
+        "bytes": "\n".join(check(document)),
         "scaling": "\n".join(paper(args.link, args.rate, args.tokens)),
     }
     print("\n\n".join(tables.values()))
