@@ -1,0 +1,187 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1. SGD and the landscape
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# In Colab: *File > Open notebook > Upload*, and choose this file.
+#
+# Gradient descent is one line. What it does depends on one number, the learning rate, and on the ground it walks on.
+
+# %%
+# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("jaxopt_tour") is None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
+    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
+        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
+        subprocess.run([*pip, *missing, *kept], check=True)
+    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
+
+# %%
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import jaxopt_tour as jt
+from jaxopt_tour.problems.landscapes import quadratic, styblinski_tang
+from jaxopt_tour.problems.stationary import minima
+from jaxopt_tour.tour import plots
+from jaxopt_tour.tour.rollout import rollout, sweep
+
+# Steps on two numbers are quickest on a CPU, whatever else there is.
+jax.config.update("jax_default_device", jax.devices("cpu")[0])
+
+# %% [markdown]
+# ## The rule
+#
+# Near $\theta$ the loss is nearly $f(\theta) + g^\top d$ with $g = \nabla f(\theta)$. That falls without end along
+# $-g$, so pay for the length of the step and minimize $g^\top d + \frac{1}{2\eta} |d|^2$. The derivative with respect
+# to $d$ is $g + d/\eta$; it is zero at
+#
+# $$d = -\eta\, g .$$
+#
+# *Stochastic* gradient descent takes for $g$ an estimate with the right mean. This is the library's:
+
+# %%
+print(inspect.getsource(jt.sgd))
+
+# %% [markdown]
+# ## The landscape
+#
+# Styblinski-Tang, $f(x) = \frac12 \sum_i (x_i^4 - 16 x_i^2 + 5 x_i)$: the same double well along each of two
+# coordinates. Its minima are the combinations of the minima of one coordinate, so there are four, and one is the
+# lowest.
+
+# %%
+landscape = styblinski_tang()
+for point in minima(landscape):
+    print(f"{point.kind:15} at {np.round(point.params, 4)}  f = {point.value:.3f}")
+
+assert [point.kind for point in minima(landscape)] == ["global minimum"] + 3 * ["local minimum"]
+
+# %% [markdown]
+# ## A run
+#
+# `rollout` runs any Optax optimizer as one compiled loop and keeps every parameter, gradient and update.
+
+# %%
+run = rollout(jt.sgd(0.02), landscape, steps=1200)
+
+np.testing.assert_allclose(run.update, -0.02 * run.gradient[:-1], rtol=1e-6)  # every step is -eta g
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+plots.trajectories(plots.mark_minima(plots.contours(left, landscape), landscape), landscape, {"sgd": run})
+left.legend(loc="center", fontsize=8)
+left.set_aspect("equal")
+plots.losses(right, landscape, {"sgd": run}).set_xlim(0, 30)
+plt.show()
+
+# %% [markdown]
+# SGD goes downhill from where it is and stays in the first valley, which is not the lowest.
+
+# %%
+print("ends at", run.params[-1], "with f =", run.loss[-1])
+nearest = min(minima(landscape), key=lambda point: np.linalg.norm(point.params - run.params[-1]))
+assert nearest.kind == "local minimum"
+assert np.linalg.norm(nearest.params - run.params[-1]) < 1e-3
+
+# %% [markdown]
+# ## The learning rate
+#
+# Near a minimum the loss is a bowl. Along an axis with curvature $\lambda$ the gradient is $g = \lambda e$, with $e$
+# the distance from the minimum, and a step makes
+#
+# $$e_{t+1} = (1 - \eta\lambda)\, e_t .$$
+#
+# It converges if $\eta < 2/\lambda$ for the *largest* curvature, and then the *smallest* curvature takes its time.
+# The best compromise is $\eta = 2/(\lambda_{\max} + \lambda_{\min})$. The bowl below has curvatures 5 and 0.2.
+
+# %%
+bowl = quadratic(condition_number=25.0)
+rates = {"too small": 0.02, "good": 0.2, "best": 2 / 5.2, "too large": 0.41}
+runs = sweep(jt.sgd, bowl, 60, learning_rates=jnp.array(list(rates.values())))
+
+steps = np.arange(61)
+for path, eta in zip(np.asarray(runs.params), rates.values(), strict=True):
+    by_formula = np.asarray(bowl.start) * np.stack([1 - eta * 5, np.full((), 1 - eta * 0.2)]) ** steps[:, None]
+    np.testing.assert_allclose(path, by_formula, rtol=1e-3, atol=1e-5)  # (1 - eta lambda)^t in each coordinate
+assert runs.loss[3, -1] > runs.loss[3, 0]  # beyond 2 / 5 = 0.4 it diverges
+
+figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained", sharey=True)
+for index, (ax, (word, eta)) in enumerate(zip(axes, rates.items(), strict=True)):
+    one = jax.tree.map(lambda leaf, index=index: leaf[index], runs)
+    plots.trajectories(plots.contours(ax, bowl), bowl, {"sgd": one}, until=25)
+    ax.set(title=f"{word}: η = {eta:.3g}", ylabel="y" if index == 0 else "")
+plt.show()
+
+# %% [markdown]
+# ## The units of a step
+#
+# A loss ten times larger has a gradient ten times longer, and SGD makes a step ten times longer: the learning rate
+# has to know the scale of the loss. Most of the rules in the chapters to come remove that.
+
+# %%
+louder = dataclasses.replace(landscape, fn=lambda x: 10 * landscape.fn(x))
+one_step = rollout(jt.sgd(1e-4), landscape, 1).update
+np.testing.assert_allclose(rollout(jt.sgd(1e-4), louder, 1).update, 10 * one_step, rtol=1e-6)
+
+# %% [markdown]
+# ## Noise
+#
+# With noise of standard deviation $\sigma$ in the gradient, $e_{t+1} = (1 - \eta\lambda) e_t - \eta\sigma n_t$ never
+# settles. Its variance $s$ does, where $s = (1 - \eta\lambda)^2 s + \eta^2\sigma^2$:
+#
+# $$s = \frac{\eta\,\sigma^2}{\lambda\,(2 - \eta\lambda)} .$$
+#
+# So a smaller rate ends closer, and that is why rates are lowered during training.
+
+# %%
+noisy, noise = bowl.with_noise(3.0), 3.0
+etas = np.array([0.03, 0.1, 0.3])
+many = sweep(jt.sgd, noisy, 400, learning_rates=jnp.array(etas), seeds=jnp.arange(200))
+measured = np.var(np.asarray(many.params)[:, :, 300:, 0], axis=(1, 2))  # of x, whose curvature is 5
+expected = etas * noise**2 / (5 * (2 - etas * 5))
+print("measured", measured, "\nformula ", expected)
+np.testing.assert_allclose(measured, expected, rtol=0.1)  # 20,000 draws, of which neighbors are alike
+
+figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained", sharey=True)
+for ax, eta, path, variance in zip(axes, etas, np.asarray(many.params)[:, 0, :, 0], expected, strict=True):
+    ax.axhspan(-2 * variance**0.5, 2 * variance**0.5, color="#d3dce5", label="± 2 √s")
+    ax.plot(path, linewidth=0.8, **plots.line("sgd"))
+    ax.set(xlabel="step", title=f"η = {eta}")
+axes[0].set_ylabel("x")
+axes[0].legend(loc="lower right", frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## Change one thing
+#
+# Change the start and run the cell: from where does SGD reach the global minimum?
+
+# %%
+start = (4.1, 4.5)  # try (-1, -1), (0.1, 4), (0.2, 0.2)
+
+run = rollout(jt.sgd(0.02), landscape, 300, start=start)
+figure, ax = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
+plots.trajectories(plots.mark_minima(plots.contours(ax, landscape), landscape), landscape, {"sgd": run})
+ax.set_aspect("equal")
+plt.show()
+print("ends at", run.params[-1], "with f =", run.loss[-1])

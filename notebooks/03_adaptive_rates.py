@@ -1,0 +1,220 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. Adaptive rates: AdaGrad, RMSProp, AdaDelta
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# In Colab: *File > Open notebook > Upload*, and choose this file.
+#
+# One learning rate for all weights is a compromise. These rules give every weight its own, from the sizes of its
+# gradients.
+
+# %%
+# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("jaxopt_tour") is None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
+    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
+        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
+        subprocess.run([*pip, *missing, *kept], check=True)
+    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
+
+# %%
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import jaxopt_tour as jt
+from jaxopt_tour.problems.landscapes import quadratic, ravine
+from jaxopt_tour.tour import measures, plots
+from jaxopt_tour.tour.rollout import rollout
+
+# Steps on two numbers are quickest on a CPU, whatever else there is.
+jax.config.update("jax_default_device", jax.devices("cpu")[0])
+
+
+def updates_for(tx, gradients):
+    """What a rule makes of a sequence of gradients."""
+    state, made = tx.init(jnp.zeros_like(gradients[0])), []
+    for g in gradients:
+        u, state = jax.jit(tx.update)(g, state)
+        made.append(u)
+    return np.array(made)
+
+
+# %% [markdown]
+# ## AdaGrad
+#
+# Divide by the root of the sum of all squares so far:
+#
+# $$r_t = r_{t-1} + g_t^2, \qquad u_t = \frac{g_t}{\sqrt{r_t} + \epsilon} .$$
+#
+# The first update is the sign of the gradient. Under a constant gradient $r_t = t g^2$ and $u_t = 1/\sqrt t$, whatever
+# $g$ is: units cancel, and the rate only ever falls.
+
+# %%
+print(inspect.getsource(jt.scale_by_adagrad))
+
+# %%
+constant = jnp.tile(jnp.array([1e-3, 1.0, 1e3]), (50, 1))  # three weights with gradients of three sizes
+u = updates_for(jt.scale_by_adagrad(), constant)
+np.testing.assert_allclose(u, np.tile(1 / np.sqrt(np.arange(1, 51))[:, None], 3), rtol=1e-5)
+
+# %% [markdown]
+# ## RMSProp
+#
+# A sum never forgets. RMSProp takes an average over about the last $1/(1 - \rho)$ steps instead, so the rate can rise
+# again:
+#
+# $$s_t = \rho\, s_{t-1} + (1 - \rho)\, g_t^2, \qquad u_t = \frac{g_t}{\sqrt{s_t} + \epsilon} .$$
+#
+# The average starts at zero, so the first update has size $1/\sqrt{1 - \rho}$: 3.2 at $\rho = 0.9$.
+#
+# *Centered* RMSProp divides by the standard deviation, $\sqrt{s - m^2}$ with $m$ the average of $g$. A gradient that is
+# always the same has less and less of it: after a few steps the updates grow, until something changes.
+
+# %%
+print(inspect.getsource(jt.scale_by_rmsprop))
+
+# %%
+plain, centered = (updates_for(jt.scale_by_rmsprop(0.9, centered=c), constant)[:, 1] for c in (False, True))
+np.testing.assert_allclose(plain[0], 1 / np.sqrt(1 - 0.9), rtol=1e-5)
+np.testing.assert_allclose(plain[-1], 1, rtol=0.01)
+share = 0.9 ** np.arange(1, 51)  # s - m^2 = (1 - share) - (1 - share)^2
+np.testing.assert_allclose(centered, 1 / np.sqrt(share * (1 - share)), rtol=1e-3)
+assert centered[-1] > 10 * plain[-1]
+
+figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
+ax.plot(np.arange(1, 51), u[:, 1], label="adagrad", **plots.line("adagrad"))
+ax.plot(np.arange(1, 51), plain, label="rmsprop", **plots.line("rmsprop"))
+ax.plot(np.arange(1, 51), centered, label="rmsprop-centered", **plots.line("rmsprop-centered"))
+ax.set(yscale="log", xlabel="step", ylabel="update / rate", title="under a constant gradient")
+ax.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## AdaDelta
+#
+# $g/\sqrt{s}$ is a bare number, and a weight has units. AdaDelta multiplies by the root mean square of its own past
+# updates, which are in the units of the weight:
+#
+# $$s_t = \rho s_{t-1} + (1 - \rho) g_t^2, \qquad
+#   u_t = \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{s_t + \epsilon}}\, g_t, \qquad
+#   d_t = \rho d_{t-1} + (1 - \rho) u_t^2 .$$
+#
+# With $d_0 = 0$ the first update has size $\sqrt{\epsilon/(1 - \rho)}$: steps grow from nothing, and $\epsilon$ says
+# how fast.
+
+# %%
+print(inspect.getsource(jt.scale_by_adadelta))
+
+# %%
+grown = updates_for(jt.scale_by_adadelta(0.9, eps=1e-6), constant)[:, 1]
+np.testing.assert_allclose(grown[0], np.sqrt(1e-6 / (1 - 0.9)), rtol=1e-3)
+print(f"from {grown[0]:.4f} to {grown[-1]:.4f} in 50 steps")
+assert np.all(np.diff(grown) > 0)
+
+# %% [markdown]
+# ## No scale
+#
+# All four ignore the scale of the loss (up to $\epsilon$): a thousand times the loss is the same path. SGD would need a
+# thousandth of the rate.
+
+# %%
+bowl = quadratic(condition_number=100.0)
+louder = dataclasses.replace(bowl, fn=lambda x: 1000 * bowl.fn(x))
+rules = {
+    "adagrad": jt.adagrad(0.5, eps=1e-10),
+    "rmsprop": jt.rmsprop(0.05, eps=1e-8),
+    "rmsprop-centered": jt.rmsprop(0.02, eps=1e-8, centered=True),
+    "adadelta": jt.adadelta(1.0, eps=1e-6),
+}
+runs = {name: rollout(tx, bowl, 400) for name, tx in rules.items()}
+for name, tx in rules.items():
+    away = np.abs(rollout(tx, louder, 40).params - runs[name].params[:41]).max()
+    print(f"{name:17} paths differ by at most {away:.1e}")
+    assert away < 0.01
+
+# %% [markdown]
+# ## The rate of each coordinate
+#
+# The bowl is a hundred times steeper in $x$ than in $y$. AdaGrad's two rates differ accordingly from the first step
+# on, and only fall. RMSProp's rise again near the minimum, where gradients are small: it does not settle at a
+# constant rate, and $x$ keeps moving by steps of the size of the rate. AdaGrad does settle.
+
+# %%
+rates = {name: np.asarray(measures.effective_learning_rate(run)) for name, run in runs.items()}
+np.testing.assert_allclose(rates["adagrad"][0, 1] / rates["adagrad"][0, 0], 10 * 2 / (0.1 * 4), rtol=1e-3)
+assert np.nanmax(np.diff(rates["adagrad"], axis=0) / rates["adagrad"][:-1]) < 1e-4  # only falls
+assert np.nanmax(rates["rmsprop"][50:, 0]) > 2 * np.nanmin(rates["rmsprop"][:50, 0])  # rises again
+
+late = {name: np.abs(run.update[-50:, 0]).max() for name, run in runs.items()}
+print("longest late step in x:", late)
+assert late["adagrad"] < 1e-3
+np.testing.assert_allclose(late["rmsprop"], 0.05, rtol=0.01)  # the rate
+
+figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
+plots.trajectories(plots.contours(axes[0], bowl), bowl, runs)
+axes[0].legend(fontsize=8)
+plots.effective_rates(axes[1], "adagrad", runs["adagrad"])
+plots.effective_rates(axes[2], "rmsprop", runs["rmsprop"])
+plt.show()
+
+# %% [markdown]
+# ## One rate per coordinate, on a turned valley
+#
+# The ravine is this very bowl, turned by 45 degrees. SGD does not notice: its path is the turned path. The rules above
+# do, because they work coordinate by coordinate, and now both coordinates have gradients of one size. What they knew on
+# the bowl is gone.
+
+# %%
+turned = ravine()
+along, across = sum(turned.start) / np.sqrt(2), (turned.start[1] - turned.start[0]) / np.sqrt(2)
+straight = dict(start=(across, along))  # the bowl is steep in x, the ravine across
+
+np.testing.assert_allclose(
+    rollout(jt.sgd(0.05), turned, 300).loss, rollout(jt.sgd(0.05), bowl, 300, **straight).loss, rtol=1e-3, atol=1e-5
+)
+
+figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", sharey=True)
+on_bowl = {name: rollout(tx, bowl, 300, **straight) for name, tx in rules.items()}
+on_ravine = {name: rollout(tx, turned, 300) for name, tx in rules.items()}
+plots.losses(axes[0], bowl, on_bowl).set_title("straight: steep and flat are coordinates")
+plots.losses(axes[1], turned, on_ravine).set_title("turned by 45 degrees")
+axes[1].legend(frameon=False, fontsize=8)
+plt.show()
+
+for name in ("adagrad", "rmsprop"):
+    print(f"{name:8} after 100 steps: {on_bowl[name].loss[100]:.2e} straight, {on_ravine[name].loss[100]:.2e} turned")
+    assert on_bowl[name].loss[100] < on_ravine[name].loss[100]
+
+# %% [markdown]
+# ## Change one thing
+#
+# Change the memory $\rho$. Short memory forgets the start at once and jumps about; long memory is AdaGrad's neighbor.
+
+# %%
+rho = 0.9  # try 0.0 (that is sign descent), 0.5, 0.99, 0.999
+
+run = rollout(jt.rmsprop(0.05, rho), bowl, 200)
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+plots.trajectories(plots.contours(left, bowl), bowl, {"rmsprop": run})
+plots.effective_rates(right, "rmsprop", run)
+plt.show()

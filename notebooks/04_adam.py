@@ -1,0 +1,202 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4. Adam and bias correction
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# In Colab: *File > Open notebook > Upload*, and choose this file.
+#
+# Adam is momentum divided by the root of RMSProp's average, with one correction that acts as a hidden schedule.
+
+# %%
+# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("jaxopt_tour") is None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
+    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
+        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
+        subprocess.run([*pip, *missing, *kept], check=True)
+    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
+
+# %%
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import jaxopt_tour as jt
+from jaxopt_tour.problems.landscapes import styblinski_tang
+from jaxopt_tour.problems.stationary import minima
+from jaxopt_tour.tour import plots
+from jaxopt_tour.tour.rollout import rollout
+
+# Steps on two numbers are quickest on a CPU, whatever else there is.
+jax.config.update("jax_default_device", jax.devices("cpu")[0])
+
+
+def updates_for(tx, gradients):
+    """What a rule makes of a sequence of gradients."""
+    _, made = jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], tx.init(jnp.zeros_like(gradients[0])), gradients)
+    return np.array(made)
+
+
+# %% [markdown]
+# ## The rule
+#
+# $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2,$$
+#
+# $$\hat m_t = \frac{m_t}{1 - \beta_1^t}, \qquad \hat v_t = \frac{v_t}{1 - \beta_2^t}, \qquad
+#   u_t = \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon} .$$
+
+# %%
+print(inspect.getsource(jt.scale_by_adam))
+
+# %% [markdown]
+# ## Why divide by $1 - \beta^t$
+#
+# Unrolled from $m_0 = 0$, $m_t = (1 - \beta_1) \sum_{k=1}^{t} \beta_1^{t-k} g_k$. The weights sum to $1 - \beta_1^t$,
+# not to one: with gradients of mean $\bar g$ the mean of $m_t$ is $(1 - \beta_1^t)\, \bar g$, too small at first.
+# Dividing makes the weights sum to one. A constant gradient shows it: $\hat m = g$ and $\hat v = g^2$ at every step,
+# so every update is exactly its sign.
+
+# %%
+constant = jnp.tile(jnp.array([-2.0, 1e-3, 500.0]), (100, 1))
+u = updates_for(jt.scale_by_adam(eps=0.0), constant)
+np.testing.assert_allclose(u, np.sign(constant), rtol=1e-4)
+
+# %% [markdown]
+# ## The correction as a schedule
+#
+# With $\epsilon = 0$ the two divisors come out of the fraction, and the corrected update is the plain one times
+#
+# $$\rho(t; \beta_1, \beta_2) = \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} .$$
+#
+# It ends at one. On the way it is a schedule of the learning rate that nobody wrote down.
+
+# %%
+
+
+def rho(t, b1, b2):
+    """The factor by which bias correction changes the update at step t."""
+    return np.sqrt(1 - b2**t) / (1 - b1**t)
+
+
+t = np.arange(1, 5001, dtype=np.float64)
+gradients = jax.random.normal(jax.random.key(0), (300, 4))
+for b1, b2 in ((0.9, 0.999), (0.95, 0.95), (0.9, 0.95)):
+    corrected, plain = (
+        updates_for(jt.scale_by_adam(b1, b2, eps=0.0, bias_correction=on), gradients) for on in (True, False)
+    )
+    np.testing.assert_allclose(corrected, rho(t[:300, None], b1, b2) * plain, rtol=1e-3, atol=1e-6)
+
+figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+styles = ("-", (0, (5, 2)), (0, (1, 1.5)))
+for (b1, b2), style in zip(((0.9, 0.999), (0.95, 0.95), (0.9, 0.95)), styles, strict=True):
+    ax.plot(t, rho(t, b1, b2), color=plots.line("adamw")["color"], linestyle=style, label=f"β₁ = {b1}, β₂ = {b2}")
+ax.axhline(1, color="0.6", linewidth=0.7)
+ax.set(xscale="log", xlabel="step t", ylabel="ρ(t; β₁, β₂)", ylim=(0, None))
+ax.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# For the defaults (0.9, 0.999) it begins at $\sqrt{1 - \beta_2}/(1 - \beta_1) = 0.32$, falls for a dozen steps, and
+# then rises slowly: a warm-up over some thousand steps. For equal betas $b$ it is $1/\sqrt{1 - b^t}$: a spike above
+# one that only falls. In general it rises at $t$ where
+#
+# $$\frac{\beta_2^t \log\beta_2}{2\,(1 - \beta_2^t)} < \frac{\beta_1^t \log\beta_1}{1 - \beta_1^t} ,$$
+#
+# the sign of the derivative of $\log\rho$. Both sides are negative.
+
+# %%
+slow, spike = rho(t, 0.9, 0.999), rho(t, 0.95, 0.95)
+lowest = int(t[slow.argmin()])
+print(f"(0.9, 0.999): {slow[0]:.3f} at step 1, lowest {slow.min():.3f} at step {lowest}, {slow[999]:.3f} at step 1000")
+assert 10 <= lowest <= 15 and np.all(np.diff(slow)[lowest:4000] > 0) and slow.max() < 1
+print(f"(0.95, 0.95): {spike[0]:.2f} at step 1")
+assert spike[0] > 4 and np.all(np.diff(spike) <= 0)
+
+
+def rises(t, b1, b2):
+    """Whether rho increases at t, by the condition above."""
+    return b2**t * np.log(b2) / (2 * (1 - b2**t)) < b1**t * np.log(b1) / (1 - b1**t)
+
+
+np.testing.assert_array_equal(rises(t[1:50] - 0.5, 0.9, 0.999), np.diff(slow)[:49] > 0)
+
+# %% [markdown]
+# ## Correction and start are two switches
+#
+# Starting the averages at the first gradient, $m_0 = g_1$ and $v_0 = g_1^2$, is the other way to have unbiased averages
+# under a constant gradient. Doing both corrects twice. The size of the first update tells the four apart:
+
+# %%
+b1, b2 = 0.9, 0.999
+first = {}
+for start in ("zeros", "first_gradient"):
+    for on in (True, False):
+        tx = jt.scale_by_adam(b1, b2, 0.0, bias_correction=on, initial_moments=start)
+        first[start, on] = float(updates_for(tx, jnp.full((1, 1), 7.0))[0, 0])
+for (start, on), size in first.items():
+    print(f"start: {start:14}  bias correction: {on!s:5}  first update {size:.4f}")
+np.testing.assert_allclose(
+    list(first.values()), [1, (1 - b1) / np.sqrt(1 - b2), np.sqrt(1 - b2) / (1 - b1), 1], rtol=1e-3
+)
+
+# %% [markdown]
+# ## On the landscape
+#
+# The size of a step is the rate times a number of about one or less, so Adam walks at a steady speed where SGD leaps.
+# At this rate it settles in the first valley. A thousand times the loss is the same path.
+
+# %%
+landscape = styblinski_tang()
+louder = dataclasses.replace(landscape, fn=lambda x: 1000 * landscape.fn(x))
+runs = {"sgd": rollout(jt.sgd(0.02), landscape, 1200), "adam": rollout(jt.adam(0.01), landscape, 1200)}
+
+np.testing.assert_allclose(rollout(jt.adam(0.01), louder, 1200).params, runs["adam"].params, atol=1e-3)
+assert np.abs(runs["adam"].update).max() < 0.0101
+assert np.abs(runs["sgd"].update).max() > 1
+
+valley = min(minima(landscape), key=lambda point: np.abs(point.params - runs["adam"].params[-1]).max())
+print("adam ends in a", valley.kind, "at", np.round(valley.params, 3))
+assert valley.kind == "local minimum" and np.abs(valley.params - runs["adam"].params[-1]).max() < 1e-3
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
+plots.trajectories(plots.mark_minima(plots.contours(left, landscape), landscape), landscape, runs)
+left.set_aspect("equal")
+left.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8)
+plots.state_over_time(right, "adam", runs["adam"]).get_legend().set_loc("center right")
+plt.show()
+
+# %% [markdown]
+# The right picture is one coordinate: the gradient falls, $m$ follows it with a lag of some ten steps, and $\sqrt v$
+# (not corrected) rises and then falls slowly, because its memory is a thousand steps long.
+#
+# ## Change one thing
+#
+# Change $\beta_2$: with a short memory $\sqrt v$ follows the gradient. What becomes of the steps near the minimum?
+
+# %%
+b2 = 0.999  # try 0.9, 0.5, 0.9999
+
+run = rollout(jt.adam(0.05, b1=0.9, b2=b2), landscape, 300)
+figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
+plots.state_over_time(left, "adam", run).get_legend().set_loc("center right")
+plots.effective_rates(right, "adam", run)
+plt.show()

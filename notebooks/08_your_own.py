@@ -1,0 +1,226 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 8. Chaining your own
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# In Colab: *File > Open notebook > Upload*, and choose this file.
+#
+# An optimizer in Optax is two functions, and a chain of them is one again. Every rule of this tour is made that way.
+
+# %%
+# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("jaxopt_tour") is None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
+    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
+        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
+        subprocess.run([*pip, *missing, *kept], check=True)
+    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
+
+# %%
+import inspect
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+
+import jaxopt_tour as jt
+from jaxopt_tour.problems.landscapes import styblinski_tang
+from jaxopt_tour.tour import plots
+from jaxopt_tour.tour.rollout import rollout
+
+# Steps on small arrays are quickest on a CPU, whatever else there is.
+jax.config.update("jax_default_device", jax.devices("cpu")[0])
+
+
+def random_tree(seed):
+    """Two matrices and a bias."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    shapes = {"first": (16, 8), "second": (8, 4), "bias": (4,)}
+    return {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+
+
+def assert_same_updates(a, b, params, rtol=1e-5, atol=1e-6):
+    """Two optimizers make the same of five gradients."""
+    states = a.init(params), b.init(params)
+    for seed in range(5):
+        grads = random_tree(100 + seed)
+        (u, first), (w, second) = (tx.update(grads, state, params) for tx, state in zip((a, b), states, strict=True))
+        states = first, second
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), u, w)
+
+
+params = random_tree(0)
+
+# %% [markdown]
+# ## Two functions
+#
+# $$\text{init}: \theta \mapsto s_0, \qquad \text{update}: (g_t, s_{t-1}, \theta) \mapsto (u_t, s_t) .$$
+#
+# A chain hands the $u$ of one to the next as its $g$; `optax.apply_updates` adds the last. Here is a short one of the
+# library's, whole:
+
+# %%
+print(inspect.getsource(jt.scale_by_sign))
+
+# %% [markdown]
+# ## A rule of your own
+#
+# Lion (Chen et al. 2023) is the sign of one average of the gradient, with another average kept:
+#
+# $$u_t = \mathrm{sign}(\beta_1 m_{t-1} + (1 - \beta_1)\, g_t), \qquad m_t = \beta_2 m_{t-1} + (1 - \beta_2)\, g_t .$$
+#
+# A rule for one array, lifted to trees by `jax.tree.map`, and done. Optax has it too, so we can check.
+
+# %%
+
+
+def scale_by_lion(b1=0.9, b2=0.99):
+    """Lion's rule."""
+
+    def init(params):
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def update(grads, m, params=None):
+        u = jax.tree.map(lambda g, m: jnp.sign(b1 * m + (1 - b1) * g), grads, m)
+        return u, jax.tree.map(lambda g, m: b2 * m + (1 - b2) * g, grads, m)
+
+    return optax.GradientTransformation(init, update)
+
+
+assert_same_updates(scale_by_lion(), optax.scale_by_lion(), params)
+
+# %% [markdown]
+# ## The ready-made ones are chains
+#
+# AdamW is Adam's rule, decay, rate. Muon is momentum, orthogonalization, shape factor, decay, rate; a matrix plays each
+# part alone:
+
+# %%
+adamw = optax.chain(jt.scale_by_adam(), jt.add_decayed_weights(0.1), optax.scale_by_learning_rate(1e-3))
+assert_same_updates(adamw, jt.adamw(1e-3, weight_decay=0.1), params)
+
+matrices = {name: params[name] for name in ("first", "second")}
+muon = optax.chain(
+    jt.scale_by_momentum(0.95, form="ema", nesterov=True),
+    jt.orthogonalize_via_newton_schulz("polar_express", dtype="float32"),
+    jt.scale_by_matrix_shape("match_rms_adamw"),
+    jt.add_decayed_weights(0.1),
+    optax.scale_by_learning_rate(1e-3),
+)
+axes = {name: jt.MatrixAxes(fan_in=0, fan_out=1) for name in matrices}
+whole = jt.muon(1e-3, weight_decay=0.1, routing=axes, dtype="float32")
+states, grads = (muon.init(matrices), whole.init(matrices)), {name: random_tree(1)[name] for name in matrices}
+u, w = (tx.update(grads, state, matrices)[0] for tx, state in zip((muon, whole), states, strict=True))
+jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), u, w)
+
+# %% [markdown]
+# ## The order matters
+#
+# Clipping *before* a rule that divides by the size of the gradient does little: Adam undoes a constant factor. Clipping
+# *after* it bounds the step.
+
+# %%
+
+
+def length(tree):
+    """Of all entries together."""
+    return float(optax.tree.norm(tree))
+
+
+loud = jax.tree.map(lambda g: 100 * g, random_tree(1))
+for place, tx in {
+    "before": optax.chain(optax.clip_by_global_norm(1.0), jt.scale_by_adam()),
+    "after": optax.chain(jt.scale_by_adam(), optax.clip_by_global_norm(1.0)),
+    "nowhere": jt.scale_by_adam(),
+}.items():
+    print(f"clipped {place:8} length of the first update {length(tx.update(loud, tx.init(params))[0]):.3f}")
+
+before = optax.chain(optax.clip_by_global_norm(1.0), jt.scale_by_adam(eps=0.0))
+after = optax.chain(jt.scale_by_adam(eps=0.0), optax.clip_by_global_norm(1.0))
+size = sum(leaf.size for leaf in jax.tree.leaves(params))
+# Clipped before, every entry is still a sign; clipped after, the step has length one.
+np.testing.assert_allclose(length(before.update(loud, before.init(params))[0]), size**0.5, rtol=1e-4)
+np.testing.assert_allclose(length(after.update(loud, after.init(params))[0]), 1, rtol=1e-4)
+
+# %% [markdown]
+# ## Around a chain
+#
+# Schedules go where a rate goes. `inject_hyperparams` puts a rate into the state, where it can be changed between
+# steps. `MultiSteps` adds up gradients of several small batches: two halves make the step of the whole.
+
+# %%
+tx = optax.inject_hyperparams(jt.adamw)(learning_rate=1e-3)
+state = tx.init(params)
+one, _ = tx.update(random_tree(1), state, params)
+state.hyperparams["learning_rate"] = jnp.float32(2e-3)
+two, _ = tx.update(random_tree(1), state, params)
+jax.tree.map(lambda x, y: np.testing.assert_allclose(2 * x, y, rtol=1e-5), one, two)
+
+halves = random_tree(1), random_tree(2)
+mean = jax.tree.map(lambda x, y: (x + y) / 2, *halves)
+tx, accumulating = jt.adamw(1e-3), optax.MultiSteps(jt.adamw(1e-3), every_k_schedule=2)
+state = accumulating.init(params)
+nothing, state = accumulating.update(halves[0], state, params)
+together, state = accumulating.update(halves[1], state, params)
+assert length(nothing) == 0
+expected = tx.update(mean, tx.init(params), params)[0]
+jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-8), together, expected)
+
+# %% [markdown]
+# ## Yours on the landscape
+#
+# `rollout` takes any Optax transformation. The update of Lion is a sign, so its path runs along diagonals and axes,
+# and at a constant rate it ends by jumping about the minimum; a rate that falls to zero lets it settle.
+
+# %%
+landscape, steps = styblinski_tang(), 1000
+falling = optax.cosine_decay_schedule(0.05, steps)
+runs = {
+    "lion": rollout(optax.chain(scale_by_lion(), optax.scale_by_learning_rate(0.05)), landscape, steps),
+    "lion, falling": rollout(optax.chain(scale_by_lion(), optax.scale_by_learning_rate(falling)), landscape, steps),
+}
+away = {name: float(np.abs(run.gradient[-20:]).max()) for name, run in runs.items()}
+print("largest gradient of the last 20 steps:", away)
+assert away["lion, falling"] < 0.1 * away["lion"]
+
+colors = {"lion": "#0072b2", "lion, falling": "#d55e00"}
+figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
+plots.mark_minima(plots.contours(left, landscape), landscape)
+for name, run in runs.items():
+    left.plot(*run.params.T, label=name, color=colors[name], linewidth=1.6, zorder=4)
+    right.plot(run.params[:, 0], label=name, color=colors[name])
+left.set_aspect("equal")
+right.set(xlabel="step", ylabel="x", xlim=(0, 400))
+right.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## Change one thing
+#
+# Put something else into the chain, in front of the rule or behind it.
+
+# %%
+tx = optax.chain(
+    optax.clip(1.0),  # try optax.add_noise(1.0, 0.5, key=0), jt.scale_by_momentum(0.9), optax.centralize()
+    scale_by_lion(),
+    optax.scale_by_learning_rate(falling),
+)
+run = rollout(tx, landscape, steps)
+print("ends at", run.params[-1], "with f =", run.loss[-1])

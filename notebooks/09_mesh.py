@@ -1,0 +1,210 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 9. Muon on a mesh
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# In Colab: *File > Open notebook > Upload*, and choose this file.
+#
+# Newton-Schulz needs whole matrices, and large models are cut into blocks that lie on many devices. `mesh_axes=` is
+# how the two meet.
+
+# %%
+# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("jaxopt_tour") is None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
+    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
+        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
+        subprocess.run([*pip, *missing, *kept], check=True)
+    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
+
+# %%
+# JAX fixes the number of devices when it starts: eight virtual ones on the CPU, for machines that have only one.
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import inspect
+import re
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxopt_tour as jt
+from jaxopt_tour.tour import plots
+
+devices = jax.devices() if jax.device_count() > 1 else jax.devices("cpu")
+print(len(devices), "devices:", devices[0].platform)
+assert len(devices) > 1, "JAX was running already: restart the session and run from the top"
+
+# %% [markdown]
+# ## Parameters in blocks
+#
+# FSDP: every matrix is cut along one axis, each of $N$ devices holds one block of it, and so for the optimizer's state.
+
+# %%
+mesh = jax.make_mesh((len(devices),), ("fsdp",), axis_types=(AxisType.Auto,), devices=devices)
+rows, everywhere = NamedSharding(mesh, PartitionSpec("fsdp", None)), NamedSharding(mesh, PartitionSpec())
+
+width, layers = 16 * len(devices), 4
+on_one = {
+    f"layer_{number}": {"kernel": jax.random.normal(jax.random.key(number), (width, width)) / width**0.5}
+    for number in range(layers)
+}
+on_one = jax.device_put(on_one, devices[0])
+params = jax.device_put(on_one, rows)
+kernel = params["layer_0"]["kernel"]
+print("a kernel", kernel.shape, "as", kernel.sharding.spec, "in blocks of", kernel.addressable_shards[0].data.shape)
+
+# %% [markdown]
+# ## One line
+#
+# `mesh_axes` names the axes whose devices share the work. Every matrix travels whole to one device, is orthogonalized
+# there by code for one device, and travels back. `sharded_state` creates the optimizer's state spread as the
+# parameters are.
+
+# %%
+tx = jt.sharded_state(jt.muon(0.02, mesh_axes="fsdp", dtype="float32"))
+left_to_xla = jt.sharded_state(jt.muon(0.02, dtype="float32"))
+state = tx.init(params)
+
+print(inspect.getsource(jt.sharded_state))
+
+
+def bytes_on_first_device(tree):
+    """Of all arrays of a tree."""
+    shards = [shard for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards]
+    return sum(shard.data.nbytes for shard in shards if shard.device == devices[0])
+
+
+whole_state = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+share = bytes_on_first_device(state) / whole_state
+print(f"the first device holds {share:.3f} of the state, 1/{1 / share:.1f}")
+assert share < 1.01 / len(devices)  # the momentum is spread; the counts are everywhere
+
+# %% [markdown]
+# ## The training step does not change
+#
+# Here a deep linear model learns a linear map, with its batch spread over the devices as well.
+
+# %%
+x = jax.random.normal(jax.random.key(100), (4 * len(devices), width))
+target = x @ jnp.roll(jnp.eye(width), 1, axis=0)
+
+
+def loss_of(params, x, target):
+    """Half the mean square of what the model gets wrong."""
+    for number in range(layers):
+        x = x @ params[f"layer_{number}"]["kernel"]
+    return 0.5 * jnp.mean((x - target) ** 2)
+
+
+def step_with(tx):
+    """A compiled training step."""
+
+    @jax.jit
+    def step(params, state, x, target):
+        loss, grads = jax.value_and_grad(loss_of)(params, x, target)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    return step
+
+
+def train(tx, params, sharding, steps=20):
+    """Losses and the last parameters."""
+    data = jax.device_put((x, target), sharding)
+    step, state, losses = step_with(tx), tx.init(params), []
+    for _ in range(steps):
+        params, state, loss = step(params, state, *data)
+        losses.append(float(loss))
+    return losses, params
+
+
+spread_losses, spread = train(tx, params, rows)
+single_losses, single = train(jt.muon(0.02, dtype="float32"), on_one, devices[0])
+np.testing.assert_allclose(spread_losses, single_losses, rtol=0.01)
+print(f"loss {spread_losses[0]:.3f} to {spread_losses[-1]:.3f} on all, to {single_losses[-1]:.3f} on one device")
+assert spread_losses[-1] < 0.7 * spread_losses[0]
+assert spread["layer_0"]["kernel"].sharding.is_equivalent_to(rows, 2)
+
+# %% [markdown]
+# ## What is sent
+#
+# The optimizer's update alone, compiled both ways, and the collectives in each program. With `mesh_axes` there are two
+# exchanges for all matrices together, one there and one back, and none inside the iteration. Left to XLA's partitioner,
+# the products inside the iterations communicate.
+
+# %%
+KINDS = r"= \S.*? (all-to-all|all-gather|all-reduce|collective-permute|reduce-scatter)(?:-start)?\("
+
+
+def collectives(tx):
+    """How often each kind occurs in the compiled update."""
+    state = tx.init(params)
+    update = jax.jit(lambda grads, state, params: tx.update(grads, state, params))
+    return Counter(re.findall(KINDS, update.lower(params, state, params).compile().as_text()))
+
+
+counts = {"mesh_axes": collectives(tx), "left to XLA": collectives(left_to_xla)}
+print(counts)
+assert counts["mesh_axes"].total() < counts["left to XLA"].total()
+if devices[0].platform == "cpu":
+    assert counts["mesh_axes"] == {"all-to-all": 2}
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
+kinds = sorted(set().union(*counts.values()))
+for offset, (name, count) in zip((-0.2, 0.2), counts.items(), strict=True):
+    color = plots.line("muon")["color"] if name == "mesh_axes" else "0.6"
+    many = [count[kind] for kind in kinds]
+    bars = left.barh(np.arange(len(kinds)) + offset, many, height=0.38, color=color, label=name)
+    left.bar_label(bars, padding=3)
+left.set(yticks=range(len(kinds)), yticklabels=kinds, xlabel="collectives in one update")
+left.legend(frameon=False)
+left.margins(x=0.12)
+right.plot(single_losses, label="one device", color="0.6", linewidth=4)
+right.plot(spread_losses, label=f"{len(devices)} devices", **plots.line("muon"))
+right.set(xlabel="step", ylabel="loss", ylim=(0, None))
+right.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# A device holds $1/N$ of every matrix. It sends all of that but what is its own, $(N - 1)/N$, there and back:
+#
+# $$\frac{2\,(N - 1)}{N^2} \text{ of the bytes of all matrices.}$$
+#
+# On virtual devices this says nothing about speed: they share one processor. What other layouts, several hosts and
+# half the bytes on the wire take is in `docs/mesh.md`.
+#
+# ## Change one thing
+#
+# Cut the matrices along the other axis, or not at all. The numbers stay; what changes is what is sent.
+
+# %%
+layout = PartitionSpec(None, "fsdp")  # try PartitionSpec("fsdp", None), PartitionSpec()
+
+params = jax.device_put(on_one, NamedSharding(mesh, layout))
+print(collectives(tx))
+update, _ = tx.update(params, tx.init(params), params)
+plain = jt.muon(0.02, dtype="float32")
+expected, _ = plain.update(on_one, plain.init(on_one), on_one)
+jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4), update, expected)
