@@ -159,7 +159,7 @@ print(inspect.getsource(muon_on_everything))
 for shape in ((64, 64), (64, 256), (256, 64)):
     params = {"kernel": jax.random.normal(jax.random.key(3), shape)}
     tx = jt.muon(1.0, weight_decay=0.0, routing={"kernel": jt.MatrixAxes(fan_in=0, fan_out=1)}, dtype="float32")
-    update, _ = tx.update(params, tx.init(params), params)
+    update, _ = jax.jit(tx.update)(params, tx.init(params), params)
     rms = float(jnp.sqrt(jnp.mean(update["kernel"] ** 2)))
     print(shape, f"root mean square {rms:.3f}")
     np.testing.assert_allclose(rms, 0.2, rtol=0.06)  # square Gaussians have singular values too small to reach one

@@ -192,7 +192,7 @@ tx = jt.multi_transform(
     {"muon": jt.scale_by_muon(), "adamw": jt.scale_by_adam(), "frozen": optax.set_to_zero()},
     routing={"layers_0": "frozen", "head/kernel": jt.MatrixAxes(fan_in=0, fan_out=1)},
 )
-updates, _ = tx.update(params, tx.init(params), params)
+updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
 assert not np.any(updates["layers_0"]["kernel"]) and np.any(updates["layers_1"]["kernel"])
 singular_values = np.linalg.svd(np.asarray(updates["head"]["kernel"], np.float32), compute_uv=False)
 print("singular values of the head's update:", np.round(singular_values, 2))

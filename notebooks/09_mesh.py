@@ -204,7 +204,7 @@ layout = PartitionSpec(None, "fsdp")  # try PartitionSpec("fsdp", None), Partiti
 
 params = jax.device_put(on_one, NamedSharding(mesh, layout))
 print(collectives(tx))
-update, _ = tx.update(params, tx.init(params), params)
+update, _ = jax.jit(tx.update)(params, tx.init(params), params)
 plain = jt.muon(0.02, dtype="float32")
-expected, _ = plain.update(on_one, plain.init(on_one), on_one)
+expected, _ = jax.jit(plain.update)(on_one, plain.init(on_one), on_one)
 jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4), update, expected)
