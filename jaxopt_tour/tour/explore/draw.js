@@ -119,6 +119,11 @@ const Draw = (() => {
     for (let p = from; p <= to; p += every) found.push(10 ** p);
     return found;
   };
+  const oneTwoFive = (low, high) => {
+    const found = [];
+    for (let p = Math.floor(Math.log10(low)); p <= Math.log10(high); p++) for (const digit of [1, 2, 5]) found.push(+`${digit}e${p}`);
+    return found.filter((v) => v >= low && v <= high);
+  };
   const short = (x) => (x === 0 ? "0" : Math.abs(x) >= 1e4 || Math.abs(x) < 1e-2 ? x.toExponential(0).replace("e", "e") : String(+x.toPrecision(3)));
 
   // Lines {values, stroke, dash, width, alpha, first}; returns where the steps are, for the pointer.
@@ -138,6 +143,7 @@ const Draw = (() => {
     const y = (v) => box.bottom - (box.bottom - box.top) * clamp(share(v), -0.5, 1.5);
     pen.textAlign = "right";
     let grid = log ? powers(bottom, top) : ticks(bottom, top, 4);
+    if (log && grid.length < 3) grid = oneTwoFive(bottom, top);
     if (log && grid.length < 2) grid = ticks(bottom, top, 3).filter((v) => v > 0);
     for (const v of grid) {
       path(pen, [[box.left, y(v)], [box.right, y(v)]], { stroke: color("rule"), width: 1 });
