@@ -27,8 +27,10 @@ from typing import Any
 import jax
 import optax
 from _common import ROOT, alternate, compare, table, write
+from compiled import computations
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from optimizer_step import whole_update
 from peers import optax_muon
 from trees import TREES, filled, gpt2_small, gpt2_small_scanned
 
@@ -78,12 +80,8 @@ def compiled_step(tx: optax.GradientTransformation, params: Tree, gradients: Tre
     tx = jt.sharded_state(tx)
     state = tx.init(params)
 
-    def update(gradients: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
     layout = jax.tree.map(lambda leaf: leaf.sharding, (params, state))
-    return jax.jit(update, out_shardings=layout).lower(gradients, state, params).compile(), state
+    return jax.jit(whole_update(tx), out_shardings=layout).lower(gradients, state, params).compile(), state
 
 
 # --- reading a compiled program --------------------------------------------------------------------------------------
@@ -112,18 +110,6 @@ def sent_bytes(kind: str, result: int, devices: int) -> float:
     share = (devices - 1) / devices
     factor = {"all-reduce": 2 * share, "reduce-scatter": devices * share, "collective-permute": 1.0}
     return result * factor.get(kind, share)
-
-
-def computations(text: str) -> dict[str, list[str]]:
-    """The lines of every computation of a compiled program; the entry's name is "ENTRY"."""
-    found: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in text.splitlines():
-        if head := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
-            lines = found.setdefault("ENTRY" if head[1] else head[2], [])
-        else:
-            lines.append(line)
-    return found
 
 
 def collectives(text: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import optax
 from _common import ROOT, alternate, compare, table, write
+from optimizer_step import whole_update
 from peers import loops_not_unrolled, optax_muon
 from trees import TREES, filled
 
@@ -31,12 +32,8 @@ def compile_seconds(make: Callable[[], optax.GradientTransformation], params: Tr
     tx = make()
     state = jax.eval_shape(tx.init, params)
 
-    def update(gradients: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
     with peer_loops():
-        lowered = jax.jit(update, donate_argnums=(1, 2)).lower(params, state, params)
+        lowered = jax.jit(whole_update(tx), donate_argnums=(1, 2)).lower(params, state, params)
     start = time.perf_counter()
     lowered.compile()
     return time.perf_counter() - start

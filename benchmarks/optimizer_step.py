@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,6 +25,16 @@ Tree = Any
 BASELINE, ROLLED = "optax.contrib.muon", "the same, loop not unrolled"
 
 
+def whole_update(tx: optax.GradientTransformation) -> Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]:
+    """Gradients, state and parameters in, new parameters and state out."""
+
+    def update(gradients: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return update
+
+
 class Step:
     """One compiled update with donated state, run again and again on its own result."""
 
@@ -31,11 +42,7 @@ class Step:
         self.gradients, self.state = gradients, tx.init(params)
         self.params = jax.tree.map(lambda leaf: leaf.copy(), params)
 
-        def update(gradients: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-            updates, state = tx.update(gradients, state, params)
-            return optax.apply_updates(params, updates), state
-
-        lowered = jax.jit(update, donate_argnums=(1, 2)).lower(gradients, self.state, self.params)
+        lowered = jax.jit(whole_update(tx), donate_argnums=(1, 2)).lower(gradients, self.state, self.params)
         start = time.perf_counter()
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - start

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from _common import ROOT, alternate, quartiles, write
+from compiled import computations
 from optimizer_step import Step
 from trees import TREES, filled
 
@@ -24,20 +25,6 @@ import jaxopt_tour as jt
 
 #: One product that keeps every core busy for long.
 LARGE = 2048
-
-
-def computations(text: str) -> dict[str, list[str]]:
-    """The instructions of every computation of a compiled program, by name; the entry under ``ENTRY``."""
-    found: dict[str, list[str]] = {}
-    name = ""
-    for line in text.splitlines():
-        head = re.match(r"^(ENTRY )?%([\w.\-]+) \(.*\{$", line)
-        if head:
-            name = "ENTRY" if head[1] else head[2]
-            found[name] = []
-        elif name:
-            found[name].append(line)
-    return found
 
 
 def products_of(text: str) -> dict[tuple[int, int, int], int]:

@@ -157,8 +157,15 @@ class Orthogonalization:
         return 0 not in shape and self.form(shape, dtype) == "gram" and not _is_half(self.work_dtype(dtype))
 
     def unit_scale(self, x: Float[Array, "*batch m n"]) -> Array:
-        """The power of two of :meth:`near_unit`, one for every matrix, of shape (..., 1, 1)."""
-        return _unit_scale(x)
+        """The power of two that brings the largest entry of every matrix into [0.5, 1), of shape (..., 1, 1).
+
+        1 for a matrix of zeros; where it would be denormal, entries are brought below 4. A constant to differentiation:
+        the iteration does not depend on the size of x.
+        """
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)).astype(_wide(x.dtype))
+        mantissa, _ = jnp.frexp(largest)
+        scale = jnp.where(largest > 0, mantissa / jnp.where(largest > 0, largest, 1.0), 1.0)
+        return jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
 
     def near_unit(self, x: Float[Array, "*batch m n"], scale: Array) -> Array:
         """``scale x`` in the iteration's dtype, its largest entry in [0.5, 1): neither squares nor sums overflow."""
@@ -378,18 +385,6 @@ def _sum(like: Array, *terms: tuple[float, Array]) -> Array:
     """``sum factor * term``, added in the widest dtype among the terms and rounded once, to that of ``like``."""
     kept = [factor * term if factor != 1 else term for factor, term in terms if factor]
     return sum(kept[1:], kept[0]).astype(like.dtype)
-
-
-def _unit_scale(x: Array) -> Array:
-    """The power of two that brings the largest entry of every matrix into [0.5, 1); 1 for a matrix of zeros.
-
-    Where that would be denormal, entries are brought below 4. A constant to differentiation: the iteration does not
-    depend on the size of x.
-    """
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)).astype(_wide(x.dtype))
-    mantissa, _ = jnp.frexp(largest)
-    scale = jnp.where(largest > 0, mantissa / jnp.where(largest > 0, largest, 1.0), 1.0)
-    return jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
 
 
 def _wide(dtype: DTypeLike) -> DTypeLike:

@@ -30,10 +30,10 @@ from jaxopt_tour.linalg.products import product
 
 METHODS: Final = ("auto", "plain", "blocks", "kernel")
 
-#: By platform, the number of rows from which "auto" takes blocks where both factors are symmetric. Measured by
-#: ``python benchmarks/symmetric.py``: below, copies and thin products cost more than the operations that are saved. The
-#: product alone gains from 1,024 rows on; a whole step on GPT-2's tree, of 768 rows, gains as well. X X^T stays plain:
-#: the blocks of X would have to be copied out of it first.
+#: By platform, the number of rows from which "auto" takes blocks where both factors are symmetric. ``python
+#: benchmarks/symmetric.py`` measures what they gain (benchmarks/results/symmetric-cpu.json): on CPU the median falls
+#: below plain's from 768 rows on, all of its quartiles from 1,024. Below, copies and thin products cost more than
+#: the operations that are saved. X X^T stays plain: the blocks of X would have to be copied out of it first.
 BLOCKS_FROM: dict[str, int] = {"cpu": 768}
 
 #: How many blocks a side has. Two save less, and from four on the products become too thin.

@@ -7,7 +7,6 @@ import itertools
 import json
 import pathlib
 from collections.abc import Iterator
-from html.parser import HTMLParser
 
 import jax
 import numpy as np
@@ -22,31 +21,7 @@ from jaxopt_tour.tour.explore.questions import QUESTIONS
 from jaxopt_tour.tour.palette import LINES
 from jaxopt_tour.tour.presets import SOURCE
 from jaxopt_tour.tour.rollout import rollout
-
-
-class Page(HTMLParser):
-    """The elements of a page, and the text of its scripts and styles."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict]] = []
-        self.raw: dict[str, str] = {}
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag in ("script", "style"):
-            self.open.append(dict(attrs).get("type", tag))
-
-    def handle_endtag(self, tag):
-        if tag in ("script", "style"):
-            self.open.pop()
-
-    def handle_data(self, data):
-        if self.open:
-            self.raw[self.open[-1]] = self.raw.get(self.open[-1], "") + data
+from pages import Page
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
-import json
 import math
 import os
 import pathlib
@@ -15,6 +13,7 @@ import pytest
 from jaxopt_tour.tour.palette import HUES, LINES, lines_of
 from jaxopt_tour.tour.report.page import render, write_report
 from jaxopt_tour.tour.report.series import Spread, series_of
+from pages import Page
 
 EVIL = "<script>alert('&')</script>\"></pre><img src=x onerror=alert(1)>${data}$title"
 
@@ -63,34 +62,6 @@ def results(runs, claims=(), **task):
         },
         "claims": list(claims),
     }
-
-
-class Page(html.parser.HTMLParser):
-    """The elements of a page, its visible text, and the text of its scripts and styles apart."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.elements, self.text, self.raw, self.open = [], "", {}, []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag in ("script", "style"):
-            self.open.append(dict(attributes).get("type", tag))
-
-    def handle_endtag(self, tag):
-        if tag in ("script", "style"):
-            self.open.pop()
-
-    def handle_data(self, data):
-        if self.open:
-            self.raw[self.open[-1]] = self.raw.get(self.open[-1], "") + data
-        else:
-            self.text += data
-
-    def data(self):
-        return json.loads(self.raw["application/json"])
 
 
 class TestSeries:

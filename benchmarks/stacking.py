@@ -1,0 +1,58 @@
+"""Matrices of one shape together or apart: one stack taken one by one or several at a time, or an iteration each.
+
+python benchmarks/stacking.py [--rounds 9] [--shapes 24x128x128 ...]
+
+Prints time and ratio to the stack taken one by one, for both forms of the iteration, and compile seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _common import alternate, compare, table
+
+import jaxopt_tour as jt
+from jaxopt_tour.matrices import stacking
+
+SHAPES = ("64x64x128", "8x128x128", "24x128x128", "24x128x352", "12x256x256", "6x512x512", "4x768x768")
+#: How many matrices of a stack are worked on together; None: no stack.
+TOGETHER = {"one by one": 1, "four at a time": 4, "all at once": 10**6, "apart": None}
+
+
+def contender(tree: dict[str, jax.Array], method: str, together: int | None) -> tuple[Callable[[], Any], float]:
+    """A compiled function of no arguments, and the seconds that it took to compile."""
+    how = "apart" if together is None else "by_shape"
+    tx = jt.orthogonalize_via_newton_schulz(method=method, stacking=how, axes=jt.MatrixAxes(0, 1))
+    with mock.patch.object(stacking, "matrices_at_once", lambda *_: together or 1):
+        lowered = jax.jit(lambda tree: tx.update(tree, tx.init(tree))[0]).lower(tree)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    return functools.partial(compiled, tree), time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="COUNTxROWSxCOLUMNS")
+    arguments = parser.parse_args()
+    for text in arguments.shapes:
+        count, rows, columns = map(int, text.split("x"))
+        rng = np.random.default_rng(0)
+        tree = {str(i): jnp.asarray(rng.standard_normal((rows, columns), np.float32)) for i in range(count)}
+        for method in ("standard", "gram"):
+            runs = {name: contender(tree, method, together) for name, together in TOGETHER.items()}
+            lines = compare(alternate({name: run for name, (run, _) in runs.items()}, arguments.rounds), "one by one")
+            print(f"\n{text}, {method} form\n{table(lines)}")
+            print("  compiled in " + ", ".join(f"{name} {seconds:.1f} s" for name, (_, seconds) in runs.items()))
+
+
+if __name__ == "__main__":
+    main()
