@@ -12,8 +12,8 @@ from jaxopt_tour._types import DTypeLike, ScalarOrSchedule
 from jaxopt_tour.linalg.coefficients import Exact, Schedule
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS
 from jaxopt_tour.matrices.axes import MatrixAxes
+from jaxopt_tour.matrices.layouts import Layouts
 from jaxopt_tour.matrices.routing import Routing
-from jaxopt_tour.matrices.sharding import Layouts
 from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
 from jaxopt_tour.optimizers.adam import adamw
 from jaxopt_tour.optimizers.momentum import scale_by_momentum

@@ -16,8 +16,9 @@ from jaxopt_tour.linalg.coefficients import Exact, Schedule
 from jaxopt_tour.linalg.newton_schulz import Orthogonalization
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS, shape_factor
 from jaxopt_tour.matrices.axes import MatrixAxes
+from jaxopt_tour.matrices.layouts import Layouts, check_mesh_axes, whole_shapes
 from jaxopt_tour.matrices.names import routes_by_name
-from jaxopt_tour.matrices.sharding import Layouts, check_mesh_axes, orthogonalize_on_mesh, whole_shapes
+from jaxopt_tour.matrices.sharding import orthogonalize_on_mesh
 from jaxopt_tour.matrices.stacking import STACKINGS, orthogonalize_leaves
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxopt_tour.matrices.axes import MatrixAxes
-from jaxopt_tour.matrices.sharding import _pack, _unpack, _whole_and_blocks, check_mesh_axes, whole_shapes
+from jaxopt_tour.matrices.exchange import pack, unpack, whole_and_blocks
+from jaxopt_tour.matrices.layouts import check_mesh_axes, whole_shapes
 from jaxopt_tour.matrices.shares import Deal, deals
 
 SHAPES = [(8, 16), (16, 8), (8, 8), (8, 32)]
@@ -78,9 +79,9 @@ def test_unpacking_is_the_inverse_of_packing(counts: dict[tuple[int, int], int],
     for kind in deal.kinds:
         total = sum(piece.local for piece in deal.pieces if piece.kind == kind)
         stacks.append(rng.standard_normal((total, *deal.block(kind))).astype(np.float32))
-    packed = _pack([jnp.asarray(stack) for stack in stacks], deal)
+    packed = pack([jnp.asarray(stack) for stack in stacks], deal)
     assert packed.shape == (devices, deal.length)
-    for stack, back in zip(stacks, _unpack(packed, deal), strict=True):
+    for stack, back in zip(stacks, unpack(packed, deal), strict=True):
         np.testing.assert_array_equal(stack, back)
     # What stands at a matrix's place in the row of its owner is its block.
     for k, table in enumerate(deal.offsets):
@@ -113,7 +114,7 @@ def test_blocks_of_both_sides_come_together() -> None:
     whole = np.arange(32.0).reshape(4, 8)
     # In the order of the mesh's axes, as an all-to-all delivers them.
     blocks = [whole[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].ravel() for i in range(2) for j in range(4)]
-    together, apart = _whole_and_blocks(deal.kinds[0], deal)
+    together, apart = whole_and_blocks(deal.kinds[0], deal)
     np.testing.assert_array_equal(together(jnp.asarray(blocks)), whole)
     np.testing.assert_array_equal(apart(jnp.asarray(whole)), blocks)
 
