@@ -104,8 +104,8 @@ def flip_and_shift(images: np.ndarray, seed: int, step: int) -> np.ndarray:
     return windows[np.arange(len(images)), down, right]  # (B, 28, 28)
 
 
-def _to_unit_range(images: np.ndarray) -> np.ndarray:
-    # Mean and deviation of Fashion-MNIST's training pixels.
+def unit_range(images: np.ndarray) -> np.ndarray:
+    """Bytes as numbers of mean 0 and deviation 1, by those of Fashion-MNIST's training pixels."""
     return ((images / 255.0 - 0.286) / 0.353).astype(np.float32)
 
 
@@ -113,13 +113,13 @@ def _to_unit_range(images: np.ndarray) -> np.ndarray:
 def cnn(batch_size: int = 128) -> Task:
     """A small CNN on 4,000 images of Fashion-MNIST, mirrored and shifted at random; 1,000 are held out."""
     data = datasets.fashion_mnist()
-    images, labels = _to_unit_range(data.train_images), data.train_labels.astype(np.int32)
+    images, labels = unit_range(data.train_images), data.train_labels.astype(np.int32)
 
     def batch(seed: int, step: int) -> Batch:
         chosen = shuffled_positions(len(labels), batch_size, seed, step)
         return Batch(flip_and_shift(images[chosen], seed, step), labels[chosen])
 
-    held_out = (Batch(_to_unit_range(data.test_images), data.test_labels.astype(np.int32)),)
+    held_out = (Batch(unit_range(data.test_images), data.test_labels.astype(np.int32)),)
     return Task(
         name="cnn",
         title="Fashion-MNIST, small CNN",

@@ -1,0 +1,141 @@
+"""A training run as one compiled program of its numbers: rate, momentum, seed and length are arguments, not constants.
+
+A :class:`Rule` is an optimizer up to those numbers. :func:`train` runs a rule on a workload for many settings and
+seeds; whatever their number and the length of the runs, one program is compiled for a rule and a workload.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxopt_tour._types import Array
+from jaxopt_tour.problems.workloads import Workload
+
+#: Points of a curve: the training loss, averaged over that many equal parts of a run.
+CURVE_POINTS = 32
+
+Numbers = Mapping[str, float]  # the numbers of a rule by name; "learning_rate" is always among them
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """An optimizer up to its numbers.
+
+    Attributes:
+        name: what tables and pictures call it.
+        build: (schedule of the rate, numbers, workload) -> optimizer. The numbers are traced arrays.
+        defaults: the numbers and the values they have where nothing else is asked for; ``learning_rate`` is the peak
+            rate. Two names have a meaning to every rule: ``warmup`` is the part of a run in which the rate rises (0.05
+            where it is missing), ``floor`` the part of the peak that the rate ends at (0).
+    """
+
+    name: str
+    build: Callable[[optax.Schedule, Mapping[str, Any], Workload], optax.GradientTransformation]
+    defaults: Numbers = field(default_factory=dict)
+
+
+class Outcome(NamedTuple):
+    """What runs came to; the leading axis is that of the runs.
+
+    Attributes:
+        final: what the workload measures at the end; NaN or infinite where a run diverged.
+        curve: (runs, CURVE_POINTS) training loss, averaged over equal parts of the run.
+    """
+
+    final: np.ndarray | Array
+    curve: np.ndarray | Array
+
+
+def rate_at(count: Array, steps: Array, numbers: Mapping[str, Array]) -> Array:
+    """The learning rate: up linearly over the first part of the steps, then down linearly to its floor.
+
+    ``peak min((count + 1) / warmup, floor + (1 - floor) (steps - count) / (steps - warmup))``
+    """
+    peak, floor = numbers["learning_rate"], numbers.get("floor", 0.0)
+    warmup = jnp.maximum(1, jnp.round(numbers.get("warmup", 0.05) * steps))
+    left = jnp.clip((steps - count) / jnp.maximum(1, steps - warmup), 0, 1)
+    return peak * jnp.minimum((count + 1) / warmup, floor + (1 - floor) * left)
+
+
+def keys_of(seed: Array) -> tuple[Array, Array]:
+    """The key of a seed's first parameters, and that of its batches: rules with one seed share both."""
+    first, batches = jax.random.split(jax.random.key(seed))
+    return first, batches
+
+
+def train(
+    workload: Workload, rule: Rule, settings: Sequence[Numbers], seeds: Sequence[int], steps: int
+) -> list[list[Outcome]]:
+    """Train with every setting on every seed.
+
+    Args:
+        workload: what is trained.
+        rule: the optimizer.
+        settings: the numbers that differ from the rule's defaults.
+        seeds: each decides a run's first parameters and all its batches.
+        steps: of every run; its schedule ends there.
+
+    Returns:
+        ``outcome[setting][seed]``, an :class:`Outcome` without leading axis.
+
+    Raises:
+        ValueError: a number that the rule does not have.
+    """
+    for each in settings:
+        unknown = sorted(set(each) - set(rule.defaults))
+        if unknown:
+            raise ValueError(f"settings of {rule.name} must be among {', '.join(rule.defaults)}; got {unknown}")
+    rows = [({**rule.defaults, **each}, seed) for each in settings for seed in seeds]
+    width = workload.side_by_side
+    padded = rows + [rows[-1]] * (-len(rows) % width)
+    program, data = _program(workload, rule), _device_data(workload)
+    outcomes: list[Outcome] = []
+    for start in range(0, len(padded), width):
+        chunk = padded[start : start + width]
+        numbers = {name: jnp.asarray([row[name] for row, _ in chunk], jnp.float32) for name in rule.defaults}
+        found = program(numbers, jnp.asarray([seed for _, seed in chunk], jnp.uint32), jnp.int32(steps), data)
+        final, curve = np.asarray(found.final, np.float64), np.asarray(found.curve, np.float64)
+        outcomes += [Outcome(final[i], curve[i]) for i in range(width)]
+    return [outcomes[i * len(seeds) : (i + 1) * len(seeds)] for i in range(len(settings))]
+
+
+@functools.lru_cache(maxsize=2)
+def _device_data(workload: Workload) -> Any:
+    return jax.tree.map(jnp.asarray, workload.data())
+
+
+@functools.lru_cache(maxsize=32)
+def _program(workload: Workload, rule: Rule) -> Callable[..., Outcome]:
+    def run(numbers: Mapping[str, Array], seed: Array, steps: Array, data: Any) -> Outcome:
+        first, batches = keys_of(seed)
+        params = workload.init(first)
+        tx = rule.build(lambda count: rate_at(count, steps, numbers), numbers, workload)
+
+        def step(count: Array, carry: Any) -> Any:
+            params, state, total = carry
+            batch = workload.draw(data, jax.random.fold_in(batches, count))
+            loss, gradient = jax.value_and_grad(workload.loss)(params, batch)
+            update, state = tx.update(gradient, state, params)
+            total = total.at[count * CURVE_POINTS // steps].add(jnp.stack([loss, jnp.ones_like(loss)]))
+            return optax.apply_updates(params, update), state, total
+
+        start = params, tx.init(params), jnp.zeros((CURVE_POINTS, 2), jnp.float32)
+        params, _, total = jax.lax.fori_loop(0, steps, step, start)
+        return Outcome(workload.measure(params, data), total[:, 0] / total[:, 1])
+
+    if workload.side_by_side > 1:
+        return jax.jit(jax.vmap(run, in_axes=(0, 0, None, None)))
+    # One run at a time: a batch axis of one would only turn its products into batched ones.
+    return jax.jit(
+        lambda numbers, seeds, steps, data: jax.tree.map(
+            lambda x: x[None], run(jax.tree.map(lambda x: x[0], numbers), seeds[0], steps, data)
+        )
+    )
