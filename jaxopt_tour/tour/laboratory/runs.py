@@ -23,6 +23,7 @@ from jaxopt_tour.problems.workloads import Workload
 CURVE_POINTS = 32
 
 Numbers = Mapping[str, float]  # the numbers of a rule by name; "learning_rate" is always among them
+Build = Callable[[optax.Schedule, Mapping[str, Any], Workload], optax.GradientTransformation]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class Rule:
     """
 
     name: str
-    build: Callable[[optax.Schedule, Mapping[str, Any], Workload], optax.GradientTransformation]
+    build: Build
     defaults: Numbers = field(default_factory=dict)
 
 
@@ -96,7 +97,7 @@ def train(
     rows = [({**rule.defaults, **each}, seed) for each in settings for seed in seeds]
     width = workload.side_by_side
     padded = rows + [rows[-1]] * (-len(rows) % width)
-    program, data = _program(workload, rule), _device_data(workload)
+    program, data = _program(workload, rule.build), _device_data(workload)
     outcomes: list[Outcome] = []
     for start in range(0, len(padded), width):
         chunk = padded[start : start + width]
@@ -113,11 +114,13 @@ def _device_data(workload: Workload) -> Any:
 
 
 @functools.lru_cache(maxsize=32)
-def _program(workload: Workload, rule: Rule) -> Callable[..., Outcome]:
+def _program(workload: Workload, build: Build) -> Callable[..., Outcome]:
+    """Rules that share their ``build`` and differ in their defaults share the program."""
+
     def run(numbers: Mapping[str, Array], seed: Array, steps: Array, data: Any) -> Outcome:
         first, batches = keys_of(seed)
         params = workload.init(first)
-        tx = rule.build(lambda count: rate_at(count, steps, numbers), numbers, workload)
+        tx = build(lambda count: rate_at(count, steps, numbers), numbers, workload)
 
         def step(count: Array, carry: Any) -> Any:
             params, state, total = carry

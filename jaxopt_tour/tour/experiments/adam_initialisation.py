@@ -1,0 +1,432 @@
+r"""Bias correction and the initial moments of Adam: two switches, four combinations.
+
+The corrections of both averages together multiply the update by ``rho(t) = sqrt(1 - b2^t) / (1 - b1^t)`` (up to eps), a
+learning-rate schedule that no one asked for. Starting the averages at the first gradient instead of zero is another
+switch, and a published ablation on a transformer of 160 million parameters found it the more expensive one: Orvieto &
+Gower 2025, In Search of Adam's Secret Sauce, https://arxiv.org/abs/2505.21829.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import optax
+
+import jaxopt_tour as jt
+from jaxopt_tour.optimizers.adam import InitialMoments
+from jaxopt_tour.problems.workloads import Workload, small_gpt
+from jaxopt_tour.tour.laboratory.cells import Cells
+from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
+from jaxopt_tour.tour.laboratory.protocol import Entrant, read, tune
+from jaxopt_tour.tour.laboratory.runs import Build, Rule
+from jaxopt_tour.tour.laboratory.statistics import Interval, mean, mean_difference, signed
+from jaxopt_tour.tour.laboratory.tiny import tiny_workload
+from jaxopt_tour.tour.laboratory.tuning import rate
+from jaxopt_tour.tour.laboratory.wording import direction, listed
+from jaxopt_tour.tour.palette import HUES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# --- the factor -------------------------------------------------------------------------------------------------------
+
+
+def correction_factor(t: Any, b1: float, b2: float) -> np.ndarray:
+    """``rho(t; b1, b2) = sqrt(1 - b2^t) / (1 - b1^t)``: what bias correction multiplies an update by, up to eps."""
+    t = np.asarray(t, np.float64)
+    return np.sqrt(-np.expm1(t * math.log(b2))) / -np.expm1(t * math.log(b1))
+
+
+def increases(t: Any, b1: float, b2: float) -> np.ndarray:
+    """Where rho rises, its derivative in t being positive::
+
+        b2^t log b2 / (2 (1 - b2^t)) < b1^t log b1 / (1 - b1^t)
+
+    With the memory ``tau = -1 / log b`` of each average this is ``part(t / tau2) > 2 part(t / tau1)``: it depends on t
+    only through the two ages, so one picture holds for all decay rates.
+    """
+    t = np.asarray(t, np.float64)
+    return part(-t * math.log(b2)) > 2 * part(-t * math.log(b1))
+
+
+def part(age: Any) -> np.ndarray:
+    """``x / (e^x - 1)``, x times the logarithmic derivative of ``1 - e^-x``: falls from 1 at 0 to 0."""
+    return np.asarray(age) * np.exp(-age) / -np.expm1(-age)
+
+
+# --- what is compared -------------------------------------------------------------------------------------------------
+
+
+class Switches(NamedTuple):
+    """One of the four combinations."""
+
+    bias_correction: bool
+    initial_moments: InitialMoments
+
+    @property
+    def title(self) -> str:
+        """In words, for tables and pictures."""
+        start = "zeros" if self.initial_moments == "zeros" else "first gradient"
+        return f"{start}, {'corrected' if self.bias_correction else 'uncorrected'}"
+
+    def first_step(self, b1: float, b2: float) -> float:
+        """The size of every entry of the first update, in learning rates."""
+        from_zero = (1 - b1) / math.sqrt(1 - b2)
+        if self.initial_moments == "zeros":
+            return 1.0 if self.bias_correction else from_zero
+        return 1 / from_zero if self.bias_correction else 1.0
+
+
+STANDARD: Final = Switches(True, "zeros")
+COMBINATIONS: Final = (
+    STANDARD, Switches(False, "zeros"), Switches(True, "first_gradient"), Switches(False, "first_gradient"),
+)  # fmt: skip
+
+
+@functools.cache
+def _build(switches: Switches) -> Build:
+    def build(schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> optax.GradientTransformation:
+        return jt.adam(
+            schedule,
+            numbers["b1"],
+            numbers["b2"],
+            bias_correction=switches.bias_correction,
+            initial_moments=switches.initial_moments,
+        )
+
+    return build
+
+
+class Setting(NamedTuple):
+    """Decay rates and warm-up, the same for all four combinations."""
+
+    b1: float
+    b2: float
+    warmup: float
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"({self.b1:g}, {self.b2:g}), {f'warm-up {self.warmup:.0%}' if self.warmup else 'no warm-up'}"
+
+    def rule(self, switches: Switches) -> Rule:
+        """Adam with this setting and these switches."""
+        defaults = {"learning_rate": 3e-3, "b1": self.b1, "b2": self.b2, "warmup": self.warmup}
+        return Rule(f"adam {self.title}, {switches.title}", _build(switches), defaults)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is computed."""
+
+    workload: Workload
+    settings: tuple[Setting, ...]
+    steps: int
+    trials: int
+    tuning_seeds: int
+    seeds: int
+
+
+def plan(quick: bool) -> Plan:
+    """The full setting, or a few steps of a smaller model."""
+    if quick:
+        return Plan(tiny_workload(), (Setting(0.95, 0.95, 0.0),), 8, 5, 1, 2)
+    settings = [Setting(b1, b2, warmup) for b1, b2 in ((0.9, 0.999), (0.95, 0.95)) for warmup in (0.0, 0.05)]
+    return Plan(small_gpt(), tuple(settings), 160, 7, 2, 8)
+
+
+class Found(NamedTuple):
+    """What one combination came to in one setting."""
+
+    tuned: dict[str, Any]
+    final: list[float | None]
+
+    @property
+    def diverged(self) -> int:
+        """On how many reading seeds."""
+        return sum(value is None for value in self.final)
+
+
+def one(cells: Cells, setting: Setting, switches: Switches) -> Found:
+    """Tuned and read, from the cells where they are there."""
+    now, rule = plan(cells.quick), setting.rule(switches)
+    entrant = Entrant(rule, (rate(rule.defaults["learning_rate"]),))
+    tuned = tune(cells, now.workload, entrant, now.steps, trials=now.trials, seeds=now.tuning_seeds)
+    return Found(tuned, read(cells, now.workload, rule, now.steps, tuned["numbers"], now.seeds)["final"])
+
+
+def run(cells: Cells) -> None:
+    """Fill the cells, one combination's program after the other."""
+    for switches in COMBINATIONS:
+        for setting in plan(cells.quick).settings:
+            one(cells, setting, switches)
+
+
+def cost(cells: Cells, setting: Setting, switches: Switches, against: Switches = STANDARD) -> Interval | None:
+    """How much more loss than another combination, seed by seed; None where a run diverged."""
+    first, second = one(cells, setting, switches).final, one(cells, setting, against).final
+    if None in first or None in second:
+        return None
+    return mean_difference([float(x or 0) for x in first], [float(x or 0) for x in second])
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+#: Perplexities of the published ablation: 160 million parameters, decay rates (0.95, 0.95), other data, other tokens.
+REPORTED: Final = (
+    ("zeros, corrected", "21.87"),
+    ("zeros, uncorrected", "21.93"),
+    ("first gradient, with and without correction", "22.83 and 22.64"),
+)
+
+
+def tables(cells: Cells) -> list[Table]:
+    """The 16 combinations, every trial, and what was published."""
+    now = plan(cells.quick)
+    rows, trials = [], []
+    for setting in now.settings:
+        for switches in COMBINATIONS:
+            found = one(cells, setting, switches)
+            tuned = found.tuned
+            rows.append([
+                f"{setting.title}: {switches.title}",
+                f"{switches.first_step(setting.b1, setting.b2):.2f}",
+                f"{tuned['numbers']['learning_rate']:.2g}{'' if tuned['interior'] else ' (edge)'}",
+                *_loss_and_perplexity(found),
+                _difference(cells, setting, switches),
+            ])  # fmt: skip
+            trials.append([f"{setting.title}: {switches.title}", str(tuned["trials"]), _tried(tuned["tried"])])
+    return [
+        Table(
+            f"{now.workload.title}, {now.steps} steps, {now.seeds} seeds, {now.workload.measured}. First step: size of "
+            "the first update in learning rates, before warm-up. Perplexity: exp(loss). Difference: to zeros, "
+            "corrected, seed by seed. Brackets: 95 % of the paired bootstrap over seeds.",
+            ["setting", "first step", "tuned rate", "loss", "perplexity", "difference"],
+            rows,
+        ),
+        Table(
+            f"All trials, as rate: loss, the mean over {now.tuning_seeds} tuning seeds.",
+            ["setting", "trials", "tried"],
+            trials,
+        ),
+        Table(
+            "Reported, not reproduced here: validation perplexity a token of a transformer of 160 million parameters "
+            "with decay rates (0.95, 0.95), of [Orvieto & Gower 2025](https://arxiv.org/abs/2505.21829).",
+            ["moments", "perplexity"],
+            [list(row) for row in REPORTED],
+        ),
+    ]
+
+
+def _loss_and_perplexity(found: Found) -> tuple[str, str]:
+    if found.diverged:
+        text = f"diverged on {found.diverged} of {len(found.final)}"
+        return text, text
+    loss = mean([value for value in found.final if value is not None])
+    low, high = math.exp(loss.low), math.exp(loss.high)
+    return f"{loss.value:.3f} [{loss.low:.3f}, {loss.high:.3f}]", f"{math.exp(loss.value):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _difference(cells: Cells, setting: Setting, switches: Switches) -> str:
+    if switches == STANDARD:
+        return "0"
+    found = cost(cells, setting, switches)
+    return "—" if found is None else signed(found)
+
+
+def _tried(tried: Sequence[tuple[Mapping[str, float], float | None]]) -> str:
+    pairs = sorted((numbers["learning_rate"], loss) for numbers, loss in tried)
+    return "; ".join(f"{each:.2g}: {'diverged' if loss is None else f'{loss:.3f}'}" for each, loss in pairs)
+
+
+def grid_resolution(cells: Cells) -> float | None:
+    """What the nearer neighbor on the grid of rates costs on the tuning seeds, median over all searches."""
+    costs = []
+    for setting in plan(cells.quick).settings:
+        for switches in COMBINATIONS:
+            tuned = one(cells, setting, switches).tuned
+            best = tuned["numbers"]["learning_rate"]
+            for numbers, loss in tuned["tried"]:
+                ratio = math.log10(numbers["learning_rate"] / best)
+                if loss is not None and 0.2 < abs(ratio) < 0.3:  # a quarter of a decade
+                    costs.append(loss - tuned["loss"])
+    return float(np.median(costs)) if costs else None
+
+
+def answer(cells: Cells) -> str:
+    """One sentence a setting, then the published finding, then what is not shown."""
+    now = plan(cells.quick)
+    sentences = [_in_setting(cells, setting) for setting in now.settings]
+    sentences += [_finding(cells, setting) for setting in now.settings if (setting.b1, setting.b2) == (0.95, 0.95)]
+    resolution = grid_resolution(cells)
+    if resolution is not None:
+        sentences.append(
+            f"For scale: a rate one place of the grid (a factor of 1.8) away from the tuned one costs {resolution:.3f} "
+            "nats in the median, and the intervals do not contain that error of the tuning."
+        )
+    comparisons = len(now.settings) * (len(COMBINATIONS) - 1)
+    sentences.append(
+        f"These are {comparisons} comparisons at 95 % each, on one small model, one text, {now.steps} steps and "
+        f"{now.seeds} seeds, without weight decay or clipping; nothing is shown for other scales or longer runs, in "
+        "which the first steps are a smaller part."
+    )
+    return " ".join(sentences)
+
+
+def _in_setting(cells: Cells, setting: Setting) -> str:
+    by_direction: dict[int | None, list[str]] = {}
+    for switches in COMBINATIONS[1:]:
+        found = cost(cells, setting, switches)
+        sign = None if found is None else direction(found)
+        text = switches.title if found is None else f"{switches.title} ({signed(found)})"
+        by_direction.setdefault(sign, []).append(text)
+    words = {
+        1: "more loss than the standard is shown for",
+        -1: "less loss than the standard is shown for",
+        0: "no difference to the standard is shown for",
+        None: "no comparison, because runs diverged, for",
+    }
+    found_words = [f"{words[sign]} {listed(by_direction[sign])}" for sign in (1, -1, 0, None) if sign in by_direction]
+    return f"Decay rates {setting.title}: {'; '.join(found_words)}."
+
+
+def _finding(cells: Cells, setting: Setting) -> str:
+    """Does the first gradient as start cost more than leaving out the correction, alone?"""
+    found = cost(cells, setting, Switches(True, "first_gradient"), Switches(False, "zeros"))
+    where = f"with decay rates {setting.title}"
+    if found is None:
+        return f"Whether the first gradient as start costs more than leaving out the correction is open {where}."
+    text = (
+        f"Starting from the first gradient (corrected) against leaving out the correction (from zeros) is "
+        f"{signed(found)} nats {where}: "
+    )
+    return (
+        text
+        + {
+            1: "the first gradient as start costs more, the published order.",
+            -1: "leaving out the correction costs more, the opposite of the published order.",
+            0: "neither is shown to cost more.",
+        }[direction(found)]
+    )
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def figure(cells: Cells) -> Figure:
+    """The factor, where it rises, what the switches cost, and the loss over the rate."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(10.5, 7.6), layout="constrained")
+    axes = drawn.subplots(2, 2)
+    _draw_factor(axes[0, 0])
+    _draw_region(axes[0, 1])
+    _draw_costs(axes[1, 0], cells)
+    _draw_rates(axes[1, 1], cells)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return drawn
+
+
+#: Color by the decay rates of the upper panels.
+_PAIRS: Final = {(0.9, 0.999): "blue", (0.9, 0.95): "green", (0.95, 0.95): "vermillion"}
+
+
+def _draw_factor(ax: Axes) -> None:
+    t = np.geomspace(1, 3000, 400)
+    ax.axhline(1, color="0.6", linewidth=0.8)
+    for (b1, b2), hue in _PAIRS.items():
+        ax.plot(t, correction_factor(t, b1, b2), color=HUES[hue][0], label=f"({b1:g}, {b2:g})")
+    ax.set(xscale="log", yscale="log", xlabel="step t", ylabel="ρ(t), factor on the update")
+    ax.set(title="What bias correction multiplies an update by", yticks=(0.25, 0.5, 1, 2, 4))
+    ax.set_yticklabels(["0.25", "0.5", "1", "2", "4"])
+    ax.minorticks_off()
+    ax.legend(title="(b1, b2)", frameon=False)
+
+
+def _draw_region(ax: Axes) -> None:
+    ages = np.geomspace(1e-3, 30, 500)
+    first, second = np.meshgrid(ages, ages)
+    ax.contourf(first, second, part(second) - 2 * part(first), levels=[0, 10], colors=["#dbe7f3"])
+    ax.contour(first, second, part(second) - 2 * part(first), levels=[0], colors=["0.5"], linewidths=1)
+    t = np.geomspace(1, 3000, 200)
+    for (b1, b2), hue in _PAIRS.items():
+        x, y = -t * math.log(b1), -t * math.log(b2)
+        seen = (x <= 30) & (y <= 30)
+        ax.plot(x[seen], y[seen], color=HUES[hue][0])
+        ax.plot(x[0], y[0], "o", color=HUES[hue][0], markersize=5)
+    ax.text(8, 0.012, "ρ rises", ha="center", color="0.3")
+    ax.text(0.004, 3, "ρ falls", ha="left", color="0.3")
+    ax.set(xscale="log", yscale="log", xlim=(1e-3, 30), ylim=(1e-3, 30))
+    ax.set(xlabel="t / memory of m,  −t log b1", ylabel="t / memory of v,  −t log b2")
+    ax.set_title("Where it rises; paths from t = 1 (dot), colors as left")
+
+
+def _style(switches: Switches) -> dict[str, Any]:
+    hue = "blue" if switches.initial_moments == "zeros" else "ochre"
+    return {"color": HUES[hue][0], "linestyle": "-" if switches.bias_correction else (0, (5, 2))}
+
+
+def _draw_costs(ax: Axes, cells: Cells) -> None:
+    settings = plan(cells.quick).settings
+    ax.axvline(0, color="0.6", linewidth=0.8)
+    for row, setting in enumerate(settings):
+        for place, switches in enumerate(COMBINATIONS[1:]):
+            found = cost(cells, setting, switches)
+            if found is None:
+                continue
+            y, style = row + 0.22 * (place - 1), _style(switches)
+            ax.plot([found.low, found.high], [y, y], linewidth=2, **style)
+            face = style["color"] if switches.bias_correction else "white"
+            ax.plot(found.value, y, "o", color=style["color"], markerfacecolor=face, markersize=6,
+                    label=switches.title if row == 0 else None)  # fmt: skip
+    names = [setting.title.replace("), ", "),\n") for setting in settings]
+    ax.set_yticks(range(len(settings)), names)
+    ax.set(ylim=(len(settings) - 0.5, -0.5), xlabel="loss minus that of zeros, corrected (nats, 95 %)")
+    ax.set_title("What the switches cost")
+    ax.legend(frameon=False, fontsize=8)
+
+
+def _draw_rates(ax: Axes, cells: Cells) -> None:
+    setting = Setting(0.95, 0.95, 0.0)
+    for switches in COMBINATIONS:
+        tried = sorted(
+            (numbers["learning_rate"], loss) for numbers, loss in one(cells, setting, switches).tuned["tried"]
+        )
+        points = [(each, math.nan if loss is None else loss) for each, loss in tried]
+        ax.plot(*zip(*points, strict=True), marker="o", markersize=4, label=switches.title, **_style(switches))
+    ax.set(xscale="log", xlabel="learning rate", ylabel=plan(cells.quick).workload.measured)
+    ax.set_title(f"The trials, {setting.title}")
+    ax.legend(frameon=False, fontsize=8)
+
+
+EXPERIMENT: Final = Experiment(
+    name="adam-initialisation",
+    title="Adam's bias correction and its initial moments",
+    question=(
+        "What does it cost to leave out Adam's bias correction, to start its averages at the first gradient instead of "
+        "zero, or both?"
+    ),
+    protocol=(
+        "Four combinations of the two switches, at decay rates (0.9, 0.999) and (0.95, 0.95), with linear decay of the "
+        "rate to zero, with 5 % of warm-up and without, train a character GPT.",
+        "The learning rate is tuned for each of the 16 with the same number of trials, on tuning seeds; the decay "
+        "rates are what is asked about and stay.",
+        "The tuned rate runs on other seeds, the same ones for all: same first parameters, same batches; differences "
+        "are taken seed by seed.",
+    ),
+    run=run,
+    figure=figure,
+    tables=tables,
+    answer=answer,
+    change_our_mind=(
+        "The order of the combinations turning round with more seeds, a finer grid of rates, weight decay, clipping, "
+        "or on a model and a run that are a hundred times larger."
+    ),
+)
