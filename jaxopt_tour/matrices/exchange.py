@@ -58,10 +58,19 @@ def all_to_all(buffer: Array, axes: Names) -> Array:
     return jax.lax.bitcast_convert_type(jax.lax.all_to_all(bits, axes, 0, 0, tiled=True), buffer.dtype)
 
 
-def work(function: Callable[[Array], Array], buffer: Array, deal: Deal, k: int, share: Array, dtype: np.dtype) -> Array:
+def work(
+    function: Callable[..., Array],
+    buffer: Array,
+    deal: Deal,
+    k: int,
+    share: Array,
+    dtype: np.dtype,
+    of_each: Array | None = None,
+) -> Array:
     """One share's matrices of kind k, each read from the buffer and written back to where it was.
 
-    No device does more than its share: the number of rounds is its own.
+    No device does more than its share: the number of rounds is its own. ``of_each`` has an entry for every matrix of
+    the kind, which the function gets beside it.
     """
     kind, size = deal.kinds[k], deal.block_size(k)
     together, apart = whole_and_blocks(kind, deal)
@@ -72,6 +81,7 @@ def work(function: Callable[[Array], Array], buffer: Array, deal: Deal, k: int, 
     count: Array | int = int(deal.even[k])
     if extra.any():
         count = count + jnp.asarray(extra, jnp.int32)[share]
+    each = None if of_each is None else of_each[jnp.asarray(deal.numbers[k])[share]]
     places = jnp.asarray(table[0]) if (table == table[0]).all() else jnp.asarray(table)[share]
     at_once = min(matrices_at_once(kind.m, kind.n, dtype.itemsize, jax.default_backend()), most)
 
@@ -82,7 +92,8 @@ def work(function: Callable[[Array], Array], buffer: Array, deal: Deal, k: int, 
         slots = number * at_once + jnp.arange(at_once)
         at = places[jnp.minimum(slots, most - 1)]
         x = jax.vmap(lambda place: together(block(buffer, place)))(at).astype(dtype)  # (at_once, m, n)
-        y = jax.vmap(apart)(function(x).astype(buffer.dtype))
+        beside = () if each is None else (each[jnp.minimum(slots, most - 1)],)
+        y = jax.vmap(apart)(function(x, *beside).astype(buffer.dtype))
 
         def put(i: Array | int, buffer: Array) -> Array:
             # A slot beyond the count points at a matrix that is another slot's.

@@ -1,11 +1,15 @@
-"""Matrices spread over a device mesh: sent whole to one device each, worked on there, and sent back.
+"""Matrices spread over a device mesh: sent to the devices that work on them, whole or in columns, and sent back.
 
 An iteration over a matrix that lies in blocks on N devices communicates at every product. Here every device gets its
 share of the matrices instead, whole, through one all-to-all; works on them with no collective, since the loop is code
 for one device; and a second all-to-all brings every block back to where it came from. A device sends ``(N - 1) / N`` of
-what it holds, which is ``1 / N`` of the matrices, twice: ``2 (N - 1) / N^2`` of their bytes, which is the floor. Who
-gets what is planned in :mod:`jaxopt_tour.matrices.shares`, where parameters lie is read in
-:mod:`jaxopt_tour.matrices.layouts`, and the exchange itself is :mod:`jaxopt_tour.matrices.exchange`.
+what it holds, which is ``1 / N`` of the matrices, twice: ``2 (N - 1) / N^2`` of their bytes, which is the floor.
+Matrices too few to go round are split inside instead, where that is faster: every device works on some of their
+columns.
+
+Who gets what is planned in :mod:`jaxopt_tour.matrices.shares`, where parameters lie is read in
+:mod:`jaxopt_tour.matrices.layouts`; the exchange itself is :mod:`jaxopt_tour.matrices.exchange`, and the way of what is
+split inside is :mod:`jaxopt_tour.matrices.inside`.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from jaxopt_tour.linalg.flops import flops
 from jaxopt_tour.linalg.newton_schulz import Orthogonalization
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.exchange import apply_to_whole, exchange, pack, unpack
+from jaxopt_tour.matrices.inside import split_inside
 from jaxopt_tour.matrices.layouts import (
     Layouts,
     axis_types,
@@ -38,7 +43,7 @@ from jaxopt_tour.matrices.layouts import (
     spec_of,
     whole_shapes,
 )
-from jaxopt_tour.matrices.shares import Deal, Kind, Layout, deals
+from jaxopt_tour.matrices.shares import Cost, Deal, Kind, Layout, Parts, Piece, deals
 from jaxopt_tour.matrices.stacking import orthogonalize_leaves, over_slices
 
 
@@ -149,7 +154,8 @@ class _OnDevice(NamedTuple):
     ) -> list[Deal]:
         """Who works on what."""
         dtypes = {name: str(leaf.dtype) for name, leaf in leaves.items()}
-        return deals(shapes, dtypes, self.views, known, sizes, self.mesh_axes, _cost(self.operation))
+        cost, parts = costs(self.operation)
+        return deals(shapes, dtypes, self.views, known, sizes, self.mesh_axes, cost, parts)
 
     def function(
         self, leaves: Mapping[str, Array], known: Mapping[str, Layout], sizes: Mapping[str, int]
@@ -171,68 +177,87 @@ class _OnDevice(NamedTuple):
         return _map_blocks(operation, blocks, self.views, dealt, self.wire_dtype)
 
 
-def _cost(operation: Orthogonalization) -> Callable[[int, int], float]:
-    """Floating-point operations of one matrix; of an SVD, in proportion."""
+def costs(operation: Orthogonalization) -> tuple[Cost, Parts]:
+    """Floating-point operations of one matrix (of an SVD, in proportion), and the same in two parts, for the plan."""
 
     def cost(m: int, n: int) -> float:
         if isinstance(operation.schedule, Exact):
             return float(m * m * n)
         return float(flops(operation.schedule, m, n, operation.form((m, n), jnp.float32)))
 
-    return cost
+    def parts(m: int, n: int, dtype: str) -> tuple[float, float] | None:
+        if isinstance(operation.schedule, Exact) or not operation.has_parts((m, n), jnp.dtype(dtype)):
+            return None
+        products = 4.0 * m**2 * n
+        return flops(operation.schedule, m, n, "gram") - products, products
+
+    return cost, parts
 
 
 # --- one device ------------------------------------------------------------------------------------------------------
 
 
 def _map_blocks(
-    function: Callable[[Array], Array],
+    operation: Orthogonalization,
     blocks: Mapping[str, Array],
     views: Mapping[str, MatrixAxes],
     dealt: Sequence[Deal],
     wire_dtype: np.dtype | None,
 ) -> dict[str, Array]:
     """What one device does: its blocks of all parameters in, the same blocks of the results out."""
-    pieces: dict[tuple[str, int], Array] = {}
-    found: dict[str, list[Any]] = {}
+    found: dict[str, dict[tuple[int, int], Array]] = {}
+    views = dict(views)
     for deal in dealt:
-        for piece in deal.pieces:
-            x = _view(views[piece.leaf], piece.kind).to_matrices(blocks[piece.leaf])[piece.number]
-            pieces[piece.leaf, piece.number] = x.mT if piece.turned else x  # (count, m block, n block)
-            found.setdefault(piece.leaf, []).append(piece)
+        for piece in deal.pieces + deal.inside.pieces:
+            views[piece.leaf] = _view(views[piece.leaf], piece.kind)
+    batches = {name: views[name].to_matrices(block) for name, block in blocks.items() if block.size}
     for deal in dealt:
-        _map_bundle(function, pieces, deal, wire_dtype)
+        for pieces, kinds, function in (
+            (deal.pieces, deal.kinds, _dealt_out),
+            (deal.inside.pieces, deal.inside.kinds, split_inside),
+        ):
+            if not pieces:
+                continue
+            of_kind = [[piece for piece in pieces if piece.kind == kind] for kind in kinds]
+            stacks = [_joined([_matrices(batches, piece) for piece in own]) for own in of_kind]
+            for own, stack in zip(of_kind, function(operation, stacks, deal, wire_dtype), strict=True):
+                start = 0
+                for piece in own:
+                    x = stack[start : start + piece.local]
+                    start += piece.local
+                    key = piece.number, piece.first
+                    found.setdefault(piece.leaf, {})[key] = x.mT if piece.turned else x
     results = dict(blocks)
-    for name, own in found.items():
-        parts = [pieces[name, piece.number].mT if piece.turned else pieces[name, piece.number] for piece in own]
-        results[name] = _view(views[name], own[0].kind).from_matrices(parts, blocks[name].shape)
+    for name, by_key in found.items():
+        numbers = range(len(batches[name]))
+        parts = [_joined([by_key[key] for key in sorted(by_key) if key[0] == number]) for number in numbers]
+        results[name] = views[name].from_matrices(parts, blocks[name].shape)
     return results
+
+
+def _matrices(batches: Mapping[str, Sequence[Array]], piece: Piece) -> Array:
+    """The blocks (count, m block, n block) of a piece, wide."""
+    x = batches[piece.leaf][piece.number][piece.first : piece.first + piece.local]
+    return x.mT if piece.turned else x
+
+
+def _joined(stacks: Sequence[Array]) -> Array:
+    return stacks[0] if len(stacks) == 1 else jnp.concatenate(stacks)
 
 
 def _view(view: MatrixAxes, kind: Kind) -> MatrixAxes:
     return view if kind.split is None else MatrixAxes(view.fan_in, view.fan_out)
 
 
-def _map_bundle(
-    function: Callable[[Array], Array], pieces: dict[tuple[str, int], Array], deal: Deal, wire_dtype: np.dtype | None
-) -> None:
-    """Replace the pieces of one bundle by the function's results."""
-    stacks = []
-    for kind in deal.kinds:
-        own = [pieces[piece.leaf, piece.number] for piece in deal.pieces if piece.kind == kind]
-        stacks.append(own[0] if len(own) == 1 else jnp.concatenate(own))
+def _dealt_out(
+    function: Callable[[Array], Array], stacks: Sequence[Array], deal: Deal, wire_dtype: np.dtype | None
+) -> list[Array]:
+    """The blocks of every kind of a bundle in, those of the function's results out, each matrix on one device."""
     if deal.shares == 1 and not deal.bundle.gather:
-        stacks = [
+        return [
             over_slices(functools.partial(apply_to_whole, function, kind=kind), stack)
             for stack, kind in zip(stacks, deal.kinds, strict=True)
         ]
-    else:
-        dtype = jnp.dtype(deal.bundle.dtype)
-        sent = pack(stacks, deal).astype(wire_dtype or dtype)  # (shares, length)
-        stacks = [stack.astype(dtype) for stack in unpack(exchange(function, sent, deal, dtype), deal)]
-    for kind, stack in zip(deal.kinds, stacks, strict=True):
-        start = 0
-        for piece in deal.pieces:
-            if piece.kind == kind:
-                pieces[piece.leaf, piece.number] = stack[start : start + piece.local]
-                start += piece.local
+    dtype = jnp.dtype(deal.bundle.dtype)
+    sent = pack(stacks, deal).astype(wire_dtype or dtype)  # (shares, length)
+    return [stack.astype(dtype) for stack in unpack(exchange(function, sent, deal, dtype), deal)]

@@ -1,4 +1,4 @@
-"""Who works on which matrix: the plan by which matrices spread over a mesh are shared out, one whole matrix a device.
+"""Who works on which matrix: the plan by which matrices spread over a mesh are shared out, whole or split inside.
 
 Shapes and names alone; nothing here touches an array. Terms:
 
@@ -9,6 +9,10 @@ Shapes and names alone; nothing here touches an array. Terms:
 
 Matrices are dealt out one by one, the most expensive kind first, each to the share with the least work. Kinds are thus
 packed together: what is left over of one kind evens out what is left over of another.
+
+What is still left over, too few matrices for the shares, can be *split inside* (:mod:`jaxopt_tour.matrices.inside`):
+every share gets some columns of each, and only the factor is not the work of all. Whether that pays is decided by
+:func:`deals` from an estimate of the time: operations of the busiest share, bytes, collectives.
 """
 
 from __future__ import annotations
@@ -16,8 +20,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -27,8 +31,18 @@ from jaxopt_tour.matrices.axes import MatrixAxes
 Names = tuple[str, ...]
 #: For every dimension of an array, the mesh axes that split it.
 Layout = tuple[Names, ...]
-#: Work of one matrix of shape (m, n), m <= n, in any unit.
+#: Floating-point operations of one matrix of shape (m, n), m <= n.
 Cost = Callable[[int, int], float]
+#: The same in two parts, for matrices (m, n) of a dtype: those of the factor, and those of the products with X, which
+#: can be shared. None where the iteration has no such parts.
+Parts = Callable[[int, int, str], tuple[float, float] | None]
+
+#: What the plan counts a byte on the wire as, in operations: 60 TFLOP/s in float32 beside 50 GB/s.
+BYTE: Final = 1_200
+#: The same for the start of a collective: 10 microseconds.
+COLLECTIVE: Final = 600_000_000
+#: Kinds of which every share has so many matrices stay whole: the rest of the division counts for little.
+MANY: Final = 8
 
 
 class Kind(NamedTuple):
@@ -47,6 +61,7 @@ class Piece(NamedTuple):
     leaf: str
     number: int  # among the parameter's pieces
     kind: Kind
+    first: int  # of its matrices, among those of this number
     local: int  # matrices that this device holds a block of
     turned: bool  # stored tall; transposed to be wide
 
@@ -58,6 +73,21 @@ class Bundle(NamedTuple):
     exchange: Names  # axes that split the matrices and share the work: all-to-all
     replicas: Names  # axes along which the parameters are copies, and that share the work: slice, then all-gather
     gather: Names  # axes that split the matrices and do not share the work: all-gather, then slice
+
+
+class Inside(NamedTuple):
+    """The matrices of a bundle that are split inside."""
+
+    pieces: tuple[Piece, ...] = ()
+    factors: Deal | None = None  # who computes which factor; None: every share all of them
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Each once, in the order of their pieces."""
+        return tuple(dict.fromkeys(piece.kind for piece in self.pieces))
+
+
+NOTHING: Final = Inside()
 
 
 @dataclass(frozen=True)
@@ -77,6 +107,7 @@ class Deal:
     even: np.ndarray  # (kinds,)
     extra: np.ndarray  # (shares, kinds)
     length: int  # of the buffer for one share, in elements of one block: its matrices and the padding
+    inside: Inside = NOTHING  # what is not dealt out
 
     @property
     def exchanged(self) -> int:
@@ -100,6 +131,11 @@ class Deal:
         """The part of a matrix of this kind that one device stores."""
         return kind.m // self._positions(kind.rows), kind.n // self._positions(kind.columns)
 
+    def part(self, kind: Kind) -> tuple[int, int]:
+        """How many shares have the same block of a matrix split inside, and the columns of each, padding and all."""
+        sharing = self.replicas * self._positions(kind.rows)
+        return sharing, -(-self.block(kind)[1] // sharing)
+
     def block_size(self, k: int) -> int:
         """Elements of a block of kind k."""
         return math.prod(self.block(self.kinds[k]))
@@ -109,6 +145,19 @@ class Deal:
         """(shares, kinds): the number of the first matrix among each share's extras."""
         before = np.cumsum(self.extra, axis=0) - self.extra
         return before + self.shares * self.even
+
+    @property
+    def numbers(self) -> list[np.ndarray]:
+        """For every kind (shares, most matrices of a share): the numbers of a share's matrices; unused ones 0."""
+        tables = []
+        for k in range(len(self.kinds)):
+            table = np.zeros((self.shares, int(self.even[k] + self.extra[:, k].max())), np.int32)
+            for d in range(self.shares):
+                table[d, : self.even[k]] = d * self.even[k] + np.arange(self.even[k])
+                extra = np.arange(self.extra[d, k])
+                table[d, self.even[k] : self.even[k] + len(extra)] = self.extra_start[d, k] + extra
+            tables.append(table)
+        return tables
 
     @property
     def offsets(self) -> list[np.ndarray]:
@@ -150,12 +199,46 @@ class Deal:
         return self.length * self.shares * blocks / self.elements if self.elements else 1.0
 
     def wire_elements(self) -> float:
-        """Elements that one device sends to others in one update: both exchanges, gathers along other axes."""
+        """Elements of matrices that one device sends to others in one update: both exchanges, gathers along other axes.
+
+        They travel in the wire's dtype.
+        """
         x, r, g = self.exchanged, self.replicas, self._positions(self.bundle.gather)
         there_and_back = 2 * self.length * (x - 1)
         gathered = self.length * x * (g - 1)
         copies = self.length * x * (r - 1)
-        return float(there_and_back + gathered + copies)
+        split = 0.0
+        for piece in self.inside.pieces:
+            held = piece.local * piece.kind.m * self.part(piece.kind)[1]
+            rows = self._positions(piece.kind.rows)
+            split += 2 * held * (rows - 1) / rows + held * (r - 1)
+        return float(there_and_back + gathered + copies) + split
+
+    def sum_elements(self) -> float:
+        """Elements of Gram matrices, factors and largest entries that one device sends, in the iteration's dtype."""
+        if not self.inside.pieces:
+            return 0.0
+        x, shares = self.exchanged, self.shares
+        largest = 2 * sum(piece.local for piece in self.inside.pieces) * (x - 1) / x
+        if self.inside.factors is not None:
+            return largest + 2 * self.inside.factors.length * (shares - 1)
+        return largest + 2 * sum(piece.local * piece.kind.m**2 for piece in self.inside.pieces) * (shares - 1) / shares
+
+    def collectives(self) -> int:
+        """How many there are in one update."""
+        one_way = (self.exchanged > 1) + (self.replicas > 1)
+        whole = bool(self.pieces) * (2 * one_way - (self.replicas > 1) + bool(self.bundle.gather))
+        if not self.inside.pieces:
+            return whole
+        turns = len({kind.rows for kind in self.inside.kinds if kind.rows})
+        sums = 1 if self.inside.factors is None else 2
+        return whole + 2 * turns + (self.replicas > 1) + (self.exchanged > 1) + sums
+
+    def time(self) -> float:
+        """An estimate, in operations: those of the busiest share, and what the wire counts as."""
+        itemsize = np.dtype(self.bundle.dtype).itemsize if self.bundle.dtype != "bfloat16" else 2
+        sent = itemsize * self.wire_elements() + max(itemsize, 4) * self.sum_elements()
+        return float(self.work.max()) + BYTE * sent + COLLECTIVE * self.collectives()
 
 
 def deals(
@@ -166,6 +249,7 @@ def deals(
     sizes: Mapping[str, int],
     mesh_axes: Sequence[str],
     cost: Cost,
+    parts: Parts | None = None,
 ) -> list[Deal]:
     """The plan for some parameters: one deal a bundle.
 
@@ -177,6 +261,8 @@ def deals(
         sizes: of the mesh axes.
         mesh_axes: the axes that share the work.
         cost: work of one matrix.
+        parts: its two parts; None: no matrix is split inside. Nor is one where an axis that is not among
+            ``mesh_axes`` splits it, or whose split fan-out is spread over devices.
     """
     bundles: dict[Bundle, list[Piece]] = {}
     for name, shape in shapes.items():
@@ -202,19 +288,106 @@ def deals(
         for number, (count, m, n) in enumerate(view.matrix_shapes(shape)):
             turned = m > n and late_split is None
             kind = Kind(n, m, fan_out, fan_in, None) if turned else Kind(m, n, fan_in, fan_out, late_split)
-            bundles.setdefault(bundle, []).append(Piece(name, number, kind, count // on_batch, turned))
-    return [_deal(dict(sizes), bundle, tuple(pieces), cost) for bundle, pieces in bundles.items()]
+            bundles.setdefault(bundle, []).append(Piece(name, number, kind, 0, count // on_batch, turned))
+    return [_best_deal(dict(sizes), bundle, tuple(pieces), cost, parts) for bundle, pieces in bundles.items()]
 
 
-def _deal(sizes: dict[str, int], bundle: Bundle, pieces: tuple[Piece, ...], cost: Cost) -> Deal:
+def _best_deal(
+    sizes: dict[str, int], bundle: Bundle, pieces: tuple[Piece, ...], cost: Cost, parts: Parts | None
+) -> Deal:
+    """The fastest of some: for every kind none, the rest of the division by the shares, or all split inside.
+
+    One pass over the kinds, from all whole and from all rests split.
+    """
     totals: dict[Kind, int] = {}
     for piece in pieces:
         totals[piece.kind] = totals.get(piece.kind, 0) + piece.local
     costs = {kind: _cost_of(kind, cost) for kind in totals}
+    best = _deal(sizes, bundle, pieces, costs)
+    in_parts: dict[Kind, tuple[float, float]] = {}
+    for kind in sorted(totals, key=lambda kind: (-costs[kind], kind)):
+        if best.shares > 1 and not bundle.gather and kind.split is None and totals[kind] < MANY * best.shares:
+            found = parts(kind.m, kind.n, bundle.dtype) if parts is not None else None
+            if found is not None:
+                in_parts[kind] = found
+    least = best.time()
+    for start in ({}, {kind: totals[kind] % best.shares for kind in in_parts}) if in_parts else ():
+        chosen: dict[Kind, int] = dict(start)
+        for kind in in_parts:
+            tried = {}
+            for count in {0, totals[kind] % best.shares, totals[kind]}:
+                for shared in (False, True):
+                    deal = _split_deal(sizes, bundle, pieces, costs, in_parts, chosen | {kind: count}, shared)
+                    tried[deal.time(), count, shared] = deal
+            first = min(tried)
+            chosen[kind] = first[1]
+            if first[0] < least:
+                least, best = first[0], tried[first]
+    return best
+
+
+def _split_deal(
+    sizes: dict[str, int],
+    bundle: Bundle,
+    pieces: tuple[Piece, ...],
+    costs: Mapping[Kind, float],
+    in_parts: Mapping[Kind, tuple[float, float]],
+    counts: Mapping[Kind, int],
+    shared: bool,
+) -> Deal:
+    """The last so many matrices of a kind split inside, the others dealt out to the shares with the least work.
+
+    ``shared``: factors are dealt out as well; else every share computes all of them.
+    """
+    left = dict.fromkeys(counts, 0)
+    for piece in pieces:
+        if piece.kind in left:
+            left[piece.kind] += piece.local
+    left = {kind: total - counts[kind] for kind, total in left.items()}
+    whole, split = [], []
+    for piece in pieces:
+        here = min(piece.local, left.get(piece.kind, piece.local))
+        if piece.kind in left:
+            left[piece.kind] -= here
+        if here:
+            whole.append(piece._replace(local=here))
+        if here < piece.local:
+            split.append(piece._replace(first=here, local=piece.local - here))
+    names = tuple(name for name in sizes if name in bundle.replicas + bundle.exchange)
+    shares = math.prod(sizes[name] for name in names)
+    before = np.zeros(shares)
+    plain = Deal(sizes, bundle, (), (), before, np.zeros(0, int), np.zeros((shares, 0), int), 0)
+    for piece in split:
+        factor, products = in_parts[piece.kind]
+        before += piece.local * products * plain.part(piece.kind)[1] / piece.kind.n
+        if not shared:
+            before += piece.local * factor
+    factors = None
+    if shared and split:
+        grams = [piece._replace(kind=Kind(piece.kind.m, piece.kind.m, (), (), None)) for piece in split]
+        of_factor = {gram.kind: in_parts[piece.kind][0] for gram, piece in zip(grams, split, strict=True)}
+        factors = _deal(sizes, Bundle(bundle.dtype, (), names, ()), tuple(grams), of_factor, before)
+        before = factors.work
+    return _deal(sizes, bundle, tuple(whole), costs, before, Inside(tuple(split), factors))
+
+
+def _deal(
+    sizes: dict[str, int],
+    bundle: Bundle,
+    pieces: tuple[Piece, ...],
+    costs: Mapping[Kind, float],
+    before: np.ndarray | None = None,
+    inside: Inside = NOTHING,
+) -> Deal:
+    """Every matrix to the share with the least work, beside the work that shares have before."""
+    totals: dict[Kind, int] = {}
+    for piece in pieces:
+        totals[piece.kind] = totals.get(piece.kind, 0) + piece.local
     kinds = tuple(sorted(totals, key=lambda kind: (-costs[kind], kind)))
     shares = math.prod(sizes[name] for name in bundle.replicas + bundle.exchange)
     counts = np.zeros((shares, len(kinds)), int)
-    loads = [(0.0, d) for d in range(shares)]
+    loads = [(0.0 if before is None else float(before[d]), d) for d in range(shares)]
+    heapq.heapify(loads)
     for k, kind in enumerate(kinds):
         for _ in range(totals[kind]):
             load, d = heapq.heappop(loads)
@@ -224,9 +397,9 @@ def _deal(sizes: dict[str, int], bundle: Bundle, pieces: tuple[Piece, ...], cost
     for load, d in loads:
         work[d] = load
     even = counts.min(axis=0)
-    deal = Deal(sizes, bundle, pieces, kinds, work, even, counts - even, 0)
-    lengths = counts @ np.array([deal.block_size(k) for k in range(len(kinds))])
-    return Deal(sizes, bundle, pieces, kinds, work, even, counts - even, int(lengths.max()))
+    deal = Deal(sizes, bundle, pieces, kinds, work, even, counts - even, 0, inside)
+    lengths = counts @ np.array([deal.block_size(k) for k in range(len(kinds))], int)
+    return replace(deal, length=int(lengths.max()))
 
 
 def _cost_of(kind: Kind, cost: Cost) -> float:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import re
 import sys
 from collections import Counter
@@ -20,15 +18,11 @@ from flax import nnx
 from flax.training.train_state import TrainState
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from meshes import Tree, digest, error, make_mesh, placer, report
 
 import jaxopt_tour as jt
 
-Tree = Any
 STEPS = 2
-
-
-def report(case: str, **found: Any) -> None:
-    print(json.dumps({"case": case, **found}), flush=True)
 
 
 # Counts that no number of devices divides, wide, tall and square, a stack of layers, a stack of layers of experts.
@@ -84,11 +78,6 @@ def train(tx: optax.GradientTransformation, place: Callable[[Tree], Tree] = lamb
     return params, state, ends[0] == ends[1], compiled.as_text()
 
 
-def error(params: Tree, expected: Tree) -> float:
-    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True)
-    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
-
-
 COLLECTIVES = (
     r"= \S.*? (all-to-all|all-gather|all-reduce|collective-permute|reduce-scatter|ragged-all-to-all)(?:-start)?\("
 )
@@ -99,10 +88,6 @@ def collectives(text: str) -> tuple[dict[str, int], int]:
     entry = text[text.index("\nENTRY ") :]
     everywhere, outside = Counter(re.findall(COLLECTIVES, text)), Counter(re.findall(COLLECTIVES, entry))
     return dict(everywhere), sum(everywhere.values()) - sum(outside.values())
-
-
-def digest(tree: Tree) -> str:
-    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))).hexdigest()
 
 
 REFERENCE = train(jt.muon(0.02, 0.1, routing=routing))[0]
@@ -163,21 +148,6 @@ LAYOUTS: dict[str, tuple[dict[str, int], Callable[[str], P], tuple[str, ...], di
 
 #: As in test_muon_on_a_mesh.py.
 EXPLICIT_TOO = sys.argv[1:] or list(LAYOUTS)
-
-
-def placer(mesh: Any, spec: Callable[[str], P]) -> Callable[[Tree], Tree]:
-    def place(tree: Tree) -> Tree:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jax.device_put(leaf, NamedSharding(mesh, spec("/".join(key.key for key in path)))), tree
-        )
-
-    return place
-
-
-def make_mesh(sizes: dict[str, int], kind: AxisType) -> Any:
-    count = int(np.prod(list(sizes.values())))
-    types = (kind,) * len(sizes)
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=jax.devices()[:count])
 
 
 def same_layout(momentum: Tree, params: Tree) -> bool:
