@@ -19,6 +19,7 @@ from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
 from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
+from jaxopt_tour.optimizers.interpolate import interpolate
 from jaxopt_tour.optimizers.momentum import momentum, nesterov, scale_by_momentum
 from jaxopt_tour.optimizers.multi_transform import multi_transform
 from jaxopt_tour.optimizers.muon import muon, scale_by_muon
@@ -26,6 +27,7 @@ from jaxopt_tour.optimizers.nested_adam import nested_adam, scale_by_nested_adam
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
+from jaxopt_tour.optimizers.shampoo import scale_by_shampoo, shampoo
 from jaxopt_tour.optimizers.sharded_state import sharded_state, state_shardings
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
@@ -47,6 +49,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "nested_adam",
     "eadam",
     "muon",
+    "shampoo",
     # their parts
     "scale_by_momentum",
     "scale_by_adagrad",
@@ -60,6 +63,8 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "orthogonalize_via_newton_schulz",
     "scale_by_matrix_shape",
     "scale_by_muon",
+    "scale_by_shampoo",
+    "interpolate",
     "multi_transform",
     # on a mesh
     "sharded_state",

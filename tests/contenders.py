@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 import jaxopt_tour as jt
+from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Contender:
         learning_rate: a rate at which it reaches the minimum of Rosenbrock's function within 10,000 steps.
         arguments: what is passed besides the rate.
         complex_parameters: whether it is defined for complex parameters (Muon sends them to AdamW).
+        square_state: whether it keeps, beside arrays of the parameters' shapes, square ones for their rows and columns:
+            preconditioners can have no other shape.
         steps_shrink: whether its steps become small near a minimum at a constant rate. Where they do not, as those of
             a sign, or even grow, as AdaDelta's, the rate must fall for the optimizer to come to rest.
     """
@@ -30,11 +34,23 @@ class Contender:
     learning_rate: float
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     complex_parameters: bool = True
+    square_state: bool = False
     steps_shrink: bool = True
 
     def __call__(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformation:
         """The optimizer, at its own rate unless told otherwise."""
         return self.factory(self.learning_rate if learning_rate is None else learning_rate, **self.arguments)
+
+
+def hand_over(learning_rate: optax.ScalarOrSchedule, weight: optax.ScalarOrSchedule = 0.5) -> Any:
+    """Between Adam and momentum, of which Adam's rate is a hundred times momentum's."""
+    calm = optax.chain(jt.scale_by_momentum(), optax.scale(0.01))
+    return optax.chain(jt.interpolate(jt.scale_by_adam(), calm, weight), scale_by_learning_rate(learning_rate))
+
+
+def there_and_back(learning_rate: optax.ScalarOrSchedule) -> Any:
+    """From Adam to momentum and back to Adam within six steps."""
+    return hand_over(learning_rate, lambda count: jnp.clip(jnp.minimum(count / 2, 3 - count / 2), 0, 1))
 
 
 CONTENDERS = (
@@ -61,4 +77,8 @@ CONTENDERS = (
     Contender("eadam", jt.eadam, 1e-1),
     Contender("muon", jt.muon, 1e-2),
     Contender("muon_keller_jordan", jt.muon, 1e-2, {"schedule": "keller_jordan", "shape_factor": "original"}),
+    Contender("shampoo", jt.shampoo, 1e-2, square_state=True),
+    Contender("shampoo_stale_sums", jt.shampoo, 1e-2, {"decay": None, "update_every": 2}, square_state=True),
+    Contender("interpolate", hand_over, 1e-1),
+    Contender("interpolate_schedule", there_and_back, 1e-1),
 )

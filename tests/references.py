@@ -249,3 +249,21 @@ def muon_by_hand(
         theta = (1 - eta * lam) * theta - eta * s * o
         path.append(theta)
     return np.stack(path)
+
+
+def shampoo_by_hand(gradients, decay, root, eps, bias_correction=True):
+    """The updates (not the parameters) of one matrix."""
+
+    def inverse_root_of(a):
+        values, vectors = np.linalg.eigh(a + eps * np.trace(a) * np.eye(len(a)))
+        return (vectors * values ** (-1 / root)) @ vectors.T
+
+    left = right = 0.0
+    keep, new = (1.0, 1.0) if decay is None else (decay, 1 - decay)
+    path = []
+    for t, g in enumerate(gradients, 1):
+        left = keep * left + new * g @ g.T
+        right = keep * right + new * g.T @ g
+        c = 1 - decay**t if bias_correction and decay is not None else 1.0
+        path.append(inverse_root_of(left / c) @ g @ inverse_root_of(right / c))
+    return np.stack(path)

@@ -101,14 +101,17 @@ def test_the_state_is_arrays_like_the_parameters_and_an_int32_count(contender: C
     tx = contender()
     assert isinstance(tx, optax.GradientTransformation)
     shapes = {leaf.shape for leaf in jax.tree.leaves(params)}
+    kernel = params["dense"]["kernel"].shape
     for path, leaf in jax.tree_util.tree_leaves_with_path(tx.init(params)):
         name = jax.tree_util.keystr(path)
         fields = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
         assert fields, f"{name} is in no NamedTuple"
         if fields[-1] == "count":
             assert (leaf.shape, leaf.dtype) == ((), jnp.int32), name
-        else:
-            assert jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.shape in shapes, name
+            continue
+        assert jnp.issubdtype(leaf.dtype, jnp.floating), name
+        square = leaf.ndim >= 2 and leaf.shape[-1] == leaf.shape[-2]  # of rows, of columns, or a size for each matrix
+        assert leaf.shape in shapes or (contender.square_state and square and leaf.shape[-1] in (1, *kernel)), name
 
 
 @every_optimizer
@@ -654,6 +657,20 @@ WRONG = [
     (jt.muon, {"adamw_b2": 1.0}),
     (jt.muon, {"adamw_eps": -1.0}),
     (jt.muon, {"cautious": "yes"}),
+    (jt.shampoo, {"weight_decay": -1.0}),
+    (jt.shampoo, {"beta": 1.0}),
+    (jt.shampoo, {"nesterov": "yes"}),
+    (jt.shampoo, {"decay": 1.0}),
+    (jt.shampoo, {"root": 1}),
+    (jt.shampoo, {"eps": -1.0}),
+    (jt.shampoo, {"bias_correction": 3}),
+    (jt.shampoo, {"update_every": 0}),
+    (jt.shampoo, {"shape_factor": "square"}),
+    (jt.shampoo, {"mu_dtype": "int8"}),
+    (jt.shampoo, {"accumulator_dtype": "float16"}),
+    (jt.shampoo, {"adamw_b1": 1.0}),
+    (jt.shampoo, {"adamw_b2": 1.0}),
+    (jt.shampoo, {"adamw_eps": -1.0}),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,11 @@ import optax
 
 from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names
 from jaxopt_tour._types import Tree
+from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.routing import Routes, Routing, resolve
+
+#: A transformation whose state is shaped by the axes of its parameters, made once these are known, by path name.
+MadeForAxes = Callable[[Mapping[str, MatrixAxes]], optax.GradientTransformation]
 
 
 class MultiTransformState(NamedTuple):
@@ -20,7 +24,7 @@ class MultiTransformState(NamedTuple):
 
 
 def multi_transform(
-    transforms: Mapping[str, optax.GradientTransformation], routing: Routing = None
+    transforms: Mapping[str, optax.GradientTransformation | MadeForAxes], routing: Routing = None
 ) -> optax.GradientTransformationExtraArgs:
     """Send every parameter to the transformation that its route names.
 
@@ -37,32 +41,42 @@ def multi_transform(
         ... }, routing={"embedding": "frozen"})
 
     Args:
-        transforms: transformation by label.
+        transforms: transformation by label. One whose state is shaped by the axes, such as
+            :func:`jaxopt_tour.scale_by_shampoo`, must know them at ``init`` already, where Optax has no extra
+            arguments: give a function of the axes by path name that returns it,
+            ``lambda axes: optax.chain(jt.scale_by_shampoo(axes=axes), ...)``.
         routing: see :func:`jaxopt_tour.matrices.routing.resolve`.
 
     Raises:
         ValueError: at ``init``, a parameter's label has no transformation; the message names path and labels.
     """
-    transforms = {label: optax.with_extra_args_support(tx) for label, tx in transforms.items()}
+
+    def made_for(axes: Mapping[str, MatrixAxes]) -> dict[str, optax.GradientTransformationExtraArgs]:
+        return {
+            label: optax.with_extra_args_support(tx(axes) if callable(tx) else tx) for label, tx in transforms.items()
+        }
+
+    made_for({})  # a wrong argument is named now, not at init
 
     def init(params: Tree) -> MultiTransformState:
         if _is_placeholder(params):  # optax.tree.map_params asks which parts of the state are parameter trees
-            return MultiTransformState({label: tx.init(params) for label, tx in transforms.items()})
+            return MultiTransformState({label: tx.init(params) for label, tx in made_for({}).items()})
         routes = resolve(routing, params)
         for name, route in routes.items():
             if route.label not in transforms:
                 raise ValueError(
                     f"parameter {name!r} is routed to {route.label!r}, and transforms has {sorted(transforms)}"
                 )
-        return MultiTransformState({label: tx.init(_only(params, routes, label)) for label, tx in transforms.items()})
+        own = made_for(_axes_of(routes))
+        return MultiTransformState({label: tx.init(_only(params, routes, label)) for label, tx in own.items()})
 
     def update(
         updates: Tree, state: MultiTransformState, params: Tree | None = None, **extra_args: Any
     ) -> tuple[Tree, MultiTransformState]:
         routes = resolve(routing, updates if params is None else params)
-        axes = {name: route.axes for name, route in routes.items() if route.axes is not None}
+        axes = _axes_of(routes)
         inner_states = {}
-        for label, tx in transforms.items():
+        for label, tx in made_for(axes).items():
             own_params = None if params is None else _only(params, routes, label)
             own_updates, inner_states[label] = tx.update(
                 _only(updates, routes, label),
@@ -76,6 +90,10 @@ def multi_transform(
         return updates, MultiTransformState(inner_states)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _axes_of(routes: Routes) -> dict[str, MatrixAxes]:
+    return {name: route.axes for name, route in routes.items() if route.axes is not None}
 
 
 def _only(tree: Tree, routes: Routes | Mapping[str, Any], label: str) -> Tree:

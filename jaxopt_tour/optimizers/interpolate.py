@@ -1,0 +1,97 @@
+"""From one transformation to another and back, by a schedule."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxopt_tour._checks import check_rate
+from jaxopt_tour._types import Array, ScalarOrSchedule, Tree
+from jaxopt_tour.optimizers._numerics import cast_update, widen
+
+
+class InterpolateState(NamedTuple):
+    """State of `interpolate`.
+
+    The count is one level down because ``optax.tree.set(state, count=...)`` does not look for more counts beside one.
+    """
+
+    schedule: optax.ScaleByScheduleState  # its count of updates, int32
+    first: Any
+    second: Any
+
+
+def interpolate(
+    first: optax.GradientTransformation, second: optax.GradientTransformation, weight: ScalarOrSchedule
+) -> optax.GradientTransformationExtraArgs:
+    """``u = (1 - w) u_first + w u_second`` with a weight that may change over time.
+
+    Hands over from one optimizer to another and back, at once or gradually::
+
+        def weight(count):  # Adam for 1,000 steps, SGD until step 3,000, Adam again
+            return jnp.where((count >= 1000) & (count < 3000), 1.0, 0.0)
+
+        tx = jt.interpolate(jt.adam(1e-3), jt.momentum(0.1), weight)
+
+    Both see every gradient and advance at every step, whatever the weight: one that is handed over to has warm
+    averages, and its own schedules stand where they would stand without the other. Both are paid for, in time and in
+    state.
+
+    Where ``w = 0`` the update is the first's exactly, also where the second's is infinite or NaN, and the second's
+    where ``w = 1``. (Its derivative with respect to w is then that of the finite entries.)
+
+    Units: those of the two, which need not agree; a size of its own is each one's learning rate.
+
+    Args:
+        first: a transformation.
+        second: another, for the same parameters.
+        weight: w, a number or a schedule of the count of updates, which starts at 0. A number must be in [0, 1]; what a
+            schedule returns is not checked.
+
+    Raises:
+        ValueError: an argument is no transformation, or the weight is neither a schedule nor a number in [0, 1].
+    """
+    for name, tx in {"first": first, "second": second}.items():
+        if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
+            raise ValueError(f"{name} must be an optax.GradientTransformation, got {tx!r}")
+    _check_weight(weight)
+    one, other = optax.with_extra_args_support(first), optax.with_extra_args_support(second)
+
+    def init(params: Tree) -> InterpolateState:
+        start = optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+        return InterpolateState(start, one.init(params), other.init(params))
+
+    def update(
+        updates: Tree, state: InterpolateState, params: Tree | None = None, **extra_args: Any
+    ) -> tuple[Tree, InterpolateState]:
+        u_first, first_state = one.update(updates, state.first, params, **extra_args)
+        u_second, second_state = other.update(updates, state.second, params, **extra_args)
+        count = state.schedule.count
+        w = widen(weight(count) if callable(weight) else weight)
+
+        def mix(a: Array, b: Array) -> Array:
+            like, a, b = a, widen(a), widen(b)
+            # 0 times infinity is NaN; a finite entry needs no care and keeps its derivative.
+            a = jnp.where((w == 1) & ~jnp.isfinite(a), 0, a)
+            b = jnp.where((w == 0) & ~jnp.isfinite(b), 0, b)
+            return cast_update((1 - w) * a + w * b, like)
+
+        u = jax.tree.map(mix, u_first, u_second)
+        later = optax.ScaleByScheduleState(optax.safe_increment(count))
+        return u, InterpolateState(later, first_state, second_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_weight(weight: Any) -> None:
+    allowed = "a number with 0 <= weight <= 1 or a schedule (a function of the step)"
+    try:
+        check_rate("weight", weight)
+        outside = not callable(weight) and not isinstance(weight, jax.core.Tracer) and float(weight) > 1
+    except ValueError:
+        outside = True
+    if outside:
+        raise ValueError(f"weight must be {allowed}, got {weight!r}") from None
