@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 import jax
 from _common import RESULTS, ROOT
 from accuracy import put
-from trees import TREES
+from trees import TREES, few_large
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.flops import flops
-from jaxopt_tour.linalg.newton_schulz import cheaper_method
-from jaxopt_tour.matrices.shares import Deal, deals
+from jaxopt_tour.linalg.newton_schulz import Orthogonalization
+from jaxopt_tour.matrices.sharding import costs
+from jaxopt_tour.matrices.shares import Deal, Layout, deals
 
 DOCUMENT = ROOT / "docs" / "mesh.md"
-SCHEDULE = jt.schedules.polar_express()
+#: Operations of the default schedule in float32, of a matrix and of its parts.
+COST, PARTS = costs(Orthogonalization.of("polar_express"))
 
 
 class Model(NamedTuple):
@@ -60,48 +61,58 @@ MODELS = (
 )
 MESHES = (64, 1024)
 
+ROWS: Layout = ((), ("fsdp",), ())
+#: As in benchmarks/communication.py.
+MEASURED: dict[str, tuple[dict[str, int], Layout, tuple[str, ...]]] = {
+    "fsdp rows": ({"fsdp": 8}, ROWS, ("fsdp",)),
+    "fsdp columns": ({"fsdp": 8}, ((), (), ("fsdp",)), ("fsdp",)),
+    "fsdp x tp": ({"fsdp": 4, "tp": 2}, ((), ("fsdp",), ("tp",)), ("fsdp", "tp")),
+    "hybrid": ({"data": 2, "fsdp": 4}, ROWS, ("fsdp",)),
+}
 
-def cost(m: int, n: int) -> float:
-    """Operations of the default schedule."""
-    return float(flops(SCHEDULE, m, n, cheaper_method(SCHEDULE, m, n, "float32")))
 
-
-def plan(matrices: Any, devices: int) -> list[Deal]:
-    """FSDP: every matrix spread over its rows, or its columns where devices do not divide those; all share the work."""
-    over_rows, over_columns = ((), ("fsdp",), ()), ((), (), ("fsdp",))
-    assert all(m % devices == 0 or n % devices == 0 for _, m, n in matrices)
+def plan(matrices: Any, sizes: dict[str, int], layout: Layout, mesh_axes: tuple[str, ...]) -> list[Deal]:
+    """Every matrix spread alike, or over its columns alone where devices do not divide its rows."""
     names = [str(number) for number in range(len(matrices))]
+
+    def fitting(m: int, n: int) -> Layout:
+        devices = math.prod(sizes[axis] for axis in layout[1])
+        if m % devices == 0:
+            return layout
+        assert n % devices == 0
+        return (), (), layout[1]
+
     return deals(
         shapes=dict(zip(names, matrices, strict=True)),
         dtypes=dict.fromkeys(names, "float32"),
         views=dict.fromkeys(names, jt.MatrixAxes(1, 2)),
-        layouts={
-            name: over_columns if m % devices else over_rows for name, (_, m, _) in zip(names, matrices, strict=True)
-        },
-        sizes={"fsdp": devices},
-        mesh_axes=("fsdp",),
-        cost=cost,
+        layouts={name: fitting(m, n) for name, (_, m, n) in zip(names, matrices, strict=True)},
+        sizes=sizes,
+        mesh_axes=mesh_axes,
+        cost=COST,
+        parts=PARTS,
     )
 
 
 def check(measured: dict[str, Any]) -> list[str]:
-    """A line for every measured program of one mesh axis: the plan's bytes beside the compiled program's.
+    """A line for every measured program: the plan's bytes beside the compiled program's.
 
     Raises:
         ValueError: they differ by more than a thousandth.
     """
     lines = ["| tree | layout | plan, MB | compiled, MB |", "|---|---|---|---|"]
     for row in measured["results"]["rows"]:
-        if row["wire_dtype"] != "float32" or not row["layout"].startswith("fsdp "):
+        if row["wire_dtype"] != "float32":
             continue
-        routes = jt.routing.routes_by_name(TREES[row["tree"]]())
+        tree = (TREES | {"few large": few_large})[row["tree"]]()
+        routes = jt.routing.routes_by_name(tree)
         matrices = []
-        for path, leaf in jax.tree_util.tree_leaves_with_path(TREES[row["tree"]]()):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             route = routes["/".join(str(key.key) for key in path)]
             if route.label == "muon":
                 matrices += route.axes.matrix_shapes(leaf.shape)
-        devices = measured["settings"]["devices"]
-        planned = 4 * sum(deal.wire_elements() for deal in plan(matrices, devices))
+        dealt = plan(matrices, *MEASURED[row["layout"]])
+        planned = 4 * sum(deal.wire_elements() + deal.sum_elements() for deal in dealt)
         found = row["contenders"]["ours"]["sent_bytes"]
         lines.append(f"| {row['tree']} | {row['layout']} | {planned / 1e6:.2f} | {found / 1e6:.2f} |")
         if not math.isclose(planned, found, rel_tol=1e-3):
@@ -118,8 +129,8 @@ def paper(link: float, rate: float, tokens: float) -> list[str]:
     for model in MODELS:
         parameters = sum(count * m * n for count, m, n in model.matrices)
         for devices in MESHES:
-            (deal,) = plan(model.matrices, devices)
-            sent = 2 * deal.wire_elements()  # bfloat16 on the wire
+            (deal,) = plan(model.matrices, {"fsdp": devices}, ROWS, ("fsdp",))
+            sent = 2 * deal.wire_elements() + 4 * deal.sum_elements()  # bfloat16 on the wire
             floor = 2 * 2 * (devices - 1) / devices**2 * parameters
             wire, products = sent / link, deal.work.max() / rate
             # Four operations a token and an active parameter: the gradients of activations and of weights.

@@ -67,6 +67,14 @@ def resnet18() -> Tree:
     return tree | {"head": {"kernel": dense(512, 1000), "bias": dense(1000)}}
 
 
+def few_large(width: int = 1024) -> Tree:
+    """Two matrices of a shape each, one wide and one tall: 4.2 M entries both."""
+    return {
+        "up": {"kernel": dense(width, 4 * width), "bias": dense(4 * width)},
+        "down": {"kernel": dense(8 * width, width // 2), "bias": dense(width // 2)},
+    }
+
+
 TREES = {"gpt2-small": gpt2_small, "gpt2-small-scanned": gpt2_small_scanned, "resnet18": resnet18}
 
 
