@@ -1,4 +1,4 @@
-"""The command ``jaxopt-tour``: race the optimizers, play with them, tune their rates, look at the routing."""
+"""The command ``jaxopt-tour``: race, play, tune rates, run experiments, look at the routing."""
 
 from __future__ import annotations
 
@@ -92,6 +92,7 @@ def _start(
     - **jaxopt-tour race --task gpt --optimizers adamw,muon,muon-0.7 --seeds 3**
     - **jaxopt-tour race --resume**: go on after an interruption
     - **jaxopt-tour explore**: only the page to play with, in seconds
+    - **jaxopt-tour experiment race --quick**: the laboratory, at a few steps
     - **jaxopt-tour routing --task gpt**: what Muon would take of the GPT, and why
     """
 
@@ -238,6 +239,59 @@ def sweep(
         console.print(f"Interrupted. {output} has the optimizers that were finished; go on with --resume.")
         raise typer.Exit(130) from None
     console.print(f"Rates: {output}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="Which; or: all.", metavar="NAME")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few, small runs, in under a minute: see everything work, show nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Each experiment has a folder in this one. [default: out/experiments, out/quick-experiments]"
+        ),
+    ] = None,
+) -> None:
+    """Run an experiment of the laboratory, and write its results, its picture and its answer.
+
+    What was computed before with the same **--out** is not computed again: after an interruption the same command
+    goes on. The full settings take between five minutes and an hour each on two cores; their results are part of the
+    project, below **experiments/results**, and told in **docs/laboratory.md**.
+
+    - **adam-initialisation**: bias correction and initial moments
+    - **adam-variants**: nested averages, eps, schedules of betas, handing over to SGD
+    - **smoothing**: angles between gradient, momentum and update
+    - **matrix-problems**: where Muon wins and where it does not
+    - **newton-schulz**: steps, schedules and dtypes against the exact polar factor
+    - **spectra**: singular values through training
+    - **race**: steps, seconds and memory to a target
+    - **variance-and-shampoo**: v as a variance, Muon as Shampoo without memory
+
+    For example:
+
+    - **jaxopt-tour experiment race --quick**
+    - **jaxopt-tour experiment all --out experiments/results**: nothing to compute, the pictures and texts anew
+    """
+    from jaxopt_tour.tour.laboratory.experiment import MODULES, find, perform
+
+    console = Console()
+
+    def note(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    folder = out or Path("out/quick-experiments" if quick else "out/experiments")
+    with _usage_errors():
+        chosen = [find(each) for each in (MODULES if name == "all" else (name,))]
+    try:
+        for each in chosen:
+            with console.status(f"{each.title}: computing"), _usage_errors():
+                summary = perform(each, folder / each.name, quick=quick, listener=note)
+            note(f"{each.title}: {summary}")
+    except KeyboardInterrupt:
+        note(f"Interrupted. What was finished is in {folder}; the same command goes on from there.")
+        raise typer.Exit(130) from None
 
 
 @app.command()

@@ -19,7 +19,7 @@ from flax import nnx
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.matrices.routing import Routing
 from jaxopt_tour.problems.data import datasets
-from jaxopt_tour.problems.models import CNN, GPT, MLP
+from jaxopt_tour.problems.models import CNN, GPT, MLP, ResNet, ViT
 from jaxopt_tour.problems.tasks import Batch, cross_entropy, unit_range, windows_at
 
 Data = Any
@@ -196,6 +196,22 @@ def fashion_cnn(batch: int = 64) -> Workload:
     """The tour's small CNN, at half its channels, on Fashion-MNIST."""
     return fashion_workload(
         "cnn", "Fashion-MNIST, CNN", lambda rngs: CNN(channels=(8, 16), rngs=rngs), target=0.60, batch=batch
+    )
+
+
+@functools.cache
+def fashion_resnet(batch: int = 32) -> Workload:
+    """A ResNet of two residual blocks on Fashion-MNIST."""
+    return fashion_workload(
+        "resnet", "Fashion-MNIST, ResNet", lambda rngs: ResNet((8, 16), stride=4, rngs=rngs), target=0.80, batch=batch
+    )
+
+
+@functools.cache
+def fashion_vit(batch: int = 64) -> Workload:
+    """A vision transformer of two blocks over 16 patches on Fashion-MNIST."""
+    return fashion_workload(
+        "vit", "Fashion-MNIST, vision transformer", lambda rngs: ViT(rngs=rngs), target=0.65, batch=batch
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxopt_tour._trees import named_leaves
-from jaxopt_tour.problems.models import CNN, GPT, MLP, Attention, rotate
+from jaxopt_tour.problems.models import CNN, GPT, MLP, Attention, ResNet, ViT, rotate
 
 
 def parameters(model: nnx.Module) -> dict[str, tuple[int, ...]]:
@@ -37,6 +37,47 @@ def test_cnn_shapes():
     assert model(jnp.ones((2, 28, 28))).shape == (2, 10)
     assert parameters(model)["conv2/kernel"] == (3, 3, 16, 32)
     assert count(model) == 105_866
+
+
+def test_resnet_halves_at_every_stage_and_keeps_what_came_in():
+    model = ResNet((4, 8), blocks=2, inputs=3, stride=1, classes=5, rngs=nnx.Rngs(0))
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
+    assert model(images).shape == (2, 5)
+    assert [block.shortcut is None for block in model.blocks] == [True, True, False, True]
+    x = model.stem(images)
+    assert x.shape == (2, 8, 8, 4)
+    silent = nnx.clone(model.blocks[0]) if hasattr(nnx, "clone") else model.blocks[0]
+    silent.conv2.kernel[...] = jnp.zeros_like(silent.conv2.kernel[...])
+    np.testing.assert_array_equal(silent(x), x)  # its residual is zero
+    for block in model.blocks:
+        x = block(x)
+    assert x.shape == (2, 4, 4, 8)
+    assert ResNet((4, 8), stride=4, rngs=nnx.Rngs(0))(jnp.ones((1, 28, 28))).shape == (1, 10)
+
+
+def test_vit_cuts_patches_and_looks_both_ways():
+    model = ViT(size=8, patch=4, width=8, heads=2, blocks=1, hidden=12, classes=3, rngs=nnx.Rngs(0))
+    seen = []
+    embed = model.embed
+
+    class Spy(nnx.Module):
+        def __call__(self, x):
+            seen.append(np.asarray(x))
+            return embed(x)
+
+    image = np.arange(64, dtype=np.float32).reshape(1, 8, 8)
+    expected = model(jnp.asarray(image))
+    model.embed = Spy()
+    np.testing.assert_array_equal(model(jnp.asarray(image)), expected)
+    for index, (row, column) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
+        np.testing.assert_array_equal(seen[0][0, index], image[0, row : row + 4, column : column + 4].ravel())
+    assert expected.shape == (1, 3)
+    # The first patch's token hears of the last patch.
+    attention = model.blocks[0].attention
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 8)), jnp.float32)
+    assert np.any(np.asarray(attention(x)[0, 0]) != np.asarray(attention(x.at[0, 3].add(1.0))[0, 0]))
+    with pytest.raises(ValueError, match="patch must divide the images' size 28, got 5"):
+        ViT(patch=5, rngs=nnx.Rngs(0))
 
 
 def test_gpt_has_the_size_and_the_names_that_routing_reads():
