@@ -153,13 +153,13 @@ def budget_to_target(cells: Cells, workload: Workload, entrant: Entrant, budgets
 def sensitivity(
     cells: Cells, workload: Workload, entrant: Entrant, steps: int, numbers: Mapping[str, float], *, seeds: int = 2
 ) -> dict[str, Any]:
-    """The loss over the learning rate, an eighth of a decade apart and a decade to either side of the tuned one.
+    """The loss over the learning rate, a quarter of a decade apart and a decade to either side of the tuned one.
 
     Returns:
         ``rates``, ``losses`` (mean over the tuning seeds; None: diverged) and ``decades``, how wide the range of rates
         around the best is whose loss is within 5 % of the best; ``open`` says whether it reaches the end of the sweep.
     """
-    rates = [numbers["learning_rate"] * 10 ** (place / 8) for place in range(-8, 9)]
+    rates = [numbers["learning_rate"] * 10 ** (place / 4) for place in range(-4, 5)]
 
     def compute() -> dict[str, Any]:
         settings = [{**numbers, "learning_rate": each} for each in rates]
