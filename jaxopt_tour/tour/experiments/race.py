@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,12 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
-from jaxopt_tour.problems.models import MLP
 from jaxopt_tour.problems.workloads import (
     Workload,
     fashion_cnn,
     fashion_mlp,
     fashion_resnet,
     fashion_vit,
-    fashion_workload,
     parameters,
     small_gpt,
 )
@@ -27,6 +24,7 @@ from jaxopt_tour.tour.laboratory.protocol import Budgets, budget_to_target, cost
 from jaxopt_tour.tour.laboratory.rules import ADAMW, MUON, RULES, entrant
 from jaxopt_tour.tour.laboratory.runs import Rule
 from jaxopt_tour.tour.laboratory.statistics import Interval, in_words, ratio
+from jaxopt_tour.tour.laboratory.tiny import tiny_workload
 from jaxopt_tour.tour.plots import line
 
 
@@ -46,7 +44,7 @@ class Heat:
 def heats(quick: bool) -> list[Heat]:
     """What is raced on, the cheapest first."""
     if quick:
-        return [Heat(_tiny(), Budgets(first=4, most=8, trials=5, later_trials=5, tuning_seeds=1, seeds=2))]
+        return [Heat(tiny_workload(), Budgets(first=4, most=8, trials=5, later_trials=5, tuning_seeds=1, seeds=2))]
     one_seed = {"trials": 12, "later_trials": 6, "tuning_seeds": 1, "seeds": 5}
     return [
         Heat(fashion_mlp(16), Budgets(first=45, most=1100, seeds=12)),
@@ -63,24 +61,6 @@ def heats(quick: bool) -> list[Heat]:
 def rules(quick: bool) -> list[Rule]:
     """Who races."""
     return [ADAMW, MUON] if quick else list(RULES.values())
-
-
-@functools.cache
-def _tiny() -> Workload:
-    class OnImages(MLP):
-        """The MLP on flattened images."""
-
-        def __call__(self, x: Any) -> Any:
-            return super().__call__(x.reshape(x.shape[0], -1))
-
-    return fashion_workload(
-        "tiny",
-        "Fashion-MNIST, tiny MLP",
-        lambda rngs: OnImages((784, 8, 10), rngs=rngs),
-        target=2.1,
-        batch=16,
-        side_by_side=4,
-    )
 
 
 def run(cells: Cells) -> None:
