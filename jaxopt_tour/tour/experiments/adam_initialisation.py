@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,13 +21,21 @@ import jaxopt_tour as jt
 from jaxopt_tour.optimizers.adam import InitialMoments
 from jaxopt_tour.problems.workloads import Workload, small_gpt
 from jaxopt_tour.tour.laboratory.cells import Cells
+from jaxopt_tour.tour.laboratory.comparison import (
+    by_direction,
+    difference_in_words,
+    direction,
+    loss_in_words,
+    mean_loss,
+    paired,
+    trials_in_words,
+)
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
 from jaxopt_tour.tour.laboratory.protocol import Entrant, read, tune
 from jaxopt_tour.tour.laboratory.runs import Build, Rule
-from jaxopt_tour.tour.laboratory.statistics import Interval, mean, mean_difference, signed
+from jaxopt_tour.tour.laboratory.statistics import Interval, signed
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
 from jaxopt_tour.tour.laboratory.tuning import rate
-from jaxopt_tour.tour.laboratory.wording import direction, listed
 from jaxopt_tour.tour.palette import HUES
 
 if TYPE_CHECKING:
@@ -147,11 +155,6 @@ class Found(NamedTuple):
     tuned: dict[str, Any]
     final: list[float | None]
 
-    @property
-    def diverged(self) -> int:
-        """On how many reading seeds."""
-        return sum(value is None for value in self.final)
-
 
 def one(cells: Cells, setting: Setting, switches: Switches) -> Found:
     """Tuned and read, from the cells where they are there."""
@@ -170,10 +173,7 @@ def run(cells: Cells) -> None:
 
 def cost(cells: Cells, setting: Setting, switches: Switches, against: Switches = STANDARD) -> Interval | None:
     """How much more loss than another combination, seed by seed; None where a run diverged."""
-    first, second = one(cells, setting, switches).final, one(cells, setting, against).final
-    if None in first or None in second:
-        return None
-    return mean_difference([float(x or 0) for x in first], [float(x or 0) for x in second])
+    return paired(one(cells, setting, switches).final, one(cells, setting, against).final)
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
@@ -198,10 +198,11 @@ def tables(cells: Cells) -> list[Table]:
                 f"{setting.title}: {switches.title}",
                 f"{switches.first_step(setting.b1, setting.b2):.2f}",
                 f"{tuned['numbers']['learning_rate']:.2g}{'' if tuned['interior'] else ' (edge)'}",
-                *_loss_and_perplexity(found),
-                _difference(cells, setting, switches),
+                loss_in_words(found.final),
+                _perplexity(found.final),
+                "0" if switches == STANDARD else difference_in_words(cost(cells, setting, switches)),
             ])  # fmt: skip
-            trials.append([f"{setting.title}: {switches.title}", str(tuned["trials"]), _tried(tuned["tried"])])
+            trials.append([f"{setting.title}: {switches.title}", str(tuned["trials"]), trials_in_words(tuned["tried"])])
     return [
         Table(
             f"{now.workload.title}, {now.steps} steps, {now.seeds} seeds, {now.workload.measured}. First step: size of "
@@ -224,25 +225,12 @@ def tables(cells: Cells) -> list[Table]:
     ]
 
 
-def _loss_and_perplexity(found: Found) -> tuple[str, str]:
-    if found.diverged:
-        text = f"diverged on {found.diverged} of {len(found.final)}"
-        return text, text
-    loss = mean([value for value in found.final if value is not None])
-    low, high = math.exp(loss.low), math.exp(loss.high)
-    return f"{loss.value:.3f} [{loss.low:.3f}, {loss.high:.3f}]", f"{math.exp(loss.value):.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _difference(cells: Cells, setting: Setting, switches: Switches) -> str:
-    if switches == STANDARD:
-        return "0"
-    found = cost(cells, setting, switches)
-    return "—" if found is None else signed(found)
-
-
-def _tried(tried: Sequence[tuple[Mapping[str, float], float | None]]) -> str:
-    pairs = sorted((numbers["learning_rate"], loss) for numbers, loss in tried)
-    return "; ".join(f"{each:.2g}: {'diverged' if loss is None else f'{loss:.3f}'}" for each, loss in pairs)
+def _perplexity(final: list[float | None]) -> str:
+    loss = mean_loss(final)
+    if loss is None:
+        return "—"
+    value, low, high = map(math.exp, loss)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def grid_resolution(cells: Cells) -> float | None:
@@ -280,20 +268,8 @@ def answer(cells: Cells) -> str:
 
 
 def _in_setting(cells: Cells, setting: Setting) -> str:
-    by_direction: dict[int | None, list[str]] = {}
-    for switches in COMBINATIONS[1:]:
-        found = cost(cells, setting, switches)
-        sign = None if found is None else direction(found)
-        text = switches.title if found is None else f"{switches.title} ({signed(found)})"
-        by_direction.setdefault(sign, []).append(text)
-    words = {
-        1: "more loss than the standard is shown for",
-        -1: "less loss than the standard is shown for",
-        0: "no difference to the standard is shown for",
-        None: "no comparison, because runs diverged, for",
-    }
-    found_words = [f"{words[sign]} {listed(by_direction[sign])}" for sign in (1, -1, 0, None) if sign in by_direction]
-    return f"Decay rates {setting.title}: {'; '.join(found_words)}."
+    costs = {switches.title: cost(cells, setting, switches) for switches in COMBINATIONS[1:]}
+    return f"Decay rates {setting.title}: {by_direction(costs, 'the standard')}."
 
 
 def _finding(cells: Cells, setting: Setting) -> str:
