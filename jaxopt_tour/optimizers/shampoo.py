@@ -51,7 +51,7 @@ class ShampooState(NamedTuple):
     scale: Tree  # s, a power of two near the size of the accumulated gradients
     left: Tree  # L / s^2
     right: Tree  # R / s^2
-    left_root: Tree  # L^(-1/root) as of its last update; None where it is taken at every step
+    left_root: Tree  # L^(-1/root) as of its last update; None where update_every is
     right_root: Tree
 
 
@@ -61,7 +61,7 @@ def scale_by_shampoo(
     root: Scalar = 4,
     eps: Scalar = 1e-6,
     bias_correction: bool = True,
-    update_every: int | Array = 1,
+    update_every: int | Array | None = None,
     accumulator_dtype: DTypeLike | None = None,
     axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -91,7 +91,7 @@ def scale_by_shampoo(
         eps: ridge, relative to the trace.
         bias_correction: divide the averages by ``1 - decay^t``; sums need none.
         update_every: steps between two inverse roots, each an eigendecomposition; the first step always takes them.
-            Where it is an array, as injected, roots are kept in the state even if it is 1.
+            None: every step, and no roots are kept in the state.
         accumulator_dtype: of L and R: float32 or float64; None: the parameter's, but at least float32.
         axes: how parameters are seen as matrices: one :class:`MatrixAxes` for all, or one by path name. None: the
             reading by name; a plain 2-D parameter is (in, out). Inside :func:`jaxopt_tour.multi_transform`, pass what
@@ -110,12 +110,12 @@ def scale_by_shampoo(
     _check_number("root", root, 2)
     check_nonnegative("eps", eps)
     check_flag("bias_correction", bias_correction)
-    _check_number("update_every", update_every, 1, integer=True)
+    if update_every is not None:
+        _check_number("update_every", update_every, 1, integer=True)
     dtype = check_float_dtype("accumulator_dtype", accumulator_dtype)
     if dtype is not None and dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"accumulator_dtype must be None, float32 or float64, got {dtype}")
     root, eps = hyperparameter(root), hyperparameter(eps)
-    at_every_step = not isinstance(update_every, jax.Array) and update_every == 1
 
     def init(params: Tree) -> ShampooState:
         views = resolve_axes(axes, None, params)
@@ -130,7 +130,7 @@ def scale_by_shampoo(
             named = named_leaves(params)
             return map_with_names(one_leaf, params)
 
-        roots = (None, None) if at_every_step else (zeros(1, 1), zeros(2, 2))
+        roots = (None, None) if update_every is None else (zeros(1, 1), zeros(2, 2))
         return ShampooState(jnp.zeros([], jnp.int32), zeros(0, 0), zeros(1, 1), zeros(2, 2), *roots)
 
     def update(
@@ -164,7 +164,7 @@ def scale_by_shampoo(
                 for name, (scale, left, right) in new.items()
             }
 
-        if at_every_step:
+        if update_every is None:
             taken = roots()
         else:
             lefts, rights = named_leaves(state.left_root), named_leaves(state.right_root)
@@ -270,7 +270,7 @@ def shampoo(
     root: Scalar = 4,
     eps: Scalar = 1e-6,
     bias_correction: bool = True,
-    update_every: int | Array = 1,
+    update_every: int | Array | None = None,
     shape_factor: str | None = "match_rms_adamw",
     mu_dtype: DTypeLike | None = None,
     accumulator_dtype: DTypeLike | None = None,
@@ -299,7 +299,7 @@ def shampoo(
         root: 4 as published.
         eps: ridge, relative to the trace.
         bias_correction: of L and R.
-        update_every: steps between eigendecompositions.
+        update_every: steps between eigendecompositions; None: every step.
         shape_factor: see :func:`jaxopt_tour.scale_by_matrix_shape`.
         mu_dtype: of the momentum and AdamW's first moment; None: the parameter's.
         accumulator_dtype: of L and R.
