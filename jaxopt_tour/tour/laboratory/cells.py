@@ -27,7 +27,7 @@ class Cells:
     """The cells of one experiment, in memory and in a file.
 
     Args:
-        path: the file.
+        path: the file; None: memory alone.
         experiment: its name.
         quick: whether these are the few small cells of ``--quick``.
         listener: is told what happens, one line at a time.
@@ -39,7 +39,7 @@ class Cells:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         experiment: str,
         *,
         quick: bool = False,
@@ -57,8 +57,8 @@ class Cells:
             "quick": quick,
             "cells": [],
         }
-        earlier = read_results(path)
-        if earlier is not None:
+        earlier = None if path is None else read_results(path)
+        if path is not None and earlier is not None:
             for part, expected in (("experiment", experiment), ("quick", quick)):
                 if earlier.get(part) != expected:
                     raise ValueError(
@@ -84,10 +84,11 @@ class Cells:
             value = _rounded(without_nonfinite(json.loads(json.dumps(compute()))))
             self._found[text] = value
             self.content["cells"].append({"key": key, "value": value})
-            now = revision()
-            if now is not None and now not in self.content["revisions"]:
-                self.content["revisions"].append(now)
-            write_json(self.path, self.content)
+            if self.path is not None:
+                now = revision()
+                if now is not None and now not in self.content["revisions"]:
+                    self.content["revisions"].append(now)
+                write_json(self.path, self.content)
             self._listener(text)
         return self._found[text]
 
