@@ -70,7 +70,8 @@ def test_the_quick_setting_writes_everything_and_a_second_call_computes_nothing(
     for switches in COMBINATIONS:
         assert f"(0.95, 0.95), no warm-up: {switches.title} |" in summary
     assert "Reported, not reproduced" in summary
-    assert "**Answer.** Decay rates" in summary
+    assert "**Answer.** Against Adam as published" in summary
+    assert "Decay rates (0.95, 0.95), no warm-up: " in summary
     assert len(told) == 8
     perform(find("adam-initialisation"), tmp_path, quick=True, listener=told.append)
     assert len(told) == 8
