@@ -81,7 +81,13 @@ def _batch_text(batch: int | None, examples: int) -> str:
 
 @functools.cache
 def matrix_quadratic(
-    exponent: float = 1.0, *, aligned: bool = False, fan_in: int = 64, fan_out: int = 64, target: float = 1e-3
+    exponent: float = 1.0,
+    *,
+    aligned: bool = False,
+    uneven: bool = False,
+    fan_in: int = 64,
+    fan_out: int = 64,
+    target: float = 1e-3,
 ) -> Workload:
     """``f(W) = 1/2 tr(W^T Q W)``, with eigenvalues ``i^-exponent`` of Q; its optimum is ``f(0) = 0``.
 
@@ -91,22 +97,31 @@ def matrix_quadratic(
         exponent: of the spectrum: the condition number is ``fan_in^exponent``.
         aligned: whether Q is diagonal. Else its eigenvectors are a random rotation of the coordinates. SGD and Muon,
             which turn with the coordinates, cannot tell the two apart; rules that work entry by entry can.
+        uneven: whether W_0 is longer along some directions of the outputs than along others: ``W_0 diag(1/j) V^T`` with
+            a random rotation V in place of the even W_0. A rule whose steps have one length along all directions is
+            made for the even one.
         fan_in: rows of W.
         fan_out: columns of W.
         target: share of the mean starting value to reach.
     """
+    lengths = power_law(fan_out, 1.0 if uneven else 0.0)
+    outward = jnp.asarray(lengths[:, None] * rotation(fan_out, np.random.default_rng(1)).T, jnp.float32)
+    even = _fresh(fan_in, fan_out)
 
     @functools.cache
     def data() -> Data:
         root = _root(fan_in, exponent, aligned, np.random.default_rng(0))
         optimum = np.zeros((fan_in, fan_out))
-        return _single_precision({"root": root, "optimum": optimum, "start": _mean_start(root, optimum)})
+        start = _mean_start(root, optimum) * float(np.mean(lengths**2))
+        return _single_precision({"root": root, "optimum": optimum, "start": start})
 
     return Workload(
-        name=f"quadratic-{exponent:g}" + ("-aligned" if aligned else ""),
-        title=f"matrix quadratic, spectrum exponent {exponent:g}" + (", aligned" if aligned else ""),
+        name=f"quadratic-{exponent:g}" + ("-aligned" if aligned else "") + ("-uneven" if uneven else ""),
+        title=f"matrix quadratic, spectrum exponent {exponent:g}"
+        + (", aligned" if aligned else "")
+        + (", uneven start" if uneven else ""),
         data=data,
-        init=_fresh(fan_in, fan_out),
+        init=(lambda key: {"w": even(key)["w"] @ outward}) if uneven else even,
         draw=lambda data, key: data,
         loss=_quadratic,
         measure=lambda params, data: _quadratic(params, data) / data["start"],

@@ -43,12 +43,23 @@ def test_the_quadratic_has_the_spectrum_and_the_value_it_is_named_for(aligned: b
 
 
 def test_the_measure_is_one_at_the_start_on_average() -> None:
-    for workload in (matrix_quadratic(1.0, fan_in=6, fan_out=4), linear_regression(1.0, fan_in=6, fan_out=4)):
+    for workload in (
+        matrix_quadratic(1.0, fan_in=6, fan_out=4),
+        matrix_quadratic(1.0, uneven=True, fan_in=6, fan_out=4),
+        linear_regression(1.0, fan_in=6, fan_out=4),
+    ):
         data = workload.data()
         params = jax.vmap(workload.init)(jax.random.split(jax.random.key(0), 4000))
         starts = jax.vmap(lambda w, data=data, workload=workload: workload.measure(w, data))(params)
         # One value spreads by less than its mean, so 4000 leave less than 1.6 %; three times that.
         assert abs(float(starts.mean()) - 1) < 0.05
+
+
+def test_an_uneven_start_is_longer_along_some_outputs() -> None:
+    workload = matrix_quadratic(0.0, uneven=True, fan_in=400, fan_out=4)
+    values = np.linalg.svd(np.asarray(workload.init(jax.random.key(0))["w"]), compute_uv=False)
+    # Columns of 400 entries are orthogonal and of length 1 up to about 1 / sqrt(400), three times that.
+    np.testing.assert_allclose(values, power_law(4, 1.0), rtol=0.15)
 
 
 def test_least_squares_finds_the_optimum_the_gap_and_the_noise() -> None:
