@@ -1,0 +1,407 @@
+"""How averaging gradients turns the step: angles between gradient, momentum, step and the step before, layer by layer.
+
+What the averaging alone does is known. Were the gradients of different steps orthogonal and of one size, their average
+``m = sum_k (1 - beta) beta^k g_(t-k)`` would have, after many steps, the cosine ``sqrt(1 - beta^2)`` with the newest of
+them and ``beta`` with itself one step before. Where a measured angle is smaller, gradients agree from step to step;
+where it is larger, they oppose each other.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxopt_tour as jt
+from jaxopt_tour._types import Array
+from jaxopt_tour.problems.workloads import Workload, fashion_mlp, small_gpt
+from jaxopt_tour.tour import plots
+from jaxopt_tour.tour.laboratory.cells import Cells
+from jaxopt_tour.tour.laboratory.comparison import direction, listed
+from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
+from jaxopt_tour.tour.laboratory.observe import Moment, observe
+from jaxopt_tour.tour.laboratory.protocol import Entrant, tune
+from jaxopt_tour.tour.laboratory.rules import ADAM, SGD_MOMENTUM
+from jaxopt_tour.tour.laboratory.runs import Rule
+from jaxopt_tour.tour.laboratory.statistics import Interval, in_words, mean
+from jaxopt_tour.tour.laboratory.tiny import tiny_workload
+from jaxopt_tour.tour.laboratory.tuning import rate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# --- angles -----------------------------------------------------------------------------------------------------------
+
+#: The pairs whose angles are taken; a step's direction is that of ``-update`` for gradient and momentum.
+PAIRS: Final = {
+    "gradient, momentum": "g, m",
+    "momentum, step": "m, step",
+    "gradient, step": "g, step",
+    "step, step before": "step, before",
+    "gradient, step before": "g, before",
+}
+
+#: All parameters as one vector.
+EVERYTHING: Final = "everything"
+
+
+def angle(a: Array, b: Array) -> Array:
+    """The angle between two arrays as vectors, in degrees; NaN where one of them is zero."""
+    # Of largest entry 1, so that squares of tiny entries do not underflow.
+    a, b = (x.ravel() / jnp.max(jnp.abs(x)) for x in (a, b))
+    return jnp.degrees(jnp.arccos(jnp.clip(a @ b / jnp.sqrt((a @ a) * (b @ b)), -1, 1)))
+
+
+def angles_of(moment: Moment) -> dict[str, dict[str, Array]]:
+    """Every pair's angle, for every matrix and for all parameters as one vector."""
+
+    def parts(tree: Mapping[str, Array], sign: int) -> dict[str, Array]:
+        matrices = {name: sign * leaf for name, leaf in tree.items() if leaf.ndim > 1}
+        return {EVERYTHING: sign * jnp.concatenate([leaf.ravel() for leaf in tree.values()])} | matrices
+
+    g, m = parts(moment.gradient, 1), parts(moment.momentum, 1)
+    step, before = parts(moment.update, -1), parts(moment.previous_update, -1)
+    return {
+        layer: {
+            "gradient, momentum": angle(g[layer], m[layer]),
+            "momentum, step": angle(m[layer], step[layer]),
+            "gradient, step": angle(g[layer], step[layer]),
+            "step, step before": angle(step[layer], before[layer]),
+            "gradient, step before": angle(g[layer], before[layer]),
+        }
+        for layer in g
+    }
+
+
+def expected(pair: str, t: Any, beta: float) -> np.ndarray:
+    """The angle at step t if the gradients of different steps were orthogonal and of one size, in degrees::
+
+        cos(g_t, m_t)     = sqrt((1 - beta^2) / (1 - beta^(2t)))
+        cos(m_t, m_(t-1)) = beta sqrt((1 - beta^(2(t-1))) / (1 - beta^(2t)))
+
+    The second one is that of two steps where a step is a multiple of m.
+    """
+    squared = 1 - beta ** (2.0 * np.asarray(t))  # |m_t|^2, up to a factor
+    before = 1 - beta ** (2.0 * (np.asarray(t) - 1))
+    cosines = {
+        "gradient, momentum": np.sqrt((1 - beta**2) / squared),
+        "step, step before": beta * np.sqrt(before / squared),
+    }
+    return np.degrees(np.arccos(np.minimum(1, cosines[pair])))
+
+
+# --- what is compared -------------------------------------------------------------------------------------------------
+
+#: Muon's AdamW, for embeddings, head and vectors, averages as long as Muon does; no decay, which would turn the step.
+MUON: Final = Rule(
+    "muon",
+    lambda schedule, numbers, workload: jt.muon(
+        schedule, 0.0, beta=numbers["momentum"], adamw_b1=numbers["momentum"], routing=workload.routing
+    ),
+    {"learning_rate": 1e-2, "momentum": 0.9},
+)
+RULES: Final = (SGD_MOMENTUM, ADAM, MUON)
+BETAS: Final = (0.0, 0.9, 0.99)
+TITLES: Final = {"sgd-momentum": "SGD", "adam": "Adam", "muon": "Muon"}
+
+
+class Problem(NamedTuple):
+    """A workload and how much is computed on it."""
+
+    workload: Workload
+    rules: tuple[Rule, ...]
+    betas: tuple[float, ...]
+    steps: int
+    every: int
+    trials: int
+    tuning_seeds: int
+    seeds: int
+
+
+@functools.cache
+def problems(quick: bool) -> tuple[Problem, ...]:
+    """The MLP and the GPT; or a few steps of a small model with two rules."""
+    if quick:
+        return (Problem(tiny_workload(), (SGD_MOMENTUM, ADAM), (0.0, 0.9), 8, 2, 5, 1, 2),)
+    return (
+        Problem(fashion_mlp(), RULES, BETAS, 200, 5, 7, 4, 5),
+        Problem(small_gpt(), RULES, BETAS, 120, 6, 7, 1, 3),
+    )
+
+
+def with_beta(rule: Rule, beta: float) -> Rule:
+    """The rule with that decay rate of its momentum."""
+    return replace(rule, name=f"{rule.name} {beta:g}", defaults={**rule.defaults, "momentum": beta})
+
+
+def tuned(cells: Cells, problem: Problem, rule: Rule, beta: float) -> dict[str, Any]:
+    """The tuned rate, as a cell."""
+    entrant = Entrant(with_beta(rule, beta), (rate(rule.defaults["learning_rate"]),))
+    return tune(cells, problem.workload, entrant, problem.steps, trials=problem.trials, seeds=problem.tuning_seeds)
+
+
+def angles(cells: Cells, problem: Problem, rule: Rule, beta: float) -> dict[str, Any]:
+    """What was seen of the runs, as a cell.
+
+    Returns:
+        ``step``: of every observation; ``over_time``: by layer and pair, the mean over the seeds at each of them, in
+        degrees; ``late``: by layer and pair, the mean over the second half of the run, one number a seed.
+    """
+    numbers = tuned(cells, problem, rule, beta)["numbers"]
+
+    def compute() -> dict[str, Any]:
+        seen = [
+            observe(problem.workload, with_beta(rule, beta), numbers, seed, problem.steps, problem.every, angles_of)
+            for seed in range(problem.seeds)
+        ]
+        late = seen[0].step > problem.steps // 2
+        by_seed = {
+            layer: {pair: np.stack([each.seen[layer][pair] for each in seen]) for pair in PAIRS}
+            for layer in seen[0].seen
+        }
+        return {
+            "step": seen[0].step.tolist(),
+            "over_time": _each(by_seed, lambda values: values.mean(axis=0).round(2).tolist()),
+            "late": _each(by_seed, lambda values: values[:, late].mean(axis=1).round(3).tolist()),
+        }
+
+    key = {
+        "what": "angles", "workload": problem.workload.name, "rule": rule.name, "momentum": beta,
+        "steps": problem.steps, "every": problem.every, "numbers": numbers, "seeds": problem.seeds,
+    }  # fmt: skip
+    return cells.get(key, compute)
+
+
+def _each(by_layer: Mapping[str, Mapping[str, np.ndarray]], function: Any) -> dict[str, dict[str, Any]]:
+    return {layer: {pair: function(values) for pair, values in by_pair.items()} for layer, by_pair in by_layer.items()}
+
+
+def run(cells: Cells) -> None:
+    """Fill the cells, all decay rates of a rule one after the other."""
+    for problem in problems(cells.quick):
+        for rule in problem.rules:
+            for beta in problem.betas:
+                angles(cells, problem, rule, beta)
+
+
+def late(
+    cells: Cells, problem: Problem, rule: Rule, beta: float, pair: str, layer: str = EVERYTHING
+) -> Interval | None:
+    """The angle in the second half of the run, mean over seeds; None where a run diverged."""
+    values = angles(cells, problem, rule, beta)["late"][layer][pair]
+    return None if None in values else mean(values)
+
+
+def expected_late(problem: Problem, pair: str, beta: float) -> float:
+    """The mean of :func:`expected` over the observations of the second half."""
+    steps = np.arange(problem.every, problem.steps + 1, problem.every)
+    return float(np.mean(expected(pair, steps[steps > problem.steps // 2], beta)))
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+def tables(cells: Cells) -> list[Table]:
+    """A table a problem over all parameters, then one by layer."""
+    found = []
+    for problem in problems(cells.quick):
+        rows = [_row(cells, problem, rule, beta) for rule in problem.rules for beta in problem.betas]
+        rows += [_expected_row(problem, beta) for beta in problem.betas]
+        found.append(Table(
+            f"{problem.workload.title}, all parameters as one vector: angles in degrees, mean over the second half of "
+            f"{problem.steps} steps and {problem.seeds} seeds, with 95 % of the bootstrap over seeds. Before: the step "
+            "before. Rates tuned for each row.",
+            ["rule, decay rate", "tuned rate", *PAIRS.values()],
+            rows,
+        ))  # fmt: skip
+    for problem in problems(cells.quick):
+        layers = [layer for layer in _layers(cells, problem) if layer != EVERYTHING]
+        head = [f"{TITLES[rule.name]}: {PAIRS[pair]}" for rule in problem.rules for pair in BY_LAYER]
+        found.append(Table(
+            f"{problem.workload.title}, matrix by matrix, decay rate 0.9: the same means.",
+            ["matrix", *head],
+            [[f"`{layer}`", *_layer_row(cells, problem, layer)] for layer in layers],
+        ))  # fmt: skip
+    return found
+
+
+#: The pairs that the table by layer has.
+BY_LAYER: Final = ("gradient, step", "step, step before")
+
+
+def _row(cells: Cells, problem: Problem, rule: Rule, beta: float) -> list[str]:
+    found = tuned(cells, problem, rule, beta)
+    number = f"{found['numbers']['learning_rate']:.2g}{'' if found['interior'] else ' (edge)'}"
+    values = [late(cells, problem, rule, beta, pair) for pair in PAIRS]
+    return [f"{TITLES[rule.name]}, {beta:g}", number, *("diverged" if v is None else in_words(v, 1) for v in values)]
+
+
+def _expected_row(problem: Problem, beta: float) -> list[str]:
+    known = {pair: f"{expected_late(problem, pair, beta):.1f}" for pair in ("gradient, momentum", "step, step before")}
+    return [f"orthogonal gradients, {beta:g}", "", *(known.get(pair, "") for pair in PAIRS)]
+
+
+def _layers(cells: Cells, problem: Problem) -> list[str]:
+    return list(angles(cells, problem, problem.rules[0], problem.betas[0])["late"])
+
+
+def _layer_row(cells: Cells, problem: Problem, layer: str) -> list[str]:
+    values = [late(cells, problem, rule, 0.9, pair, layer) for rule in problem.rules for pair in BY_LAYER]
+    return ["diverged" if value is None else f"{value.value:.0f}" for value in values]
+
+
+def answer(cells: Cells) -> str:
+    """What averaging does to the step on each problem, against what orthogonal gradients would give."""
+    sentences = []
+    for problem in problems(cells.quick):
+        sentences.append(f"{problem.workload.title}.")
+        sentences += [_about_turning(cells, problem, beta) for beta in problem.betas if beta > 0]
+        sentences += _about_without(cells, problem) + _about_division(cells, problem) + _about_layers(cells, problem)
+    sentences.append(
+        "These are angles along tuned runs of two small models, in thousands of dimensions, where noise decides most "
+        "of an angle; they do not say which angle is better."
+        if not cells.quick
+        else "A few steps of one small model."
+    )
+    return " ".join(sentences)
+
+
+def _about_turning(cells: Cells, problem: Problem, beta: float) -> str:
+    """How far a step turns from the one before, against orthogonal gradients."""
+    apart = expected_late(problem, "step, step before", beta)
+    words = {-1: "less than", 0: "not shown to differ from", 1: "more than", None: "diverged"}
+    found = []
+    for rule in problem.rules:
+        turned = late(cells, problem, rule, beta, "step, step before")
+        if turned is None:
+            found.append(f"{TITLES[rule.name]}'s runs diverged")
+            continue
+        sign = direction(Interval(turned.value - apart, turned.low - apart, turned.high - apart))
+        found.append(f"{in_words(turned, 1)}° for {TITLES[rule.name]} ({words[sign]} {apart:.1f}°)")
+    return (
+        f"With decay rate {beta:g} a step turns from the one before by {listed(found)}, where {apart:.1f}° is what the "
+        "average of orthogonal gradients does."
+    )
+
+
+def _about_without(cells: Cells, problem: Problem) -> list[str]:
+    """Whether gradients agree from step to step: the steps of SGD without momentum are the gradients."""
+    if 0.0 not in problem.betas or SGD_MOMENTUM not in problem.rules:
+        return []
+    turned = late(cells, problem, SGD_MOMENTUM, 0.0, "step, step before")
+    if turned is None:
+        return []
+    sign = direction(Interval(turned.value - 90, turned.low - 90, turned.high - 90))
+    words = {-1: "gradients of neighboring steps agree", 1: "gradients of neighboring steps oppose each other"}
+    return [
+        f"Without momentum SGD's steps are {in_words(turned, 1)}° apart: "
+        f"{words.get(sign, 'neither agreement nor opposition of neighboring gradients is shown')}."
+    ]
+
+
+def _about_division(cells: Cells, problem: Problem) -> list[str]:
+    """How far Adam's division and Muon's orthogonalization turn the momentum."""
+    found = []
+    for rule in problem.rules:
+        turned = late(cells, problem, rule, 0.9, "momentum, step") if 0.9 in problem.betas else None
+        if rule.name != "sgd-momentum" and turned is not None:
+            found.append(f"{TITLES[rule.name]}'s by {in_words(turned, 1)}°")
+    return [f"The step leaves the momentum's direction (decay rate 0.9): {listed(found)}."] if found else []
+
+
+def _about_layers(cells: Cells, problem: Problem) -> list[str]:
+    """The matrices that turn least and most."""
+    found = []
+    for rule in problem.rules:
+        turned = {
+            layer: late(cells, problem, rule, 0.9, "step, step before", layer) for layer in _layers(cells, problem)
+        }
+        known = sorted((value.value, layer) for layer, value in turned.items() if value and layer != EVERYTHING)
+        if len(known) > 1:
+            (low, least), (high, most) = known[0], known[-1]
+            found.append(f"{TITLES[rule.name]} {low:.0f}° (`{least}`) to {high:.0f}° (`{most}`)")
+    return [f"Matrix by matrix a step turns by, from the least to the most: {listed(found)}."] if found else []
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def figure(cells: Cells) -> Figure:
+    """Over the run: gradient to momentum, step to step before, momentum to step; and step to step before by matrix."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(11, 8.2), layout="constrained")
+    axes = drawn.subplots(2, 2)
+    problem = problems(cells.quick)[-1]
+    _draw_over_time(axes[0, 0], cells, problem, "gradient, momentum", "Gradient to momentum")
+    _draw_over_time(axes[0, 1], cells, problem, "step, step before", "Step to the step before")
+    _draw_over_time(axes[1, 0], cells, problem, "momentum, step", "Momentum to step")
+    _draw_layers(axes[1, 1], cells, problem)
+    handles = axes[0, 1].get_legend_handles_labels()
+    drawn.legend(*handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return drawn
+
+
+def _draw_over_time(ax: Axes, cells: Cells, problem: Problem, pair: str, title: str) -> None:
+    """A line a rule and decay rate: the thicker, the longer its memory; gray what orthogonal gradients would give."""
+    widths = dict(zip(problem.betas, (0.9, 1.7, 2.8), strict=False))
+    for beta in problem.betas:
+        if pair in ("gradient, momentum", "step, step before"):
+            t = np.arange(2, problem.steps + 1)
+            ax.plot(t, expected(pair, t, beta), color="0.75", linewidth=widths[beta] + 2.5, zorder=1,
+                    label=f"orthogonal gradients, {beta:g}")  # fmt: skip
+        for rule in problem.rules:
+            found = angles(cells, problem, rule, beta)
+            values = [np.nan if x is None else x for x in found["over_time"][EVERYTHING][pair]]
+            ax.plot(found["step"], values, label=f"{TITLES[rule.name]}, {beta:g}",
+                    **{**plots.line(rule.name), "linewidth": widths[beta]})  # fmt: skip
+    ax.axhline(90, color="0.5", linewidth=0.6)
+    ax.set(xlabel="step", ylabel="degrees", title=f"{title} ({problem.workload.name.upper()}, all parameters)")
+
+
+def _draw_layers(ax: Axes, cells: Cells, problem: Problem) -> None:
+    layers = [layer for layer in _layers(cells, problem) if layer != EVERYTHING]
+    for place, rule in enumerate(problem.rules):
+        for row, layer in enumerate(layers):
+            found = late(cells, problem, rule, 0.9, "step, step before", layer)
+            if found is not None:
+                y, color = row + 0.22 * (place - 1), plots.line(rule.name)["color"]
+                ax.plot([found.low, found.high], [y, y], color=color, linewidth=1.6)
+                ax.plot(found.value, y, "o^s"[place], color=color, markersize=4)
+    ax.axvline(expected_late(problem, "step, step before", 0.9), color="0.75", linewidth=4.2, zorder=0)
+    ax.set_yticks(range(len(layers)), [layer.replace("/kernel", "").replace("blocks/", "") for layer in layers])
+    ax.tick_params(axis="y", labelsize=8)
+    ax.set(ylim=(len(layers) - 0.4, -0.6), xlabel="degrees, second half of the run, 95 %")
+    ax.set_title("Step to the step before, decay rate 0.9, by matrix")
+
+
+EXPERIMENT: Final = Experiment(
+    name="smoothing",
+    title="How averaging turns the step",
+    question=(
+        "How far are gradient, momentum, step and the step before from each other during training, layer by layer, and "
+        "how much of that does averaging alone explain?"
+    ),
+    protocol=(
+        "SGD with momentum (as an average), Adam (b2 = 0.95) and Muon, with decay rates 0, 0.9 and 0.99 of the "
+        "momentum, train an MLP on Fashion-MNIST and a character GPT; no weight decay.",
+        "The rate is tuned for each rule, decay rate and model by the same number of trials on tuning seeds.",
+        "On other seeds, inside the compiled run, angles are taken every few steps, for every matrix and for all "
+        "parameters as one vector, and compared with what the average of orthogonal gradients of one size would give.",
+    ),
+    run=run,
+    figure=figure,
+    tables=tables,
+    answer=answer,
+    change_our_mind=(
+        "Angles that move toward or past those of orthogonal gradients at other batch sizes: a large batch, whose "
+        "gradients have less noise, should bring them together, and a rate at the edge of stability should part them."
+    ),
+)
