@@ -96,7 +96,7 @@ def observe(
     if unknown:
         raise ValueError(f"numbers of {rule.name} must be among {', '.join(rule.defaults)}; got {unknown}")
     all_numbers = {name: jnp.float32(value) for name, value in {**rule.defaults, **numbers}.items()}
-    program = _program(workload, rule, steps, every, measure)
+    program = _program(workload, rule.build, steps, every, measure)
     return Observed(*jax.tree.map(np.asarray, program(all_numbers, jnp.uint32(seed), _device_data(workload))))
 
 
@@ -119,12 +119,12 @@ def _device_data(workload: Workload) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _program(
-    workload: Workload, rule: Rule, steps: int, every: int, measure: Measure
+    workload: Workload, build: Callable[..., optax.GradientTransformation], steps: int, every: int, measure: Measure
 ) -> Callable[..., tuple[Array, Any, Outcome, Tree]]:
     def run(numbers: dict[str, Array], seed: Array, data: Any) -> tuple[Array, Any, Outcome, Tree]:
         first, batches = keys_of(seed)
         params = workload.init(first)
-        tx = rule.build(lambda count: rate_at(count, jnp.int32(steps), numbers), numbers, workload)
+        tx = build(lambda count: rate_at(count, jnp.int32(steps), numbers), numbers, workload)
 
         def step(count: Array, carry: Any) -> tuple[Any, Any, Any]:
             """One step: what is carried on, the gradient, and the batch."""

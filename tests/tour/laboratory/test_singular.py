@@ -29,6 +29,11 @@ def test_no_measure_depends_on_the_scale():
             np.testing.assert_allclose(measure(scale * s), measure(s))
 
 
+def test_a_matrix_of_zeros_has_no_directions():
+    for measure in (effective_rank, stable_rank, top_share, svd_entropy):
+        assert np.isnan(measure(np.zeros(3))) and np.isnan(measure(np.array([np.nan, np.nan])))
+
+
 def test_overlap_is_one_within_a_subspace_zero_across_and_k_over_n_at_random():
     rng = np.random.default_rng(1)
     q = np.linalg.qr(rng.standard_normal((12, 12)))[0]
