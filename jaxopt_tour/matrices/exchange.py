@@ -12,6 +12,7 @@ permutations P and Q, so nothing depends on it.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -136,47 +137,47 @@ def apply_to_whole(function: Callable[[Array], Array], x: Array, kind: Kind) -> 
     )
 
 
-def pack(stacks: Sequence[Array], deal: Deal) -> Array:
-    """(count, m block, n block) of every kind -> (shares, length): what goes to each share, in a row."""
-    columns, flat = [], []
-    for k, stack in enumerate(stacks):
-        rows = stack.reshape(stack.shape[0], -1)
-        flat.append(rows)
-        if deal.even[k]:
-            columns.append(rows[: deal.shares * deal.even[k]].reshape(deal.shares, -1))
-    rest = deal.length - sum(column.shape[1] for column in columns)
-    if rest:
-        start, parts = deal.extra_start, []
-        for d in range(deal.shares):
-            left = rest
-            for k, rows in enumerate(flat):
-                if deal.extra[d, k]:
-                    parts.append(rows[start[d, k] : start[d, k] + deal.extra[d, k]].reshape(-1))
-                    left -= parts[-1].size
-            if left:
-                parts.append(jnp.zeros(left, stacks[0].dtype))
-        columns.append(jnp.concatenate(parts).reshape(deal.shares, rest))
-    return columns[0] if len(columns) == 1 else jnp.concatenate(columns, axis=1)
+def pack(pieces: Sequence[Sequence[Array]], deal: Deal) -> Array:
+    """Blocks (count, m block, n block) of every kind, in pieces -> (shares, length): what goes to each share, in a row.
+
+    Every block is copied once, from where it is to its place in the row: no stack of a kind is made on the way.
+    """
+    parts: list[Array] = []
+    for row in deal.rows:
+        filled = 0
+        for k, first, last in row:
+            parts += [part.reshape(-1) for part in _between(pieces[k], first, last)]
+            filled += (last - first) * deal.block_size(k)
+        if filled < deal.length:
+            parts.append(jnp.zeros(deal.length - filled, pieces[0][0].dtype))
+    return jnp.concatenate(parts).reshape(deal.shares, deal.length)
 
 
-def unpack(rows: Array, deal: Deal) -> list[Array]:
-    """The inverse of :func:`pack`."""
-    parts: list[list[Array]] = [[] for _ in deal.kinds]
-    start = 0
-    for k in range(len(deal.kinds)):
-        width = int(deal.even[k]) * deal.block_size(k)
-        if width:
-            parts[k].append(rows[:, start : start + width].reshape(-1))
-            start += width
-    for d in range(deal.shares):
-        at = start
-        for k in range(len(deal.kinds)):
-            width = int(deal.extra[d, k]) * deal.block_size(k)
-            if width:
-                parts[k].append(rows[d, at : at + width])
-                at += width
-    stacks = []
-    for own, kind in zip(parts, deal.kinds, strict=True):
-        flat = own[0] if len(own) == 1 else jnp.concatenate(own)
-        stacks.append(flat.reshape(-1, *deal.block(kind)))
-    return stacks
+def _between(pieces: Sequence[Array], first: int, last: int) -> list[Array]:
+    """Matrices first, ..., last - 1 of some pieces that stand one after the other."""
+    found, start = [], 0
+    for piece in pieces:
+        lower, upper = max(first - start, 0), min(last - start, piece.shape[0])
+        if lower < upper:
+            found.append(piece[lower:upper])
+        start += piece.shape[0]
+    return found
+
+
+def unpack(rows: Array, deal: Deal, counts: Sequence[Sequence[int]]) -> list[list[Array]]:
+    """The inverse of :func:`pack`, given how many matrices every piece of every kind has."""
+    runs: list[list[tuple[int, Array]]] = [[] for _ in deal.kinds]  # the number of the first, and the blocks
+    for d, row in enumerate(deal.rows):
+        at = 0
+        for k, first, last in row:
+            width = (last - first) * deal.block_size(k)
+            blocks = rows[d, at : at + width].reshape(-1, *deal.block(deal.kinds[k]))
+            runs[k].append((first, blocks))
+            at += width
+    found = []
+    for of_kind, own in zip(runs, counts, strict=True):
+        in_order = [blocks for _, blocks in sorted(of_kind, key=lambda run: run[0])]
+        edges = itertools.accumulate(own, initial=0)
+        cut = [_between(in_order, first, last) for first, last in itertools.pairwise(edges)]
+        found.append([parts[0] if len(parts) == 1 else jnp.concatenate(parts) for parts in cut])
+    return found

@@ -64,21 +64,21 @@ def _factors(operation: Orthogonalization, grams: Sequence[Array], scales: Seque
     sides = list(dict.fromkeys(gram.shape[-1] for gram in grams)) if dealt is None else [kind.m for kind in dealt.kinds]
     # Those of one m in one stack, in the order of their kinds.
     members = [[i for i, gram in enumerate(grams) if gram.shape[-1] == m] for m in sides]
-    stacks = [jnp.concatenate([grams[i] for i in own]) for own in members]
+    of_side = [[grams[i] for i in own] for own in members]
     beside = [jnp.concatenate([scales[i] for i in own]) for own in members]
+    counts = [[gram.shape[0] for gram in own] for own in of_side]
     if dealt is None:
+        stacks = [jnp.concatenate(own) for own in of_side]
         summed = _each_shape(jax.lax.psum(_flat(stacks), names), stacks)
-        found = [over_slices(operation.factor, gram, scale) for gram, scale in zip(summed, beside, strict=True)]
+        done = [over_slices(operation.factor, gram, scale) for gram, scale in zip(summed, beside, strict=True)]
+        found = [jnp.split(stack, np.cumsum(own)[:-1]) for stack, own in zip(done, counts, strict=True)]
     else:
-        mine = jax.lax.psum_scatter(pack(stacks, dealt), names, scatter_dimension=0, tiled=True)
+        mine = jax.lax.psum_scatter(pack(of_side, dealt), names, scatter_dimension=0, tiled=True)
         share = jax.lax.axis_index(names)
         for k, scale in enumerate(beside):
-            mine = work(operation.factor, mine, dealt, k, share, stacks[k].dtype, scale)
-        found = unpack(jax.lax.all_gather(mine, names, tiled=True), dealt)
-    factors: dict[int, Array] = {}
-    for own, stack in zip(members, found, strict=True):
-        ends = np.cumsum([grams[i].shape[0] for i in own])[:-1]
-        factors |= dict(zip(own, jnp.split(stack, ends), strict=True))
+            mine = work(operation.factor, mine, dealt, k, share, grams[0].dtype, scale)
+        found = unpack(jax.lax.all_gather(mine, names, tiled=True), dealt, counts)
+    factors = {i: factor for own, done in zip(members, found, strict=True) for i, factor in zip(own, done, strict=True)}
     return [factors[i] for i in range(len(grams))]
 
 

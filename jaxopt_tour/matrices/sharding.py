@@ -98,7 +98,11 @@ def orthogonalize_on_mesh(
 
 
 def _ask_partitioner(on_device: _OnDevice, leaves: Mapping[str, Array]) -> dict[str, Array]:
-    """The same on a mesh of Auto axes, where layouts are known only once XLA has laid out the whole program."""
+    """The same on a mesh of Auto axes, where layouts are known only once XLA has laid out the whole program.
+
+    ``custom_partitioning`` knows neither derivatives nor ``vmap``: both are taken of the plain program, which then is
+    left to the partitioner, with its communication.
+    """
     from jax.experimental.custom_partitioning import SdyShardingRule, custom_partitioning
 
     @jax.jit  # keeps constants to itself, which custom_partitioning refuses
@@ -128,7 +132,25 @@ def _ask_partitioner(on_device: _OnDevice, leaves: Mapping[str, Array]) -> dict[
         infer_sharding_from_operands=lambda mesh, arguments, results: [each.sharding for each in arguments[:-1]],
         sharding_rule=SdyShardingRule(mappings + ((),), mappings),
     )
-    return dict(zip(leaves, spread(*leaves.values(), jnp.asarray(on_device.operation.eps)), strict=True))
+
+    @jax.custom_batching.custom_vmap
+    def batched(*arguments: Array) -> list[Array]:
+        return list(spread(*arguments))
+
+    @batched.def_vmap
+    def _(axis_size: int, is_batched: Sequence[bool], *arguments: Array) -> tuple[list[Array], list[bool]]:
+        along = [0 if each else None for each in is_batched]
+        return jax.vmap(whole, in_axes=along, axis_size=axis_size)(*arguments), [True] * len(leaves)
+
+    @jax.custom_jvp
+    def differentiable(*arguments: Array) -> list[Array]:
+        return batched(*arguments)
+
+    @differentiable.defjvp
+    def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[list[Array], list[Array]]:
+        return jax.jvp(whole, primals, tangents)
+
+    return dict(zip(leaves, differentiable(*leaves.values(), jnp.asarray(on_device.operation.eps)), strict=True))
 
 
 class _OnDevice(NamedTuple):
@@ -214,17 +236,14 @@ def _map_blocks(
     for deal in dealt:
         for pieces, kinds, function in (
             (deal.pieces, deal.kinds, _dealt_out),
-            (deal.inside.pieces, deal.inside.kinds, split_inside),
+            (deal.inside.pieces, deal.inside.kinds, _split_inside),
         ):
             if not pieces:
                 continue
             of_kind = [[piece for piece in pieces if piece.kind == kind] for kind in kinds]
-            stacks = [_joined([_matrices(batches, piece) for piece in own]) for own in of_kind]
-            for own, stack in zip(of_kind, function(operation, stacks, deal, wire_dtype), strict=True):
-                start = 0
-                for piece in own:
-                    x = stack[start : start + piece.local]
-                    start += piece.local
+            stored = [[_matrices(batches, piece) for piece in own] for own in of_kind]
+            for own, done in zip(of_kind, function(operation, stored, deal, wire_dtype), strict=True):
+                for piece, x in zip(own, done, strict=True):
                     key = piece.number, piece.first
                     found.setdefault(piece.leaf, {})[key] = x.mT if piece.turned else x
     results = dict(blocks)
@@ -245,19 +264,35 @@ def _joined(stacks: Sequence[Array]) -> Array:
     return stacks[0] if len(stacks) == 1 else jnp.concatenate(stacks)
 
 
+def _cut(stack: Array, pieces: Sequence[Array]) -> list[Array]:
+    """The stack cut into as many matrices as every piece has."""
+    ends = np.cumsum([piece.shape[0] for piece in pieces])[:-1]
+    return [stack] if len(pieces) == 1 else jnp.split(stack, ends)
+
+
 def _view(view: MatrixAxes, kind: Kind) -> MatrixAxes:
     return view if kind.split is None else MatrixAxes(view.fan_in, view.fan_out)
 
 
 def _dealt_out(
-    function: Callable[[Array], Array], stacks: Sequence[Array], deal: Deal, wire_dtype: np.dtype | None
-) -> list[Array]:
+    function: Callable[[Array], Array], pieces: Sequence[Sequence[Array]], deal: Deal, wire_dtype: np.dtype | None
+) -> list[list[Array]]:
     """The blocks of every kind of a bundle in, those of the function's results out, each matrix on one device."""
     if deal.shares == 1 and not deal.bundle.gather:
         return [
-            over_slices(functools.partial(apply_to_whole, function, kind=kind), stack)
-            for stack, kind in zip(stacks, deal.kinds, strict=True)
+            _cut(over_slices(functools.partial(apply_to_whole, function, kind=kind), _joined(own)), own)
+            for own, kind in zip(pieces, deal.kinds, strict=True)
         ]
     dtype = jnp.dtype(deal.bundle.dtype)
-    sent = pack(stacks, deal).astype(wire_dtype or dtype)  # (shares, length)
-    return [stack.astype(dtype) for stack in unpack(exchange(function, sent, deal, dtype), deal)]
+    sent = pack(pieces, deal).astype(wire_dtype or dtype)  # (shares, length)
+    received = exchange(function, sent, deal, dtype)
+    counts = [[piece.shape[0] for piece in own] for own in pieces]
+    return [[piece.astype(dtype) for piece in own] for own in unpack(received, deal, counts)]
+
+
+def _split_inside(
+    operation: Orthogonalization, pieces: Sequence[Sequence[Array]], deal: Deal, wire_dtype: np.dtype | None
+) -> list[list[Array]]:
+    """The same for the matrices of a bundle that are split inside."""
+    done = split_inside(operation, [_joined(own) for own in pieces], deal, wire_dtype)
+    return [_cut(stack, own) for stack, own in zip(done, pieces, strict=True)]

@@ -147,6 +147,16 @@ class Deal:
         return before + self.shares * self.even
 
     @property
+    def rows(self) -> list[list[tuple[int, int, int]]]:
+        """What the buffer of every share has, in order: so many of a kind, from one number to before another."""
+        start, shares = self.extra_start, []
+        for d in range(self.shares):
+            even = [(k, d * count, (d + 1) * count) for k, count in enumerate(map(int, self.even))]
+            extra = [(k, int(start[d, k]), int(start[d, k] + self.extra[d, k])) for k in range(len(self.kinds))]
+            shares.append([run for run in even + extra if run[2] > run[1]])
+        return shares
+
+    @property
     def numbers(self) -> list[np.ndarray]:
         """For every kind (shares, most matrices of a share): the numbers of a share's matrices; unused ones 0."""
         tables = []
@@ -236,7 +246,7 @@ class Deal:
 
     def time(self) -> float:
         """An estimate, in operations: those of the busiest share, and what the wire counts as."""
-        itemsize = np.dtype(self.bundle.dtype).itemsize if self.bundle.dtype != "bfloat16" else 2
+        itemsize = np.dtype(self.bundle.dtype).itemsize  # JAX has made its dtypes known to NumPy
         sent = itemsize * self.wire_elements() + max(itemsize, 4) * self.sum_elements()
         return float(self.work.max()) + BYTE * sent + COLLECTIVE * self.collectives()
 

@@ -222,6 +222,30 @@ report(
     "eager", error=error(tx.update(place(kernels), tx.init(kernels))[0], alone.update(kernels, alone.init(kernels))[0])
 )
 
+
+# Neither derivatives nor batches have a rule for what the partitioner is asked: they are taken of the plain program.
+def loss(tx: optax.GradientTransformation) -> Callable[[Tree, Any], Any]:
+    def of(grads: Tree, scale: Any) -> Any:
+        updates, _ = tx.update(jax.tree.map(lambda leaf: leaf + scale * jnp.sin(leaf), grads), tx.init(grads))
+        return sum(jnp.sum(jnp.cos(leaf)) for leaf in jax.tree.leaves(updates))
+
+    return of
+
+
+scales = jnp.asarray([0.1, 0.2])
+transformed = {
+    "grad": lambda tx: jax.jit(jax.grad(loss(tx))),
+    "vmap": lambda tx: jax.jit(jax.vmap(loss(tx), in_axes=(None, 0))),
+}
+for name, transform in transformed.items():
+    scale = scales if name == "vmap" else scales[0]
+    expected = transform(alone)(kernels, scale)
+    report(
+        name,
+        error=error(transform(tx)(place(kernels), scale), expected),
+        largest=error(expected, jax.tree.map(jnp.zeros_like, expected)),
+    )
+
 arguments = {"routing": routing, "mesh_axes": "fsdp"}
 injected = optax.inject_hyperparams(lambda learning_rate, eps: jt.muon(learning_rate, 0.1, eps=eps, **arguments))
 plain = jt.muon(0.02, 0.1, eps=0.3, routing=routing)

@@ -92,6 +92,12 @@ def test_other_ways_in(cases: dict[str, Any], case: str) -> None:
     assert cases[case]["error"] < ROUNDING
 
 
+@pytest.mark.parametrize("case", ["grad", "vmap"])
+def test_derivatives_and_batches_are_those_of_the_plain_program(cases: dict[str, Any], case: str) -> None:
+    # Derivatives multiply rounding by the slope of the polynomials at small singular values.
+    assert cases[case]["error"] < 1e-3 * cases[case]["largest"]
+
+
 def test_half_the_bytes_on_the_wire_at_bfloat16s_precision(cases: dict[str, Any]) -> None:
     found = cases["wire"]
     # Two roundings to eight bits, of the momentum and of an update with entries below one: 2^-9 of the largest each;
