@@ -225,7 +225,7 @@ VARIANTS: Final = (
 BY_TITLE: Final = {variant.title: variant for variant in VARIANTS}
 
 #: Those that the GPT is trained with, too.
-ON_GPT: Final = ("Adam", "Adam, other rates", "eps 1e-04", "b2 1 − t^−0.8", "nested, corrected", "Signum")
+ON_GPT: Final = ("Adam", "Signum", "nested, corrected", "eps 1e-04", "Adam, other rates", "b2 1 − t^−0.8")
 
 
 class Problem(NamedTuple):
@@ -248,7 +248,7 @@ def problems(quick: bool) -> tuple[Problem, ...]:
         return (Problem(tiny_workload(), few, 6, 6, 1, 2, True),)
     return (
         Problem(fashion_mlp(), VARIANTS, 200, 12, 4, 16, True),
-        Problem(small_gpt(), tuple(BY_TITLE[title] for title in ON_GPT), 160, 7, 2, 5, False),
+        Problem(small_gpt(), tuple(BY_TITLE[title] for title in ON_GPT), 120, 7, 2, 5, False),
     )
 
 
@@ -429,7 +429,7 @@ def _draw_differences(ax: Axes, cells: Cells) -> None:
             ax.plot(found.value, y, "so"[place == 0], color=color, markersize=5,
                     markerfacecolor=color if place == 0 else "white")  # fmt: skip
     ax.set_yticks(range(len(rows)), list(rows))
-    ax.set(ylim=(len(rows) - 0.3, -0.7), xscale="symlog")
+    ax.set(ylim=(len(rows) - 0.3, -0.7))
     ax.set(xlabel="loss minus Adam's (nats, 95 %)", title="Variants against Adam")
     for place, problem in enumerate((first, *others)):
         ax.plot([], [], "so"[place == 0], color="0.3", markerfacecolor="0.3" if place == 0 else "white",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from jaxopt_tour.tour.laboratory.statistics import Interval, mean, mean_difference, signed
 
 Losses = Sequence[float | None]  # by seed; None: the run diverged
+
+#: A sentence that lists more differences that show nothing than this leaves their intervals to the table.
+MANY: Final = 4
 
 
 def paired(first: Losses, second: Losses) -> Interval | None:
@@ -49,16 +53,23 @@ def by_direction(differences: Mapping[str, Interval | None], standard: str, digi
     """
     grouped: dict[int | None, list[str]] = {}
     for name, interval in differences.items():
-        sign = None if interval is None else direction(interval)
-        text = name if interval is None else f"{name} ({difference_in_words(interval, digits)})"
-        grouped.setdefault(sign, []).append(text)
+        grouped.setdefault(None if interval is None else direction(interval), []).append(name)
     words = {
         1: f"more loss than {standard} is shown for",
         -1: f"less loss than {standard} is shown for",
         0: f"no difference to {standard} is shown for",
         None: "no comparison, because runs diverged, for",
     }
-    return "; ".join(f"{words[sign]} {listed(grouped[sign])}" for sign in words if sign in grouped)
+
+    def described(sign: int | None) -> str:
+        names = grouped[sign]
+        if sign is None:
+            return listed(names)
+        if sign == 0 and len(names) > MANY:
+            return f"{listed(names)} (intervals in the table)"
+        return listed(f"{name} ({difference_in_words(differences[name], digits)})" for name in names)
+
+    return "; ".join(f"{words[sign]} {described(sign)}" for sign in words if sign in grouped)
 
 
 def listed(items: Iterable[str]) -> str:

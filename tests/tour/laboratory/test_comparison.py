@@ -61,6 +61,11 @@ def test_names_are_grouped_by_what_is_shown():
     )
 
 
+def test_many_that_show_nothing_are_named_without_their_intervals():
+    text = by_direction({name: Interval(0, -1, 1) for name in "abcde"}, "s")
+    assert text == "no difference to s is shown for a, b, c, d and e (intervals in the table)"
+
+
 def test_lists_and_trials_in_words():
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
