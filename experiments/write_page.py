@@ -29,7 +29,7 @@ def origin(cells: Cells) -> str:
     content = cells.content
     machine, versions = content["machine"], content["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "optax", "flax") if name in versions)
-    revisions = ", ".join(dict.fromkeys(revision[:10] for revision in content["revisions"]))
+    revisions = " to ".join(dict.fromkeys(content["revisions"][place][:10] for place in (0, -1)))
     return (
         f"<sub>{len(content['cells'])} cells begun {content['created'][:10]} on {machine['cores']} cores of "
         f"{machine['processor']}, {packages}, revisions {revisions}. Again: "

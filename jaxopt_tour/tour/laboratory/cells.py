@@ -70,6 +70,7 @@ class Cells:
                 kept = path.with_name(f"results-{earlier['created'].replace(':', '')}.json")
                 path.rename(kept)
                 listener(f"The earlier results come from another machine or other versions: kept as {kept.name}.")
+        self._revision = revision()  # of the code that is loaded now, whatever the checkout becomes meanwhile
         self._found = {_text(cell["key"]): cell["value"] for cell in self.content["cells"]}
 
     def get(self, key: Key, compute: Callable[[], Any]) -> Any:
@@ -85,9 +86,8 @@ class Cells:
             self._found[text] = value
             self.content["cells"].append({"key": key, "value": value})
             if self.path is not None:
-                now = revision()
-                if now is not None and now not in self.content["revisions"]:
-                    self.content["revisions"].append(now)
+                if self._revision is not None and self._revision not in self.content["revisions"]:
+                    self.content["revisions"].append(self._revision)
                 write_json(self.path, self.content)
             self._listener(text)
         return self._found[text]
