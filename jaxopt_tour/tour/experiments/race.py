@@ -54,7 +54,7 @@ def heats(quick: bool) -> list[Heat]:
         Heat(fashion_vit(), Budgets(first=45, most=520, **one_seed)),
         Heat(small_gpt(8), Budgets(first=64, most=730, **one_seed)),
         Heat(small_gpt(2), Budgets(first=128, most=1500, **one_seed)),
-        Heat(small_gpt(32), Budgets(first=45, most=520, **one_seed)),
+        Heat(small_gpt(32), Budgets(first=45, most=260, **one_seed)),
         Heat(fashion_resnet(), Budgets(first=91, most=730, **one_seed)),
     ]
 
