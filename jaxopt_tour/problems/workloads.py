@@ -117,14 +117,18 @@ def _fashion() -> dict[str, np.ndarray]:
     }
 
 
-def _flipped_and_shifted(images: Array, key: Array) -> Array:
-    """Every image (B, 28, 28) as it is or mirrored, moved by up to one pixel each way; background moves in."""
+def _flipped_and_shifted(images: Array, key: Array, pixels: int) -> Array:
+    """Every image (B, height, width, ...) as it is or mirrored, moved by some pixels each way; background moves in."""
     flip_key, shift_key = jax.random.split(key)
-    mirrored = jax.random.bernoulli(flip_key, shape=(images.shape[0], 1, 1))
+    rest = (0,) * (images.ndim - 3)  # where a pixel has channels
+    mirrored = jax.random.bernoulli(flip_key, shape=(images.shape[0], 1, 1, *(1 for _ in rest)))
     images = jnp.where(mirrored, images[:, :, ::-1], images)
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=images.min())
-    corners = jax.random.randint(shift_key, (images.shape[0], 2), 0, 3)
-    return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, corner, (28, 28)))(padded, corners)
+    edges = (pixels, pixels)
+    padded = jnp.pad(images, ((0, 0), edges, edges, *((0, 0) for _ in rest)), constant_values=images.min())
+    corners = jax.random.randint(shift_key, (images.shape[0], 2), 0, 2 * pixels + 1)
+    return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (*corner, *rest), images.shape[1:]))(
+        padded, corners
+    )
 
 
 def fashion_workload(
@@ -137,28 +141,33 @@ def fashion_workload(
     steps: int = 200,
     side_by_side: int = 1,
     data: Callable[[], Data] = _fashion,
+    pixels: int = 1,
+    parts: int = 1,
 ) -> Workload:
-    """A classifier of Fashion-MNIST, on images mirrored and shifted at random.
+    """A classifier of Fashion-MNIST, or of other images, mirrored and shifted at random.
 
     Args:
         name: what files call it.
         title: what pages call it.
-        make: a model of images (B, 28, 28).
+        make: a model of images (B, 28, 28), or of those that ``data`` has.
         target: held-out cross-entropy to reach.
         batch: images of a step, drawn with replacement.
         steps: of a run whose length is not the question.
         side_by_side: how many runs are one program.
         data: images and labels, and those held out, by the names of the embedded set's.
+        pixels: how far an image is shifted at most.
+        parts: in how many equal parts the held-out images are measured.
     """
 
     def draw(data: Data, key: Array) -> Batch:
         choose, move = jax.random.split(key)
         chosen = jax.random.randint(choose, (batch,), 0, data["labels"].shape[0])
-        return Batch(_flipped_and_shifted(data["images"][chosen], move), data["labels"][chosen])
+        return Batch(_flipped_and_shifted(data["images"][chosen], move, pixels), data["labels"][chosen])
 
     return model_workload(
         make,
         held_out=lambda data: Batch(data["held_out_images"], data["held_out_labels"]),
+        parts=parts,
         name=name,
         title=title,
         data=data,
@@ -215,15 +224,19 @@ def fashion_vit(batch: int = 64) -> Workload:
     )
 
 
+def text_data(tokens: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    """What `text_workload` reads: nine tenths of the tokens, and 128 windows evenly over the last tenth."""
+    boundary = len(tokens) * 9 // 10
+    # The same windows at every measurement.
+    starts = np.linspace(0, len(tokens) - boundary - length - 1, 128).astype(int)
+    held_out = windows_at(tokens[boundary:], starts, length)
+    return {"tokens": tokens[:boundary], "held_out_inputs": held_out.inputs, "held_out_targets": held_out.targets}
+
+
 @functools.cache
 def _plays() -> dict[str, np.ndarray]:
     data = datasets.shakespeare()
-    tokens = data.encode(data.text)
-    boundary = len(tokens) * 9 // 10
-    # Windows evenly over the last tenth of the text, the same ones at every measurement.
-    starts = np.linspace(0, len(tokens) - boundary - 65, 128).astype(int)
-    held_out = windows_at(tokens[boundary:], starts, 64)
-    return {"tokens": tokens[:boundary], "held_out_inputs": held_out.inputs, "held_out_targets": held_out.targets}
+    return text_data(data.encode(data.text), 64)
 
 
 def text_workload(

@@ -20,19 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxopt_tour.problems.data.fullsize import read_idx
+
 PLAYS = (
     "hamlet", "macbeth", "romeo_and_juliet", "lear", "othello", "julius_caesar", "midsummer_nights_dream", "tempest",
 )  # fmt: skip
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """An array of unsigned bytes from a gzipped IDX file: 0, 0, 8, rank, sizes as big-endian int32, bytes."""
-    content = gzip.decompress(path.read_bytes())
-    if content[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path} is not an IDX file of unsigned bytes")
-    rank = content[3]
-    shape = np.frombuffer(content, ">i4", count=rank, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def balanced_draw(rng: np.random.Generator, labels: np.ndarray, per_class: int) -> np.ndarray:
