@@ -69,3 +69,10 @@ def test_steps_are_read_between_the_grid() -> None:
 )
 def test_a_difference_is_called_where_the_whole_interval_is_beyond(found: Compared, call: int) -> None:
     assert found.call == call
+
+
+def test_a_difference_inside_the_margin_is_small_and_one_of_rounding_is_none() -> None:
+    assert Compared(Interval(0.95, 0.93, 0.97)).small
+    assert not Compared(Interval(0.7, 0.6, 0.8)).small  # called
+    assert not Compared(Interval(0.98, 0.95, 1.01)).small
+    assert not Compared(Interval(1.002, 1.001, 1.003)).small
