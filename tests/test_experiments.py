@@ -75,8 +75,9 @@ class TestCommand:
                 raise KeyboardInterrupt
             cells.get({"cell": 2}, lambda: 2)
 
+        tables = [Table("All.", ["a"], [["1"]]), Table("More.", ["b"], [["2"]])]
         experiment = Experiment(
-            "tiny", "A tiny experiment", "Is it?", ("a", "b", "c"), run, lambda cells: Figure(), lambda cells: [],
+            "tiny", "A tiny experiment", "Is it?", ("a", "b", "c"), run, lambda cells: Figure(), lambda cells: tables,
             lambda cells: f"It is {cells.value(cell=2)}.", "Nothing.",
         )  # fmt: skip
         monkeypatch.setattr(module, "find", lambda name: {"tiny": experiment}.get(name) or find(name))
@@ -90,7 +91,11 @@ class TestCommand:
     def test_writes_results_picture_and_summary(self, tiny, tmp_path):
         text = self.call("tiny", "--out", tmp_path)
         assert str(tmp_path / "tiny" / "summary.md") in text
-        assert "**Answer.** It is 2." in (tmp_path / "tiny" / "summary.md").read_text()
+        summary = (tmp_path / "tiny" / "summary.md").read_text()
+        assert "**Answer.** It is 2." in summary
+        assert (
+            summary.index("All.") < summary.index("**Answer.**") < summary.index("<details>") < summary.index("More.")
+        )
         assert {path.name for path in (tmp_path / "tiny").iterdir()} == {"results.json", "figure.png", "summary.md"}
 
     def test_goes_on_after_an_interruption(self, tiny, tmp_path):

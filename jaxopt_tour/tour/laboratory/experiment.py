@@ -42,7 +42,7 @@ class Experiment:
         protocol: how it is asked, in three lines.
         run: fills the cells; few and small ones where ``cells.quick``.
         figure: cells -> the picture.
-        tables: cells -> the numbers.
+        tables: cells -> the numbers; the first table is what the answer is read from.
         answer: cells -> a paragraph, of which every number comes from the cells and no sentence says more than its
             interval allows.
         change_our_mind: what observation would overturn the answer.
@@ -116,15 +116,19 @@ def write_up(experiment: Experiment, cells: Cells, folder: Path) -> Path:
 
 
 def section(experiment: Experiment, cells: Cells, figure: str) -> str:
-    """Question, protocol, picture, tables, answer, and what would change it, in Markdown."""
+    """Question, protocol, picture, first table, answer, what would change it, and the other tables, in Markdown."""
+    first, *others = experiment.tables(cells)
     parts = [
         f"**Question.** {experiment.question}",
         "**Protocol.**\n" + "\n".join(f"{number}. {line}" for number, line in enumerate(experiment.protocol, 1)),
         f"![{experiment.title}]({figure})",
-        *(table.markdown() for table in experiment.tables(cells)),
+        first.markdown(),
         f"**Answer.** {experiment.answer(cells)}",
         f"**What would change our mind.** {experiment.change_our_mind}",
     ]
+    if others:
+        tables = "\n\n".join(table.markdown() for table in others)
+        parts.append(f"<details><summary>All other numbers, and every trial</summary>\n\n{tables}\n\n</details>")
     if cells.quick:
         parts.insert(0, "*A quick run: the numbers show that everything works and mean nothing else.*")
     return "\n\n".join(parts)
