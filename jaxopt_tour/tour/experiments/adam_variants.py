@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,6 +20,8 @@ from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import (
     by_direction,
     difference_in_words,
+    direction,
+    listed,
     loss_in_words,
     mean_loss,
     paired,
@@ -225,7 +227,7 @@ VARIANTS: Final = (
 BY_TITLE: Final = {variant.title: variant for variant in VARIANTS}
 
 #: Those that the GPT is trained with, too.
-ON_GPT: Final = ("Adam", "Signum", "nested, corrected", "eps 1e-04", "Adam, other rates", "b2 1 − t^−0.8")
+ON_GPT: Final = ("Adam", "Signum", "nested, corrected", "eps 1e-04", "Adam, other rates")
 
 
 class Problem(NamedTuple):
@@ -319,10 +321,11 @@ def tables(cells: Cells) -> list[Table]:
 def _row(cells: Cells, problem: Problem, variant: Variant) -> list[str]:
     tuned, final = one(cells, problem, variant)
     numbers = tuned["numbers"]
+    momentum_of_it = numbers.get("momentum", DEFAULTS[variant.build].get("momentum"))
     return [
         variant.title,
         f"{numbers['learning_rate']:.2g}{'' if tuned['interior'] else ' (edge)'}",
-        f"{numbers.get('momentum', DEFAULTS[variant.build].get('momentum', 0)):.3g}",
+        f"{momentum_of_it:.3g}" if momentum_of_it is not None else "—",
         loss_in_words(final),
         "0" if variant is ADAM else difference_in_words(difference(cells, problem, variant)),
     ]
@@ -337,26 +340,39 @@ def answer(cells: Cells) -> str:
     sentences = []
     for problem in problems(cells.quick):
         others = [variant for variant in problem.variants if variant not in (ADAM, CONTROL)]
-        differences = {variant.title: difference(cells, problem, variant) for variant in others}
+        differences = {_name(variant): difference(cells, problem, variant) for variant in others}
         sentences.append(f"{problem.workload.title}: {by_direction(differences, 'Adam')}.")
-        sentences += _about_control(cells, problem) + _about_hand_over(cells, problem)
+        sentences += _about_control(cells, problem, differences) + _about_hand_over(cells, problem)
         sentences += _about_eps(cells, problem)
     comparisons = sum(len(problem.variants) - 1 for problem in problems(cells.quick))
     sentences.append(
-        f"These are {comparisons} comparisons at 95 % each: where there is no difference, one in twenty shows one all "
-        "the same. The intervals are over seeds; they hold for these small models, these lengths of run and this "
-        "tuning, and nothing here was run at the scale of the papers."
+        f"These are {comparisons} comparisons at 95 % each, the controls among them: where there is no difference, one "
+        "in twenty shows one all the same, and with few seeds such intervals are too narrow. They hold for these small "
+        "models, these lengths of run and this tuning; nothing here was run at the scale of the papers."
     )
     return " ".join(sentences)
 
 
-def _about_control(cells: Cells, problem: Problem) -> list[str]:
+def _name(variant: Variant) -> str:
+    """In italics, so that one with a comma stays one among others."""
+    return f"*{variant.title}*"
+
+
+def _about_control(cells: Cells, problem: Problem, differences: Mapping[str, Interval | None]) -> list[str]:
+    """What another grid of rates alone does to Adam, and which differences are larger than that."""
     found = difference(cells, problem, CONTROL) if CONTROL in problem.variants else None
     if found is None:
         return []
+    bound = max(abs(found.low), abs(found.high))
+    beyond = [
+        name
+        for name, each in differences.items()
+        if each is not None and direction(each) != 0 and abs(each.value) > bound
+    ]
     return [
-        f"Adam itself, tuned on rates half a place of the grid beside, differs by {difference_in_words(found)} from "
-        "Adam: differences of that size are the tuning's."
+        "Adam itself, tuned on rates half a place of the grid beside, differs from Adam by "
+        f"{difference_in_words(found)}; larger than the {bound:.3f} that such a change of the tuning may do, and "
+        f"shown, are the differences of {listed(beyond) if beyond else 'none'}."
     ]
 
 
@@ -364,7 +380,7 @@ def _about_hand_over(cells: Cells, problem: Problem) -> list[str]:
     handing = [variant for variant in problem.variants if variant.build is handing_over]
     if not handing:
         return []
-    against_sgd = {variant.title: difference(cells, problem, variant, SGD) for variant in handing}
+    against_sgd = {_name(variant): difference(cells, problem, variant, SGD) for variant in handing}
     return [f"Handing over, against SGD with momentum alone: {by_direction(against_sgd, 'SGD')}."]
 
 
@@ -398,17 +414,15 @@ GROUP_HUES: Final = {
 
 
 def figure(cells: Cells) -> Figure:
-    """All differences to Adam, and loss and tuned rate over eps."""
+    """All differences to Adam, the loss over eps, and over the rate for some of its sizes."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(11, 7.2), layout="constrained")
     grid = drawn.add_gridspec(2, 2, width_ratios=(1.35, 1))
     _draw_differences(drawn.add_subplot(grid[:, 0]), cells)
-    loss, rates = drawn.add_subplot(grid[0, 1]), drawn.add_subplot(grid[1, 1])
-    _draw_eps(loss, cells, lambda problem, variant: _value(difference(cells, problem, variant)))
-    loss.set(ylabel="loss minus that of eps = 1e-8 (nats)", title="Size of eps, rate tuned for each")
-    _draw_eps(rates, cells, lambda problem, variant: one(cells, problem, variant).tuned["numbers"]["learning_rate"])
-    rates.set(yscale="log", ylabel="tuned learning rate", xlabel="eps")
+    problem = problems(cells.quick)[0]
+    _draw_eps(drawn.add_subplot(grid[0, 1]), cells, problem)
+    _draw_rates(drawn.add_subplot(grid[1, 1]), cells, problem)
     for ax in drawn.axes:
         ax.spines[["top", "right"]].set_visible(False)
     return drawn
@@ -434,22 +448,35 @@ def _draw_differences(ax: Axes, cells: Cells) -> None:
     for place, problem in enumerate((first, *others)):
         ax.plot([], [], "so"[place == 0], color="0.3", markerfacecolor="0.3" if place == 0 else "white",
                 label=problem.workload.title)  # fmt: skip
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0, 0.78))
 
 
-def _value(interval: Interval | None) -> float:
-    return math.nan if interval is None else interval.value
+def _draw_eps(ax: Axes, cells: Cells, problem: Problem) -> None:
+    color = HUES["blue"][0]
+    for eps, variant in eps_sizes(problem).items():
+        found = Interval(0, 0, 0) if variant is ADAM else difference(cells, problem, variant)
+        if found is not None:
+            ax.plot([eps, eps], [found.low, found.high], color=color, linewidth=1.8)
+            ax.plot(eps, found.value, "o", color=color, markersize=5)
+    ax.axhline(0, color="0.6", linewidth=0.8)
+    ax.set(xscale="log", xlabel="eps", ylabel="loss minus that of 1e-8 (nats, 95 %)")
+    ax.set_title(f"Size of eps, {problem.workload.name.upper()}, tuned for each")
 
 
-def _draw_eps(ax: Axes, cells: Cells, value: Callable[[Problem, Variant], float]) -> None:
-    """A quantity over eps, a line a problem."""
-    for place, problem in enumerate(problems(cells.quick)):
-        found = {eps: value(problem, variant) for eps, variant in eps_sizes(problem).items()}
-        style: dict[str, Any] = {"marker": "o", "linestyle": "-"}
-        if place > 0:
-            style = {"marker": "s", "linestyle": (0, (5, 2)), "markerfacecolor": "white"}
-        ax.plot(*zip(*found.items(), strict=True), color=HUES["blue"][0], label=problem.workload.title, **style)
-    ax.set(xscale="log")
+def _draw_rates(ax: Axes, cells: Cells, problem: Problem) -> None:
+    """The trials at the momentum that the searches start with."""
+    sizes = {eps: variant for eps, variant in eps_sizes(problem).items() if eps in (1e-8, 1e-4, 1e-3, 1e-2)}
+    for (eps, variant), dash in zip(sizes.items(), ("-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 1, 2))), strict=False):
+        tried = one(cells, problem, variant).tuned["tried"]
+        points = sorted(
+            (numbers["learning_rate"], math.nan if loss is None else loss)
+            for numbers, loss in tried
+            if numbers.get("momentum", MOMENTUM) == MOMENTUM
+        )
+        ax.plot(*zip(*points, strict=True), color=HUES["blue"][0], linestyle=dash, marker="o", markersize=3,
+                label=f"eps {eps:.0e}")  # fmt: skip
+    ax.set(xscale="log", xlabel="learning rate", ylabel=problem.workload.measured)
+    ax.set_title(f"The trials with momentum {MOMENTUM:g}, {problem.workload.name.upper()}")
     ax.legend(frameon=False, fontsize=8)
 
 
@@ -463,9 +490,9 @@ EXPERIMENT: Final = Experiment(
     protocol=(
         "Every variant trains an MLP on Fashion-MNIST, and some train a character GPT; the rate falls linearly to zero "
         "after 5 % of warm-up.",
-        "On the MLP rate and momentum (b1, or the first one of its schedule) are tuned for every variant, on the GPT "
-        "the rate alone (b1 = 0.9), with the same number of trials for all; SGD's rate and momentum in handing over "
-        "are those tuned for SGD alone, its rate as a multiple of Adam's.",
+        "On the MLP rate and momentum (b1, or what its schedule falls from or rises to) are tuned for every variant, "
+        "on the GPT the rate alone (b1 = 0.9), with the same number of trials for all; SGD's rate and momentum in "
+        "handing over are those tuned for SGD alone, its rate as a multiple of Adam's.",
         "The tuned numbers run on other seeds, the same ones for all; differences to Adam (b2 = 0.95, eps = 1e-8) are "
         "taken seed by seed.",
     ),
