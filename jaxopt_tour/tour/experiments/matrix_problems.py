@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,20 +18,25 @@ from matplotlib.figure import Figure
 import jaxopt_tour as jt
 from jaxopt_tour.problems.regression import linear_regression, matrix_quadratic, softmax_regression
 from jaxopt_tour.problems.workloads import Workload, fashion_mlp
+from jaxopt_tour.tour.laboratory.budgets import (
+    CALLED_FROM,
+    Compared,
+    compare_steps,
+    mean_steps,
+    steps_in_words,
+    steps_to,
+)
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import listed
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
 from jaxopt_tour.tour.laboratory.protocol import Budgets, Entrant, budget_to_target
 from jaxopt_tour.tour.laboratory.rules import ADAMW, MUON, SGD_MOMENTUM
 from jaxopt_tour.tour.laboratory.runs import Rule
-from jaxopt_tour.tour.laboratory.statistics import Interval, in_words, ratio
+from jaxopt_tour.tour.laboratory.statistics import in_words, ratio
 from jaxopt_tour.tour.laboratory.tuning import momentum, rate
 from jaxopt_tour.tour.plots import line
 
 NAME: Final = "matrix-problems"
-
-#: Ratios nearer to 1 than this are not called: the coarseness of the tuning's grids is in no interval over seeds.
-CALLED_FROM: Final = 1.1
 
 
 def _undecayed(rule: Rule) -> Rule:
@@ -167,99 +171,15 @@ def _budget(setting: Setting, rule: Rule) -> Any:
 # --- what the cells say -----------------------------------------------------------------------------------------------
 
 
-def steps_to(readings: Sequence[Any], seed: int, target: float) -> float | None:
-    """The steps at which the best final value of a seed falls to the target, between the grid's numbers of steps.
-
-    From the last T that misses the target to the first that meets it, the logarithm of the final value is taken to be
-    linear in the logarithm of T. None where no T meets it; the first T where that one does, see :func:`compare`.
-    """
-    before: tuple[int, float] | None = None
-    for reading in readings:
-        steps, value = reading["steps"], reading["final"][seed]
-        if value is not None and value <= target:
-            if before is None:
-                return float(steps)
-            missed, above = before
-            # A gap of zero is met with; so is one just below, by rounding.
-            part = math.log(above / target) / math.log(above / max(value, 1e-9))
-            return missed * (steps / missed) ** part
-        before = None if value is None else (steps, value)
-    return None
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Two rules in one setting, in steps to a target.
-
-    Attributes:
-        interval: of the ratio; None where a rule did not reach the target on every seed, or did so at the first T.
-        bound: then, what the ratio is at least (``above``) or at most; None where nothing is known.
-        above: whether ``bound`` is a lower bound.
-    """
-
-    interval: Interval | None
-    bound: float | None = None
-    above: bool = True
-
-    @property
-    def call(self) -> int:
-        """1 where the first rule needs more steps, -1 where fewer, 0 where that is not shown."""
-        low, high = self._bounds()
-        return int(low > CALLED_FROM) - int(high < 1 / CALLED_FROM)
-
-    @property
-    def small(self) -> bool:
-        """Whether the interval, to two decimals, leaves out 1 and yet is not called."""
-        low, high = self._bounds()
-        return not self.call and not round(low, 2) <= 1 <= round(high, 2)
-
-    def _bounds(self) -> tuple[float, float]:
-        if self.interval:
-            return self.interval.low, self.interval.high
-        if self.bound is None:
-            return 0.0, math.inf
-        return (self.bound, math.inf) if self.above else (0.0, self.bound)
-
-    def words(self) -> str:
-        """For a table."""
-        if self.interval:
-            return in_words(self.interval)
-        return "" if self.bound is None else f"{'>' if self.above else '<'} {self.bound:.2f}"
-
-
 def _steps(cells: Cells, setting: Setting, rule: str, target: float) -> list[float | None]:
     (readings,) = (cells.value(**_key(setting, each)) for each in setting.rules if each.name == rule)
     return [steps_to(readings, seed, target) for seed in range(setting.budgets.seeds)]
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The geometric mean, where all seeds have a value."""
-    reached = [value for value in values if value is not None]
-    return math.exp(sum(map(math.log, reached)) / len(reached)) if len(reached) == len(values) else None
-
-
 def compare(cells: Cells, setting: Setting, first: str, second: str, target: float) -> Compared:
-    """The steps of one rule over those of another, on the same seeds.
-
-    A rule that meets the target at the first T of the grid may need fewer steps than that: then the end of the interval
-    is a bound.
-    """
+    """The steps of one rule over those of another, on the same seeds."""
     one, other = (_steps(cells, setting, rule, target) for rule in (first, second))
-    means = _mean(one), _mean(other)
-    end = setting.budgets.grid()[-1]
-    if means[0] is not None and means[1] is not None:
-        found = ratio([x for x in one if x is not None], [x for x in other if x is not None])
-        early = [setting.budgets.first in steps for steps in (one, other)]
-        if not any(early):
-            return Compared(found)
-        return (
-            Compared(None) if all(early) else Compared(None, *((found.high, False) if early[0] else (found.low, True)))
-        )
-    if means[1] is not None and not any(one):
-        return Compared(None, end / means[1])
-    if means[0] is not None and not any(other):
-        return Compared(None, means[0] / end, above=False)
-    return Compared(None)
+    return compare_steps(one, other, setting.budgets.grid())
 
 
 def _has(setting: Setting, *rules: str) -> bool:
@@ -288,13 +208,7 @@ def tables(cells: Cells) -> list[Table]:
     def steps(setting: Setting, rule: str) -> str:
         if not _has(setting, rule):
             return ""
-        found = _steps(cells, setting, rule, setting.targets[0])
-        mean = _mean(found)
-        missed = sum(value is None for value in found)
-        least = "≤ " if setting.budgets.first in found else ""
-        if mean is not None:
-            return least + (f"{mean:.1f}" if mean < 20 else f"{mean:.0f}")
-        return f"> {setting.budgets.grid()[-1]} on {missed} of {len(found)}"
+        return steps_in_words(_steps(cells, setting, rule, setting.targets[0]), setting.budgets.grid())
 
     rows = [
         [setting.label, _target(setting, setting.targets[0]), *(steps(setting, rule) for rule in names)]
@@ -375,9 +289,7 @@ def figure(cells: Cells) -> Figure:
             elif found.bound is not None:
                 ax.plot(found.bound, place, ">" if found.above else "<", color=color, markersize=7, fillstyle="none")
             else:
-                ax.text(
-                    0.5, place, "unknown", transform=ax.get_yaxis_transform(), ha="center", va="center", size=7
-                )
+                ax.text(0.5, place, "unknown", transform=ax.get_yaxis_transform(), ha="center", va="center", size=7)
         ax.axvspan(1 / CALLED_FROM, CALLED_FROM, color="0.9", zorder=0)
         ax.axvline(1, color="0.4", linewidth=0.8)
         ax.set_xscale("log")
@@ -456,13 +368,13 @@ def _turned(cells: Cells) -> str:
         if aligned is None:
             continue
         turned, along = (_steps(cells, each, "adamw", setting.targets[0]) for each in (setting, aligned))
-        if _mean(turned) is None or _mean(along) is None:
+        if mean_steps(turned) is None or mean_steps(along) is None:
             continue
         interval = ratio([x for x in turned if x is not None], [x for x in along if x is not None])
-        against = _mean(_steps(cells, setting, "muon", setting.targets[0]))
+        against = mean_steps(_steps(cells, setting, "muon", setting.targets[0]))
         parts.append(
             f"{in_words(interval)} times as many steps on the {setting.label}, as along the coordinates, where its "
-            f"{_mean(along):.1f} steps stand against Muon's {'unknown' if against is None else f'{against:.1f}'}"
+            f"{mean_steps(along):.1f} steps stand against Muon's {'unknown' if against is None else f'{against:.1f}'}"
         )
     if not parts:
         return ""

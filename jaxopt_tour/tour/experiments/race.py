@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,12 +18,13 @@ from jaxopt_tour.problems.workloads import (
     parameters,
     small_gpt,
 )
+from jaxopt_tour.tour.laboratory.budgets import CALLED_FROM, Compared, compare_steps, steps_in_words, steps_to
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
 from jaxopt_tour.tour.laboratory.protocol import Budgets, budget_to_target, costs, sensitivity
 from jaxopt_tour.tour.laboratory.rules import ADAMW, MUON, RULES, entrant
 from jaxopt_tour.tour.laboratory.runs import Rule
-from jaxopt_tour.tour.laboratory.statistics import Interval, in_words, ratio
+from jaxopt_tour.tour.laboratory.statistics import Interval
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
 from jaxopt_tour.tour.plots import line
 
@@ -102,36 +103,14 @@ def _part(cells: Cells, heat: Heat, what: str, **more: Any) -> Any:
     return cells.value(what=what, workload=heat.workload.name, batch=heat.workload.batch_text, **more)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Steps of one rule over steps of another, and whether a budget beyond the grid makes it a bound."""
-
-    interval: Interval
-    bound: str  # "", "≥" (the first did not always arrive), "≤" (the second did not), "?" (neither)
-
-    def __str__(self) -> str:
-        """``1.41 [1.30, 1.52]``, with the sign of a bound."""
-        return self.bound + in_words(self.interval)
+def _steps(cells: Cells, heat: Heat, rule: str) -> list[float | None]:
+    readings = _found(cells, heat, rule)["readings"]
+    return [steps_to(readings, seed, heat.workload.target) for seed in range(heat.budgets.seeds)]
 
 
-def compare(cells: Cells, heat: Heat, first: str, second: str) -> Comparison:
-    """Budget of the first over budget of the second; a budget beyond the grid counts as one place beyond it."""
-    beyond = heat.budgets.grid()[-1] * heat.budgets.factor
-    budgets = [_found(cells, heat, name)["steps"] for name in (first, second)]
-    filled = [[beyond if steps is None else steps for steps in each] for each in budgets]
-    bound = {(False, False): "", (True, False): "≥", (False, True): "≤", (True, True): "?"}[
-        None in budgets[0], None in budgets[1]
-    ]
-    return Comparison(ratio(*filled), bound)
-
-
-def _steps_text(cells: Cells, heat: Heat, rule: str) -> str:
-    """Geometric mean over the seeds, or how many seeds did not arrive."""
-    steps = _found(cells, heat, rule)["steps"]
-    arrived = [each for each in steps if each is not None]
-    if len(arrived) < len(steps):
-        return f"> {heat.budgets.grid()[-1]} ({len(steps) - len(arrived)} of {len(steps)} seeds)"
-    return f"{math.exp(sum(map(math.log, arrived)) / len(arrived)):.0f}"
+def compare(cells: Cells, heat: Heat, first: str, second: str) -> Compared:
+    """Steps of one rule over those of another, on the same seeds."""
+    return compare_steps(_steps(cells, heat, first), _steps(cells, heat, second), heat.budgets.grid())
 
 
 def _tables(cells: Cells) -> list[Table]:
@@ -139,16 +118,16 @@ def _tables(cells: Cells) -> list[Table]:
     every = heats(cells.quick)
     return [
         Table(
-            "Steps to the target: the geometric mean over the reading seeds. The grid's factor is √2, so that no "
-            "single budget is known more closely than that.",
+            "Steps to the target: the geometric mean over the reading seeds, each read between the two T of the grid "
+            "around the target. ≤: a seed arrived at the first T.",
             ["problem", "target", "seeds", *names, "adamw / muon, 95 %"],
             [
                 [
                     heat.label,
                     f"{heat.workload.target:g}",
                     str(heat.budgets.seeds),
-                    *(_steps_text(cells, heat, name) for name in names),
-                    str(compare(cells, heat, "adamw", "muon")),
+                    *(steps_in_words(_steps(cells, heat, name), heat.budgets.grid()) for name in names),
+                    compare(cells, heat, "adamw", "muon").words(),
                 ]
                 for heat in every
             ],
@@ -179,7 +158,7 @@ def _tables(cells: Cells) -> list[Table]:
                     heat.label,
                     f"{parameters(heat.workload):,}",
                     *(f"{cost[name]['step']:.2g} ({100 * cost[name]['share']:.0f} %)" for name in names),
-                    _seconds(compare(cells, heat, "adamw", "muon"), cost["adamw"]["step"] / cost["muon"]["step"]),
+                    _seconds(cells, heat).words(),
                 ]
                 for heat in every
                 for cost in [_part(cells, heat, "costs")]
@@ -205,14 +184,21 @@ def _tables(cells: Cells) -> list[Table]:
     ]
 
 
-def _seconds(steps: Comparison, step_time: float) -> str:
-    scaled = Interval(*(step_time * bound for bound in steps.interval))
-    return steps.bound + in_words(scaled)
+def _seconds(cells: Cells, heat: Heat) -> Compared:
+    """AdamW's seconds to the target over Muon's: the ratio of steps times that of a step's time."""
+    cost = _part(cells, heat, "costs")
+    step_time = cost["adamw"]["step"] / cost["muon"]["step"]
+    steps = compare(cells, heat, "adamw", "muon")
+    return Compared(
+        Interval(*(step_time * each for each in steps.interval)) if steps.interval else None,
+        None if steps.bound is None else step_time * steps.bound,
+        steps.above,
+    )
 
 
 def _figure(cells: Cells) -> Figure:
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    left, middle, right = figure.subplots(1, 3, width_ratios=[1.15, 1, 1])
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
     every = heats(cells.quick)
     _forest(left, cells, every)
     shown = next((heat for heat in every if heat.workload.name == "gpt"), every[0])
@@ -227,7 +213,8 @@ def _figure(cells: Cells) -> Figure:
     middle.axhline(shown.workload.target, color="0.5", linewidth=1, linestyle="--")
     middle.text(0.98, shown.workload.target, "target", va="bottom", ha="right", color="0.35", fontsize=8,
                 transform=middle.get_yaxis_transform())  # fmt: skip
-    middle.set(xscale="log", xlabel="steps T (every T tuned)", ylabel=shown.workload.measured, title=shown.label)
+    middle.set(xscale="log", xlabel="steps T (every T tuned)", ylabel=shown.workload.measured)
+    middle.set_title(f"{shown.workload.title}: loss at each T")
     best = min(min(each for each in _losses(cells, shown, rule.name)) for rule in rules(cells.quick))
     right.set(
         xscale="log",
@@ -259,11 +246,13 @@ def _forest(ax: Any, cells: Cells, every: list[Heat]) -> None:
         for index, name in enumerate(names):
             found = compare(cells, heat, name, "muon")
             y = -place + 0.22 * ((len(names) - 1) / 2 - index)
-            value, low, high = found.interval
-            ax.errorbar(
-                value, y, xerr=[[value - low], [high - value]], fmt=">" if found.bound == "≥" else "o", markersize=4,
-                color=line(name)["color"], capsize=2, label=name if place == 0 else None,
-            )  # fmt: skip
+            color, label = line(name)["color"], name if place == 0 else None
+            if found.interval is not None:
+                value, low, high = found.interval
+                ax.plot([low, high], [y, y], color=color, linewidth=2)
+                ax.plot(value, y, "o", color=color, markersize=4, label=label)
+            elif found.bound is not None:
+                ax.plot(found.bound, y, ">" if found.above else "<", color=color, markersize=6, label=label)
     ax.axvline(1, color="0.5", linewidth=1)
     ax.set_yticks([-place for place in range(len(every))], [heat.label.replace("Fashion-MNIST, ", "").replace(
         "Shakespeare, character ", "").replace(" of 64 characters", "") for heat in every], fontsize=8)  # fmt: skip
@@ -273,44 +262,47 @@ def _forest(ax: Any, cells: Cells, every: list[Heat]) -> None:
     shown = [tick for tick in ticks if low <= tick <= high]
     ax.set_xticks(shown, [f"{tick:g}" for tick in shown])
     ax.set_xticks([], minor=True)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=len(names))
 
 
 def _answer(cells: Cells) -> str:
     every = heats(cells.quick)
-    found = {heat.label: compare(cells, heat, "adamw", "muon") for heat in every}
-    fewer = [label for label, each in found.items() if each.interval.low > 1 and each.bound in ("", "≥")]
-    more = [label for label, each in found.items() if each.interval.high < 1 and each.bound in ("", "≤")]
-    open_ = [label for label in found if label not in fewer + more]
-    parts = []
-    if fewer:
-        parts.append(
-            f"Muon needed fewer steps than AdamW on {len(fewer)} of {len(found)} problems: "
-            + "; ".join(f"{label} (AdamW's over Muon's: {found[label]})" for label in fewer)
-            + "."
-        )
-    if more:
-        parts.append("It needed more on " + "; ".join(f"{label} ({found[label]})" for label in more) + ".")
-    if open_:
-        parts.append(
-            "No difference in steps is shown on " + "; ".join(f"{label} ({found[label]})" for label in open_) + "."
-        )
-    seconds = {
-        heat.label: found[heat.label].interval.low * cost["adamw"]["step"] / cost["muon"]["step"]
-        for heat in every
-        for cost in [_part(cells, heat, "costs")]
-    }
-    sooner = [label for label in fewer if seconds[label] > 1]
-    if fewer:
-        parts.append(
-            f"In seconds on this machine the advantage holds on {len(sooner)} of those {len(fewer)}"
-            + (f": {'; '.join(sooner)}." if sooner else ".")
-        )
+    steps = {heat.label: compare(cells, heat, "adamw", "muon") for heat in every}
+    seconds = {heat.label: _seconds(cells, heat) for heat in every}
+    parts = [
+        f"A difference is called where the whole interval, or the bound, lies beyond a ratio of {CALLED_FROM:g}: the "
+        "coarseness of the tuning's grids is in no interval.",
+        _verdict(steps, "steps"),
+        _verdict(seconds, "seconds on this machine"),
+    ]
+    readings = [r for heat in every for rule in rules(cells.quick) for r in _found(cells, heat, rule.name)["readings"]]
+    edges = sum(not reading["interior"] for reading in readings)
+    parts.append(
+        f"In {edges} of {len(readings)} searches the trials ended before the best point was surrounded by worse ones, so "
+        "that a longer search may lower those budgets."
+    )
     parts.append(
         "These are small models, few seeds, one target each, one machine and budgets of a few hundred steps; an "
         "interval covers the draw of seeds alone, not that of problems, targets or grids."
     )
     return " ".join(parts)
+
+
+def _verdict(found: Mapping[str, Compared], unit: str) -> str:
+    """Where Muon is shown to need fewer, where more, and where neither."""
+    groups: dict[int, list[str]] = {}
+    for label, each in found.items():
+        groups.setdefault(each.call, []).append(f"{label} ({each.words() or 'not known'})")
+    words = {
+        1: f"AdamW needs more {unit} than Muon in",
+        -1: f"AdamW needs fewer {unit} than Muon in",
+        0: f"No difference in {unit} is called in",
+    }
+    return " ".join(
+        f"{words[call]} {len(groups[call])} of {len(found)} settings: {'; '.join(groups[call])}."
+        for call in words
+        if call in groups
+    )
 
 
 EXPERIMENT: Final = Experiment(
@@ -321,8 +313,9 @@ EXPERIMENT: Final = Experiment(
     protocol=(
         "For every optimizer and every number of steps T on a grid of factor √2, rate and momentum are tuned together "
         "by the same number of trials on seeds from 1000 on, with 5 % warm-up and a linear decay that ends at T.",
-        "The budget of a reading seed (0, 1, ...) is the first T whose run ends at or under the target; ratios are of "
-        "geometric means, with a 95 % bootstrap over paired seeds (one seed, the same start and batches).",
+        "T goes up until all reading seeds (0, 1, ...) end at or under the target; a seed's steps are read between the "
+        "last T that misses it and the first that meets it, linearly in the logarithms; ratios are of geometric means, "
+        "with a 95 % bootstrap over paired seeds (one seed, the same start and batches).",
         "Weight decay is 0.1 for AdamW and Muon, b2 is 0.95, Muon has its default shape factor; step times are "
         "measured in turn, round after round.",
     ),

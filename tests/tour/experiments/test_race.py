@@ -34,18 +34,18 @@ def test_the_grids_are_the_same_for_all_and_names_tell_the_heats_apart():
     assert all(heat.budgets.seeds >= 5 for heat in heats)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "bound"),
-    [([4, 4], [4, 8], ""), ([None, 4], [4, 4], "≥"), ([4, 4], [8, None], "≤"), ([None], [None], "?")],
-)
-def test_who_did_not_arrive_makes_a_bound(tmp_path, first, second, bound):
+def test_seconds_are_steps_times_the_time_of_a_step(tmp_path):
     (heat,) = race.heats(True)
     cells = Cells(tmp_path / "results.json", "race", quick=True)
-    for rule, steps in (("adamw", first), ("muon", second)):
+    seeds = range(heat.budgets.seeds)
+    for rule, final in (("adamw", {4: 3.0, 6: 2.0, 8: 0.5}), ("muon", {4: 2.0, 6: 0.5})):
         key = {"what": "budget", "workload": heat.workload.name, "batch": heat.workload.batch_text, "rule": rule}
-        cells.get(key, lambda steps=steps: {"steps": steps, "readings": []})
-    found = race.compare(cells, heat, "adamw", "muon")
-    assert found.bound == bound and str(found).startswith(bound)
-    beyond = heat.budgets.grid()[-1] * heat.budgets.factor
-    a, b = ([beyond if each is None else each for each in steps] for steps in (first, second))
-    assert found.interval == race.ratio(a, b)
+        readings = [{"steps": steps, "final": [value for _ in seeds]} for steps, value in final.items()]
+        cells.get(key, lambda readings=readings: {"steps": [], "readings": readings})
+    key = {"what": "costs", "workload": heat.workload.name, "batch": heat.workload.batch_text}
+    cells.get(key, lambda: {"adamw": {"step": 1.0}, "muon": {"step": 2.0}})
+    steps, seconds = race.compare(cells, heat, "adamw", "muon"), race._seconds(cells, heat)
+    # The target of 1 is half way, in the logarithms, from 2 to 0.5: sqrt(6 * 8) over sqrt(4 * 6).
+    assert heat.workload.target == 1.0
+    assert steps.interval.value == pytest.approx(2**0.5, rel=1e-6) and steps.call == 1
+    assert seconds.interval.value == pytest.approx(2**-0.5, rel=1e-6) and seconds.call == -1
