@@ -278,8 +278,8 @@ def _answer(cells: Cells) -> str:
     readings = [r for heat in every for rule in rules(cells.quick) for r in _found(cells, heat, rule.name)["readings"]]
     edges = sum(not reading["interior"] for reading in readings)
     parts.append(
-        f"In {edges} of {len(readings)} searches the trials ended before the best point was surrounded by worse ones, so "
-        "that a longer search may lower those budgets."
+        f"In {edges} of {len(readings)} searches the trials ended before the best point was surrounded by worse ones: "
+        "a longer search may lower those budgets."
     )
     parts.append(
         "These are small models, few seeds, one target each, one machine and budgets of a few hundred steps; an "
