@@ -99,8 +99,9 @@ def decompose(moment: Moment) -> dict[str, dict[str, Singular]]:
             (piece,) = view.to_matrices(tree[name])
             by_shape.setdefault(piece.shape[1:], {})[quantity, name] = piece[0]
     found: dict[str, dict[str, Singular]] = {quantity: {} for quantity in QUANTITIES}
-    for group in by_shape.values():  # one decomposition a shape
-        u, s, vt = jnp.linalg.svd(jnp.stack(list(group.values())), full_matrices=False)
+    for group in by_shape.values():
+        # One after the other: batched decompositions that run at the same time can block each other in jaxlib 0.10.2.
+        u, s, vt = jax.lax.map(lambda x: jnp.linalg.svd(x, full_matrices=False), jnp.stack(list(group.values())))
         for i, (quantity, name) in enumerate(group):
             found[quantity][name] = Singular(s[i], u[i, :, :TOP], vt[i, :TOP].T)
     return found
