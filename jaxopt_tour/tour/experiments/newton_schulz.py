@@ -315,7 +315,8 @@ EXPERIMENT: Final = Experiment(
     "ends at, or the polar error alone?",
     protocol=(
         f"Muon (momentum {MOMENTUM:g}, decay {WEIGHT_DECAY:g}, Nesterov) on an MLP, a CNN and a character GPT, with "
-        "Polar Express schedules generated for 1 to 10 steps (not all of them), others, two half precisions, and the SVD.",
+        "Polar Express schedules generated for 1 to 10 steps (not all of them), others, two half precisions, and the "
+        "SVD.",
         "For every variant the rate is tuned by the same number of trials on tuning seeds (quarter decades, 5 % "
         "warm-up, linear decay), then held-out loss is read on other seeds.",
         "Differences to the exact factor are paired over seeds, with 95 % bootstrap intervals; polar errors are "
