@@ -2,8 +2,9 @@
 
 What the averaging alone does is known. Were the gradients of different steps orthogonal and of one size, their average
 ``m = sum_k (1 - beta) beta^k g_(t-k)`` would have, after many steps, the cosine ``sqrt(1 - beta^2)`` with the newest of
-them and ``beta`` with itself one step before. Where a measured angle is smaller, gradients agree from step to step;
-where it is larger, they oppose each other.
+them and ``beta`` with itself one step before. Nesterov's look-ahead, which Muon has, weighs the newest gradient more
+and turns further. Where a measured angle is smaller, gradients agree from step to step; where it is larger, they oppose
+each other, or the rule turns the average itself.
 """
 
 from __future__ import annotations
@@ -80,21 +81,35 @@ def angles_of(moment: Moment) -> dict[str, dict[str, Array]]:
     }
 
 
-def expected(pair: str, t: Any, beta: float) -> np.ndarray:
-    """The angle at step t if the gradients of different steps were orthogonal and of one size, in degrees::
+def weights(t: int, beta: float, nesterov: bool = False) -> np.ndarray:
+    """How much of the gradients of steps t, t - 1, ..., 1 is in ``m_t``, or in ``beta m_t + (1 - beta) g_t``."""
+    found = (1 - beta) * beta ** np.arange(float(t))
+    return beta * found + (1 - beta) * (np.arange(t) == 0) if nesterov else found
 
-        cos(g_t, m_t)     = sqrt((1 - beta^2) / (1 - beta^(2t)))
-        cos(m_t, m_(t-1)) = beta sqrt((1 - beta^(2(t-1))) / (1 - beta^(2t)))
 
-    The second one is that of two steps where a step is a multiple of m.
+def expected(pair: str, t: int, beta: float, nesterov: bool = False) -> float:
+    """The angle at step t if the gradients of different steps were orthogonal and of one size, in degrees.
+
+    With the :func:`weights` w of step t and v of step t - 1, the cosines are::
+
+        cos(g_t, m_t)       = w_0 / |w|
+        cos(u_t, u_(t-1))   = sum_k w_(k+1) v_k / (|w| |v|)
+
+    for a step that is a multiple of u: of m, or of the look-ahead. After many steps they are ``sqrt(1 - beta^2)`` and,
+    without the look-ahead, ``beta``.
+
+    Args:
+        pair: "gradient, momentum" or "step, step before".
+        t: from 2 on.
+        beta: decay rate.
+        nesterov: whether the step is one of the look-ahead.
     """
-    squared = 1 - beta ** (2.0 * np.asarray(t))  # |m_t|^2, up to a factor
-    before = 1 - beta ** (2.0 * (np.asarray(t) - 1))
-    cosines = {
-        "gradient, momentum": np.sqrt((1 - beta**2) / squared),
-        "step, step before": beta * np.sqrt(before / squared),
-    }
-    return np.degrees(np.arccos(np.minimum(1, cosines[pair])))
+    now, before = weights(t, beta, nesterov), weights(t - 1, beta, nesterov)
+    if pair == "gradient, momentum":
+        cosine = weights(t, beta)[0] / np.linalg.norm(weights(t, beta))
+    else:
+        cosine = now[1:] @ before / (np.linalg.norm(now) * np.linalg.norm(before))
+    return float(np.degrees(np.arccos(min(1.0, cosine))))
 
 
 # --- what is compared -------------------------------------------------------------------------------------------------
@@ -199,10 +214,10 @@ def late(
     return None if None in values else mean(values)
 
 
-def expected_late(problem: Problem, pair: str, beta: float) -> float:
+def expected_late(problem: Problem, pair: str, beta: float, nesterov: bool = False) -> float:
     """The mean of :func:`expected` over the observations of the second half."""
-    steps = np.arange(problem.every, problem.steps + 1, problem.every)
-    return float(np.mean(expected(pair, steps[steps > problem.steps // 2], beta)))
+    steps = range(problem.every, problem.steps + 1, problem.every)
+    return float(np.mean([expected(pair, t, beta, nesterov) for t in steps if t > problem.steps // 2]))
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
@@ -213,7 +228,8 @@ def tables(cells: Cells) -> list[Table]:
     found = []
     for problem in problems(cells.quick):
         rows = [_row(cells, problem, rule, beta) for rule in problem.rules for beta in problem.betas]
-        rows += [_expected_row(problem, beta) for beta in problem.betas]
+        looks_ahead = [False, True] if MUON in problem.rules else [False]
+        rows += [_expected_row(problem, beta, nesterov) for nesterov in looks_ahead for beta in problem.betas]
         found.append(Table(
             f"{problem.workload.title}, all parameters as one vector: angles in degrees, mean over the second half of "
             f"{problem.steps} steps and {problem.seeds} seeds, with 95 % of the bootstrap over seeds. Before: the step "
@@ -243,9 +259,11 @@ def _row(cells: Cells, problem: Problem, rule: Rule, beta: float) -> list[str]:
     return [f"{TITLES[rule.name]}, {beta:g}", number, *("diverged" if v is None else in_words(v, 1) for v in values)]
 
 
-def _expected_row(problem: Problem, beta: float) -> list[str]:
-    known = {pair: f"{expected_late(problem, pair, beta):.1f}" for pair in ("gradient, momentum", "step, step before")}
-    return [f"orthogonal gradients, {beta:g}", "", *(known.get(pair, "") for pair in PAIRS)]
+def _expected_row(problem: Problem, beta: float, nesterov: bool) -> list[str]:
+    pairs = ("step, step before",) if nesterov else ("gradient, momentum", "step, step before")
+    known = {pair: f"{expected_late(problem, pair, beta, nesterov):.1f}" for pair in pairs}
+    title = f"orthogonal gradients{' with look-ahead' if nesterov else ''}, {beta:g}"
+    return [title, "", *(known.get(pair, "") for pair in PAIRS)]
 
 
 def _layers(cells: Cells, problem: Problem) -> list[str]:
@@ -262,11 +280,13 @@ def answer(cells: Cells) -> str:
     sentences = []
     for problem in problems(cells.quick):
         sentences.append(f"{problem.workload.title}.")
+        sentences += [_about_averaging(cells, problem, beta) for beta in problem.betas if beta > 0]
         sentences += [_about_turning(cells, problem, beta) for beta in problem.betas if beta > 0]
         sentences += _about_without(cells, problem) + _about_division(cells, problem) + _about_layers(cells, problem)
     sentences.append(
         "These are angles along tuned runs of two small models, in thousands of dimensions, where noise decides most "
-        "of an angle; they do not say which angle is better."
+        "of an angle; with three to five seeds the intervals are too narrow, and they do not say which angle is "
+        "better."
         if not cells.quick
         else "A few steps of one small model."
     )
@@ -275,20 +295,34 @@ def answer(cells: Cells) -> str:
 
 def _about_turning(cells: Cells, problem: Problem, beta: float) -> str:
     """How far a step turns from the one before, against orthogonal gradients."""
-    apart = expected_late(problem, "step, step before", beta)
-    words = {-1: "less than", 0: "not shown to differ from", 1: "more than", None: "diverged"}
     found = []
     for rule in problem.rules:
+        apart = expected_late(problem, "step, step before", beta, rule is MUON)
         turned = late(cells, problem, rule, beta, "step, step before")
-        if turned is None:
-            found.append(f"{TITLES[rule.name]}'s runs diverged")
-            continue
-        sign = direction(Interval(turned.value - apart, turned.low - apart, turned.high - apart))
-        found.append(f"{in_words(turned, 1)}° for {TITLES[rule.name]} ({words[sign]} {apart:.1f}°)")
+        found.append(f"{TITLES[rule.name]} {_against(turned, apart)}")
+    text = f"With decay rate {beta:g} a step turns from the one before by: {listed(found)}"
     return (
-        f"With decay rate {beta:g} a step turns from the one before by {listed(found)}, where {apart:.1f}° is what the "
-        "average of orthogonal gradients does."
+        f"{text}, the last looking ahead but for the parameters of its Adam." if MUON in problem.rules else f"{text}."
     )
+
+
+def _about_averaging(cells: Cells, problem: Problem, beta: float) -> str:
+    """How far the momentum is from the newest gradient, against orthogonal gradients."""
+    apart = expected_late(problem, "gradient, momentum", beta)
+    found = [
+        f"{TITLES[rule.name]} {_against(late(cells, problem, rule, beta, 'gradient, momentum'), apart)}"
+        for rule in problem.rules
+    ]
+    return f"With decay rate {beta:g} gradient and momentum are apart by: {listed(found)}."
+
+
+def _against(found: Interval | None, apart: float) -> str:
+    if found is None:
+        return "(its runs diverged)"
+    words = {-1: "less than the", 0: "not shown to differ from the", 1: "more than the"}
+    # To the digit that is printed: what the text says can be checked in the text.
+    sign = direction(Interval(*(round(x, 1) - round(apart, 1) for x in found)))
+    return f"{in_words(found, 1)}° ({words[sign]} {apart:.1f}° of orthogonal gradients)"
 
 
 def _about_without(cells: Cells, problem: Problem) -> list[str]:
@@ -312,7 +346,8 @@ def _about_division(cells: Cells, problem: Problem) -> list[str]:
     for rule in problem.rules:
         turned = late(cells, problem, rule, 0.9, "momentum, step") if 0.9 in problem.betas else None
         if rule.name != "sgd-momentum" and turned is not None:
-            found.append(f"{TITLES[rule.name]}'s by {in_words(turned, 1)}°")
+            ahead = ", look-ahead included" if rule is MUON else ""
+            found.append(f"{TITLES[rule.name]}'s by {in_words(turned, 1)}°{ahead}")
     return [f"The step leaves the momentum's direction (decay rate 0.9): {listed(found)}."] if found else []
 
 
@@ -345,7 +380,7 @@ def figure(cells: Cells) -> Figure:
     _draw_over_time(axes[1, 0], cells, problem, "momentum, step", "Momentum to step")
     _draw_layers(axes[1, 1], cells, other)
     handles = axes[0, 1].get_legend_handles_labels()
-    drawn.legend(*handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    drawn.legend(*handles, loc="outside upper center", ncols=len(problem.betas), frameon=False, fontsize=9)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
     return drawn
@@ -355,10 +390,13 @@ def _draw_over_time(ax: Axes, cells: Cells, problem: Problem, pair: str, title: 
     """A line a rule and decay rate: the thicker, the longer its memory; gray what orthogonal gradients would give."""
     widths = dict(zip(problem.betas, (0.9, 1.7, 2.8), strict=False))
     for beta in problem.betas:
-        if pair in ("gradient, momentum", "step, step before"):
-            t = np.arange(2, problem.steps + 1)
-            ax.plot(t, expected(pair, t, beta), color="0.75", linewidth=widths[beta] + 2.5, zorder=1,
-                    label=f"orthogonal gradients, {beta:g}")  # fmt: skip
+        if pair != "momentum, step":
+            t = range(2, problem.steps + 1)
+            ax.plot(t, [expected(pair, each, beta) for each in t], color="0.75", linewidth=widths[beta] + 2.5,
+                    zorder=1, label=f"orthogonal gradients, {beta:g}")  # fmt: skip
+        if pair == "step, step before" and MUON in problem.rules:
+            ax.plot(t, [expected(pair, each, beta, True) for each in t], color="0.6", linewidth=widths[beta],
+                    linestyle=(0, (1, 1.5)), zorder=1, label=f"the same with look-ahead, {beta:g}")  # fmt: skip
         for rule in problem.rules:
             found = angles(cells, problem, rule, beta)
             values = [np.nan if x is None else x for x in found["over_time"][EVERYTHING][pair]]
@@ -378,6 +416,9 @@ def _draw_layers(ax: Axes, cells: Cells, problem: Problem) -> None:
                 ax.plot([found.low, found.high], [y, y], color=color, linewidth=1.6)
                 ax.plot(found.value, y, "o^s"[place], color=color, markersize=4)
     ax.axvline(expected_late(problem, "step, step before", 0.9), color="0.75", linewidth=4.2, zorder=0)
+    if MUON in problem.rules:
+        ahead = expected_late(problem, "step, step before", 0.9, True)
+        ax.axvline(ahead, color="0.6", linewidth=1.7, linestyle=(0, (1, 1.5)), zorder=0)
     ax.set_yticks(range(len(layers)), [layer.replace("/kernel", "").replace("blocks/", "") for layer in layers])
     ax.tick_params(axis="y", labelsize=8)
     ax.set(ylim=(len(layers) - 0.4, -0.6), xlabel="degrees, second half of the run, 95 %")
@@ -392,8 +433,9 @@ EXPERIMENT: Final = Experiment(
         "how much of that does averaging alone explain?"
     ),
     protocol=(
-        "SGD with momentum (as an average), Adam (b2 = 0.95) and Muon, with decay rates 0, 0.9 and 0.99 of the "
-        "momentum, train an MLP on Fashion-MNIST, and with 0.9 a character GPT; no weight decay.",
+        "SGD with momentum (as an average), Adam (b2 = 0.95) and Muon (with Nesterov's look-ahead; embeddings, head "
+        "and vectors by Adam, without), with decay rates 0, 0.9 and 0.99 of the momentum, train an MLP on "
+        "Fashion-MNIST, and with 0.9 a character GPT; no weight decay.",
         "The rate is tuned for each rule, decay rate and model by the same number of trials on tuning seeds.",
         "On other seeds, inside the compiled run, angles are taken every few steps, for every matrix and for all "
         "parameters as one vector, and compared with what the average of orthogonal gradients of one size would give.",

@@ -59,19 +59,25 @@ def test_every_pair_is_measured_for_every_matrix_and_for_all_parameters():
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.99])
 def test_averages_of_random_gradients_have_the_expected_angles(beta):
     rng = np.random.default_rng(2)
-    m = before = np.zeros(40_000)
+    m = before = ahead = ahead_before = np.zeros(40_000)
     for t in range(1, 41):
         g = rng.normal(size=m.size)
         before, m = m, beta * m + (1 - beta) * g
+        ahead_before, ahead = ahead, beta * m + (1 - beta) * g
         if t in (2, 5, 40):
             # Random vectors of n entries are orthogonal up to 1 / sqrt(n), 0.3 degrees.
             assert angle_by_hand(g, m) == pytest.approx(expected("gradient, momentum", t, beta), abs=1.2)
             assert angle_by_hand(m, before) == pytest.approx(expected("step, step before", t, beta), abs=1.2)
+            found = angle_by_hand(ahead, ahead_before)
+            assert found == pytest.approx(expected("step, step before", t, beta, nesterov=True), abs=1.2)
 
 
 def test_after_many_steps_the_angles_depend_on_the_decay_rate_alone():
-    np.testing.assert_allclose(expected("gradient, momentum", 10_000, 0.9), np.degrees(np.arccos(np.sqrt(0.19))))
-    np.testing.assert_allclose(expected("step, step before", 10_000, 0.9), np.degrees(np.arccos(0.9)))
+    np.testing.assert_allclose(expected("gradient, momentum", 2000, 0.9), np.degrees(np.arccos(np.sqrt(0.19))))
+    np.testing.assert_allclose(expected("step, step before", 2000, 0.9), np.degrees(np.arccos(0.9)))
+    # u ~ 1.9 g_t + 0.9^2 g_(t-1) + 0.9^3 g_(t-2) + ...
+    cosine = (0.81 * 1.9 + 0.9**5 / 0.19) / (1.9**2 + 0.9**4 / 0.19)
+    np.testing.assert_allclose(expected("step, step before", 2000, 0.9, nesterov=True), np.degrees(np.arccos(cosine)))
 
 
 def test_the_quick_setting_writes_everything_and_a_second_call_computes_nothing(tmp_path: Path):
