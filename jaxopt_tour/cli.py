@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -276,6 +277,8 @@ def experiment(
     """
     from jaxopt_tour.tour.laboratory.experiment import MODULES, find, perform
 
+    # On two cores, XLA's pool of as many threads can lock up for good where batched SVDs of two shapes meet.
+    os.environ.setdefault("NPROC", "8")
     console = Console()
 
     def note(text: str) -> None:
