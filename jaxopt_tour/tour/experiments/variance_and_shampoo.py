@@ -14,6 +14,7 @@ Norm, https://arxiv.org/abs/2409.20325).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -24,7 +25,7 @@ import numpy as np
 import optax
 
 import jaxopt_tour as jt
-from jaxopt_tour._types import Array
+from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.linalg.polar import polar_factor
 from jaxopt_tour.matrices.routing import resolve
 from jaxopt_tour.problems.models import MLP
@@ -160,25 +161,33 @@ FULL: Final = Plan(
 
 
 @functools.cache
-def _tiny_mlp() -> Workload:
-    """For quick runs: an MLP so small that Shampoo compiles and runs in seconds."""
+def _tiny_matrices() -> Workload:
+    """For quick runs: `tiny_workload` with a hidden layer, on images averaged to 4 x 4 pixels, compiled in seconds."""
+    outer = tiny_workload()
 
-    class OnPooledImages(MLP):
-        """The MLP on images of 4 x 4 pixels."""
+    def init(key: Array) -> Tree:
+        return {"hidden": {"kernel": jax.random.normal(key, (16, 8)) / 4}, "head": {"kernel": jnp.zeros((8, 10))}}
 
-        def __call__(self, x: Array) -> Array:
-            return super().__call__(x.reshape(-1, 4, 7, 4, 7).mean(axis=(2, 4)).reshape(-1, 16))
+    def loss(params: Tree, batch: tuple[Array, Array]) -> Array:
+        images, labels = batch
+        x = images.reshape(-1, 4, 7, 4, 7).mean(axis=(2, 4)).reshape(-1, 16)
+        logits = jnp.tanh(x @ params["hidden"]["kernel"]) @ params["head"]["kernel"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    return fashion_workload(
-        "tiny-mlp", "Fashion-MNIST at 4 x 4 pixels, MLP", lambda rngs: OnPooledImages((16, 8, 10), rngs=rngs),
-        target=1.0, batch=8,
-    )  # fmt: skip
+    return dataclasses.replace(
+        outer,
+        name="tiny-matrices",
+        title="Fashion-MNIST at 4 x 4 pixels, tiny MLP",
+        init=init,
+        loss=loss,
+        measure=lambda params, data: loss(params, (data["held_out_images"], data["held_out_labels"])),
+    )
 
 
 QUICK: Final = Plan(
     settings=(Setting("softmax regression, B = 32", tiny_workload, 32, 0.95, tiny_workload, 2, 2),),
     every=4,
-    matrices=_tiny_mlp,
+    matrices=_tiny_matrices,
     decays=(0.0, 0.9),
     trained=(0.0, 0.9),
     ridges=(1e-4, 1e-6),
