@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 
 from jaxopt_tour._types import Array, Float
+from jaxopt_tour.linalg.decompositions import decompose
 
 
 def inverse_root(
@@ -50,7 +51,7 @@ def _spectrum(a: Array, ridge: Array) -> tuple[Array, Array, Array]:
     # A power of two brings the largest entry near 1: the decomposition neither overflows nor underflows.
     largest = jnp.max(jnp.abs(a), axis=(-2, -1), keepdims=True)
     _, exponent = jnp.frexp(largest)
-    values, vectors = jnp.linalg.eigh(jnp.ldexp(a, -exponent))
+    values, vectors = decompose(_eigh, jnp.ldexp(a, -exponent))
     values = jnp.ldexp(values, exponent[..., 0])
     cutoff = a.shape[-1] * jnp.finfo(a.dtype).eps * jnp.max(values, axis=-1, keepdims=True)
     kept = ~((values <= cutoff) & (ridge[..., None] <= 0))  # in this form NaN is kept, and seen
@@ -86,3 +87,8 @@ def _inverse_root_jvp(primals: tuple[Array, Array, Array], tangents: tuple[Array
     inner = inner + eye * (roots * logs * (dp / p**2))[..., None, :]
     inner = jnp.where(kept[..., :, None] & kept[..., None, :], inner, 0)
     return result, _rotate(_rotate(vectors, inner.mT), vectors)
+
+
+def _eigh(a: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(a)
+    return values, vectors

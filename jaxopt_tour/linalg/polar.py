@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_tour._types import Array, Float
+from jaxopt_tour.linalg.decompositions import decompose
 
 
 @jax.custom_jvp
@@ -26,13 +27,18 @@ def polar_factor(x: Float[Array, "*batch m n"]) -> Float[Array, "*batch m n"]:
     return ((u * kept[..., None, :]) @ vt).astype(x.dtype)
 
 
+def _thin_svd(x: Array) -> tuple[Array, Array, Array]:
+    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+    return u, s, vt
+
+
 def _svd(x: Array) -> tuple[Array, Array, Array, Array]:
     """U, S, V^T in at least float32, and which singular values are not zero."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     # A power of two brings the largest entry near 1: the decomposition neither overflows nor underflows.
     largest = jnp.max(jnp.abs(wide), axis=(-2, -1), keepdims=True, initial=0.0)
     _, exponent = jnp.frexp(largest)
-    u, s, vt = jnp.linalg.svd(jnp.ldexp(wide, -exponent), full_matrices=False)
+    u, s, vt = decompose(_thin_svd, jnp.ldexp(wide, -exponent))
     cutoff = max(x.shape[-2:]) * jnp.finfo(wide.dtype).eps * jnp.max(s, axis=-1, keepdims=True, initial=0.0)
     kept = (s > cutoff).astype(wide.dtype)
     return u, jnp.ldexp(s, exponent[..., 0]), vt, kept

@@ -57,6 +57,7 @@ def test_a_part_of_fashion_mnist_is_not_taken_for_the_whole(fashion: Path):
         (idx(LABELS["train"][:5]), "as many labels"),
         (idx(LABELS["train"] + np.uint8(1)), "must have classes 0 to 9"),
     ],
+    ids=["type", "short", "header", "too-few", "too-many", "gzip", "labels", "classes"],
 )
 def test_broken_idx_files_are_named(fashion: Path, content: bytes, message: str):
     (fashion / "train-labels-idx1-ubyte").write_bytes(content)
