@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -27,13 +27,7 @@ every_optimizer = pytest.mark.parametrize("contender", CONTENDERS, ids=lambda co
 INT32_MAX = np.iinfo(np.int32).max
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_fast() -> Iterator[None]:
-    """Hundreds of tiny programs: the time is the compiler's, and nothing here measures what it produces."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def make_params(dtype: Any = jnp.float32) -> dict[str, Any]:
