@@ -30,7 +30,7 @@ LINES: Final[dict[str, tuple[str, str]]] = {
     "eadam": ("sky", MIXED),
     "muon": ("vermillion", SOLID),
     "muon-0.7": ("vermillion", DASHED),
-    "shampoo": ("vermillion", MIXED),
+    "shampoo": ("vermillion", DOTTED),
 }
 
 #: Every hue on white paper, and on a dark screen.

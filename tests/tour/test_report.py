@@ -100,7 +100,7 @@ class TestSeries:
 
     def test_no_two_optimizers_share_a_line(self):
         names = [name for name in LINES if name != "sgd-momentum"]  # momentum by another name
-        names += ["lion", "soap", "shampoo", "nadam"]
+        names += ["lion", "soap", "kron", "nadam"]
         assert len(set(lines_of(names).values())) == len(names)
 
     def test_an_optimizer_keeps_its_line_whoever_runs_beside_it(self):
