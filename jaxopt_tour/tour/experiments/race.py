@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,20 +22,22 @@ from jaxopt_tour.problems.workloads import (
 from jaxopt_tour.tour.laboratory.budgets import CALLED_FROM, Compared, compare_steps, steps_in_words, steps_to
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
-from jaxopt_tour.tour.laboratory.protocol import Budgets, budget_to_target, costs, sensitivity
+from jaxopt_tour.tour.laboratory.protocol import Budgets, Entrant, budget_to_target, costs, read, sensitivity, tune
 from jaxopt_tour.tour.laboratory.rules import ADAMW, MUON, RULES, entrant
 from jaxopt_tour.tour.laboratory.runs import Rule
 from jaxopt_tour.tour.laboratory.statistics import Interval
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
+from jaxopt_tour.tour.laboratory.tuning import Axis
 from jaxopt_tour.tour.plots import line
 
 
 @dataclass(frozen=True)
 class Heat:
-    """A workload with its grid of budgets."""
+    """A workload with its grid of budgets, and whether decay and warm-up are tuned on it, too."""
 
     workload: Workload
     budgets: Budgets
+    all_tuned: bool = False
 
     @property
     def label(self) -> str:
@@ -45,19 +48,27 @@ class Heat:
 def heats(quick: bool) -> list[Heat]:
     """What is raced on, the cheapest first."""
     if quick:
-        return [Heat(tiny_workload(), Budgets(first=4, most=8, trials=5, later_trials=5, tuning_seeds=1, seeds=2))]
-    one_seed = {"trials": 12, "later_trials": 6, "tuning_seeds": 1, "seeds": 5}
+        few = Budgets(first=4, most=8, trials=5, later_trials=5, tuning_seeds=1, seeds=2)
+        return [Heat(tiny_workload(), few, all_tuned=True)]
     return [
         Heat(fashion_mlp(16), Budgets(first=45, most=1100, seeds=12)),
-        Heat(fashion_mlp(64), Budgets(first=32, most=520, seeds=12)),
+        Heat(fashion_mlp(64), Budgets(first=32, most=520, seeds=12), all_tuned=True),
         Heat(fashion_mlp(256), Budgets(first=23, most=520, seeds=12)),
-        Heat(fashion_cnn(), Budgets(first=32, most=520, seeds=6)),
-        Heat(fashion_vit(), Budgets(first=45, most=520, **one_seed)),
-        Heat(small_gpt(8), Budgets(first=64, most=730, **one_seed)),
-        Heat(small_gpt(2), Budgets(first=128, most=1500, **one_seed)),
-        Heat(small_gpt(32), Budgets(first=45, most=260, **one_seed)),
-        Heat(fashion_resnet(), Budgets(first=91, most=730, **one_seed)),
+        Heat(fashion_cnn(), Budgets(first=32, most=520, seeds=6), all_tuned=True),
+        Heat(fashion_vit(), Budgets(first=45, most=520)),
+        Heat(small_gpt(8), Budgets(first=64, most=730), all_tuned=True),
+        Heat(small_gpt(2), Budgets(first=128, most=1500)),
+        Heat(small_gpt(32), Budgets(first=45, most=260)),
+        Heat(fashion_resnet(), Budgets(first=91, most=730), all_tuned=True),
     ]
+
+
+#: What is tuned beside rate and momentum where everything is: decay by halves of a decade, from one that does next to
+#: nothing in so few steps, and warm-up by factors of two, up to four fifths of a run.
+MORE_AXES: Final = (
+    Axis("weight_decay", 0.1, 10**0.5, ends=(0.01, math.inf)),
+    Axis("warmup", 0.05, 2.0, ends=(0.0125, 0.8)),
+)
 
 
 def rules(quick: bool) -> list[Rule]:
@@ -66,13 +77,16 @@ def rules(quick: bool) -> list[Rule]:
 
 
 def run(cells: Cells) -> None:
-    """Budgets of every rule on every heat, then the sensitivities, then the costs."""
+    """Budgets of every rule on every heat, the sensitivities, what tuning the rest is worth, and the costs."""
     for heat in heats(cells.quick):
         for rule in rules(cells.quick):
             _budget(cells, heat, rule)
     for heat in heats(cells.quick):
         for rule in rules(cells.quick):
             _sensitivity(cells, heat, rule)
+    for heat in heats(cells.quick):
+        for rule in (ADAMW, MUON) if heat.all_tuned else ():
+            _all_tuned(cells, heat, rule)
     for heat in heats(cells.quick):
         few = {"rounds": 2, "calls": 2} if cells.quick else {}
         costs(cells, heat.workload, rules(cells.quick), **few)
@@ -90,6 +104,28 @@ def _sensitivity(cells: Cells, heat: Heat, rule: Rule) -> Any:
     readings = _found(cells, heat, rule.name)["readings"]
     numbers = min(readings, key=lambda reading: abs(math.log(reading["steps"] / steps)))["numbers"]
     return sensitivity(cells, heat.workload, entrant(rule), steps, numbers, seeds=heat.budgets.tuning_seeds)
+
+
+def _all_tuned(cells: Cells, heat: Heat, plain: Rule) -> Any:
+    """A rule's readings again, at the same T, with decay and warm-up tuned beside rate and momentum.
+
+    Each search starts from what was found for two numbers, so that it can only go down from there.
+    """
+    rule = dataclasses.replace(plain, name=f"{plain.name}, all tuned", defaults={**plain.defaults, "warmup": 0.05})
+    four = Entrant(rule, (*entrant(plain).axes, *MORE_AXES))
+
+    def compute() -> list[dict[str, Any]]:
+        readings = []
+        for steps in (reading["steps"] for reading in _found(cells, heat, plain.name)["readings"]):
+            two = _part(cells, heat, "tuned", rule=plain.name, steps=steps)
+            start, seeds = (*two["point"], *(0 for _ in MORE_AXES)), heat.budgets.tuning_seeds
+            tuned = tune(cells, heat.workload, four, steps, trials=1 + 2 * len(start), seeds=seeds, start=start)
+            final = read(cells, heat.workload, rule, steps, tuned["numbers"], heat.budgets.seeds)["final"]
+            readings.append({name: tuned[name] for name in ("numbers", "interior")} | {"steps": steps, "final": final})
+        return readings
+
+    key = {"workload": heat.workload.name, "batch": heat.workload.batch_text, "rule": plain.name}
+    return cells.get({"what": "all tuned", **key}, compute)
 
 
 # --- what the cells say -----------------------------------------------------------------------------------------------

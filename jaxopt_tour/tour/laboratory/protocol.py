@@ -1,7 +1,7 @@
 """Budget to target: how many steps does an optimizer need, when every number of steps gets its own tuning?
 
-For every rule and every number of steps T on a geometric grid, rate and momentum are tuned by the same number of trials
-on tuning seeds, with a schedule that ends at T. The tuned rule then runs on other seeds. The budget of a seed is the
+For every rule and every number of steps T on a geometric grid, rate and momentum are tuned by the same search on tuning
+seeds, with a schedule that ends at T. The tuned rule then runs on other seeds. The budget of a seed is the
 first T of the grid whose run ends at or under the target.
 """
 
@@ -44,7 +44,7 @@ class Budgets:
         first: the smallest number of steps.
         factor: between neighbors of the grid: the resolution of every budget.
         most: the grid ends at or before this.
-        trials: of every search, the same for all rules.
+        trials: of every search, the same for all rules; where the best is at an edge, the search goes on.
         later_trials: of a search that starts where the one at the T before ended.
         tuning_seeds: how many.
         seeds: how many a budget is read on.

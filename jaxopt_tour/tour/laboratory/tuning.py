@@ -1,8 +1,9 @@
-"""Tuning by a search of a fixed number of trials, so that no optimizer is tuned more than another.
+"""Tuning by a search with one procedure for all: a fixed number of trials, then more while the best lies at an edge.
 
-Every number lives on a geometric grid without ends. The search starts with the rate alone, on coarse steps, then tries
-the neighbors of the best point in every direction until the trials are used up. A best point all of whose neighbors
-were tried is interior; a search that ends elsewhere says so.
+Every number lives on a geometric grid, without ends where none are given. The search starts with the rate alone, on
+coarse steps, then tries the neighbors of the best point in every direction until the trials are used up. A best point
+all of whose neighbors were tried is interior. Where it is not, the search goes on around it until it is, or until
+:data:`WIDEST` more trials are spent; a search that ends at an edge even so says that.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ class Axis:
         factor: between neighbors.
         of_one_minus: the grid is that of one minus the number, as suits a decay rate: 0.9, 0.95, 0.975, ... At 1 and
             above it ends, since a decay below zero has no meaning.
+        ends: the grid has no values beyond these.
     """
 
     name: str
     start: float
     factor: float
     of_one_minus: bool = False
+    ends: tuple[float, float] = (0.0, math.inf)
 
     def value(self, place: int) -> float:
         """The number at a place."""
@@ -41,7 +44,9 @@ class Axis:
 
     def exists(self, place: int) -> bool:
         """Whether the grid has that place."""
-        return not self.of_one_minus or place >= 0 or self.value(place + 1) > 0
+        low, high = self.ends
+        inside = low * (1 - 1e-9) <= self.value(place) <= high * (1 + 1e-9)
+        return inside and (not self.of_one_minus or place >= 0 or self.value(place + 1) > 0)
 
 
 def rate(start: float) -> Axis:
@@ -62,7 +67,7 @@ class Tuned:
         numbers: the best ones found.
         point: their places on the grids.
         loss: what they came to.
-        trials: how many points were tried.
+        trials: how many points were tried, those beyond the allotted number included.
         interior: whether all neighbors of the best point were tried, and none was better.
         tried: every point with its loss (None: it diverged), in the order of the search.
     """
@@ -78,6 +83,9 @@ class Tuned:
 #: Places of the rate that a search begins with: two decades and a half, in coarse steps of half a decade.
 COARSE: Final = (-4, -2, 0, 2, 4)
 
+#: Trials beyond the allotted ones, at most, that a search spends on surrounding its best point.
+WIDEST: Final = 40
+
 
 def search(
     evaluate: Callable[[Sequence[Mapping[str, float]]], Sequence[float]],
@@ -86,12 +94,12 @@ def search(
     *,
     start: Point | None = None,
 ) -> Tuned:
-    """The best numbers that so many trials find.
+    """The best numbers that so many trials find, and as many more as surround them.
 
     Args:
         evaluate: settings -> their losses, several at once; not finite where a run diverged.
         axes: the numbers that are tuned; the first is the learning rate.
-        trials: how many settings are tried, exactly.
+        trials: how many settings are tried in any case.
         start: where a neighboring search ended; None: the grids' places 0, and the coarse rates around them.
 
     Raises:
@@ -101,12 +109,13 @@ def search(
     if trials < least:
         raise ValueError(f"trials must be at least {least} for {len(axes)} numbers, got {trials}")
     losses: dict[Point, float] = {}
+    limit = trials
 
     def numbers(point: Point) -> dict[str, float]:
         return {axis.name: axis.value(place) for axis, place in zip(axes, point, strict=True)}
 
     def attempt(points: Sequence[Point]) -> None:
-        new = list(dict.fromkeys(point for point in points if point not in losses))[: trials - len(losses)]
+        new = list(dict.fromkeys(point for point in points if point not in losses))[: limit - len(losses)]
         if new:
             found = evaluate([numbers(point) for point in new])
             losses.update({p: float(x) if math.isfinite(x) else math.inf for p, x in zip(new, found, strict=True)})
@@ -116,27 +125,36 @@ def search(
         moved = [(*point[:i], point[i] + step, *point[i + 1 :]) for i in range(len(axes)) for step in (-1, 1)]
         return [p for p in moved if all(axis.exists(place) for axis, place in zip(axes, p, strict=True))]
 
+    def surrounded(point: Point) -> bool:
+        return all(neighbor in losses for neighbor in around(point))
+
+    def best() -> Point:
+        return min(losses, key=lambda point: losses[point])
+
     if start is None:
         attempt([(place, *(0,) * (len(axes) - 1)) for place in COARSE])
     else:
         attempt([start])
     distance = 1
     while len(losses) < trials:
-        before = len(losses)
-        best = min(losses, key=lambda point: losses[point])
-        attempt(around(best))
-        if len(losses) == before:  # The best point is surrounded: what is left goes to the boxes around it.
+        center = best()
+        if not surrounded(center):
+            attempt(around(center))
+        else:  # What is left goes to the boxes around it.
             distance += 1
             box = itertools.product(range(-distance, distance + 1), repeat=len(axes))
             near = sorted(box, key=lambda step: sum(map(abs, step)))
-            points = [tuple(a + b for a, b in zip(best, step, strict=True)) for step in near]
+            points = [tuple(a + b for a, b in zip(center, step, strict=True)) for step in near]
             attempt([p for p in points if all(axis.exists(place) for axis, place in zip(axes, p, strict=True))])
-    best = min(losses, key=lambda point: losses[point])
+    limit = trials + WIDEST
+    while len(losses) < limit and not surrounded(best()):
+        attempt(around(best()))
+    found = best()
     return Tuned(
-        numbers=numbers(best),
-        point=best,
-        loss=losses[best],
+        numbers=numbers(found),
+        point=found,
+        loss=losses[found],
         trials=len(losses),
-        interior=math.isfinite(losses[best]) and all(point in losses for point in around(best)),
+        interior=math.isfinite(losses[found]) and surrounded(found),
         tried=[(numbers(point), loss if math.isfinite(loss) else None) for point, loss in losses.items()],
     )

@@ -1,4 +1,4 @@
-"""The search spends exactly its trials, finds what a smooth bowl hides, and says when it did not surround it."""
+"""The search spends its trials, finds what a smooth bowl hides, goes on from an edge, and says where it ended at one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from jaxopt_tour.tour.laboratory.tuning import Axis, momentum, rate, search
+from jaxopt_tour.tour.laboratory.tuning import WIDEST, Axis, momentum, rate, search
 
 
 class Bowl:
@@ -46,8 +46,22 @@ def test_an_edge_widens_the_grid():
     assert search(Bowl(AXES, at), AXES, 40).point == at
 
 
-def test_too_few_trials_to_surround_the_best_are_told():
-    assert not search(Bowl(AXES, (4, 3)), AXES, 7).interior
+def test_a_best_point_at_the_edge_of_what_was_tried_costs_more_trials():
+    bowl = Bowl(AXES, (4, 3))
+    tuned = search(bowl, AXES, 7)
+    assert tuned.point == (4, 3) and tuned.interior and 7 < tuned.trials == bowl.asked < 7 + WIDEST
+
+
+def test_a_slope_without_end_is_told():
+    tuned = search(lambda settings: [-math.log(each["learning_rate"]) for each in settings], AXES, 7)
+    assert not tuned.interior and tuned.trials == 7 + WIDEST
+
+
+def test_a_grid_ends_where_it_is_told_to():
+    axes = (rate(1.0), Axis("weight_decay", 0.1, 10**0.5, ends=(0.01, 1.0)))
+    assert [axes[1].exists(place) for place in (-3, -2, 2, 3)] == [False, True, True, False]
+    tuned = search(lambda settings: [each["weight_decay"] + each["learning_rate"] ** 2 for each in settings], axes, 7)
+    assert tuned.numbers["weight_decay"] == pytest.approx(0.01)
 
 
 def test_goes_on_from_where_a_neighboring_search_ended():
@@ -67,7 +81,7 @@ def test_runs_that_diverge_are_the_worst_and_never_the_answer():
 
 def test_where_everything_diverges_nothing_is_called_interior():
     tuned = search(lambda settings: [math.inf] * len(settings), AXES, 8)
-    assert not tuned.interior and math.isinf(tuned.loss) and tuned.trials == 8
+    assert not tuned.interior and math.isinf(tuned.loss)
 
 
 def test_grids():
