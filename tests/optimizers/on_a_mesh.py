@@ -23,6 +23,8 @@ from meshes import Tree, digest, error, make_mesh, placer, report
 import jaxopt_tour as jt
 
 STEPS = 2
+#: What is tested here lies around the iteration, so two steps of it stand for all: most of the time is the compiler's.
+SHORT = ((3.4445, -4.7750, 2.0315),) * 2
 
 
 # Counts that no number of devices divides, wide, tall and square, a stack of layers, a stack of layers of experts.
@@ -90,7 +92,7 @@ def collectives(text: str) -> tuple[dict[str, int], int]:
     return dict(everywhere), sum(everywhere.values()) - sum(outside.values())
 
 
-REFERENCE = train(jt.muon(0.02, 0.1, routing=routing))[0]
+REFERENCE = train(jt.muon(0.02, 0.1, schedule=SHORT, routing=routing))[0]
 
 
 def rows(name: str, axis: Any = "fsdp") -> P:
@@ -166,7 +168,7 @@ for layout, (sizes, spec, mesh_axes, expected) in LAYOUTS.items():
     for kind in (AxisType.Auto, AxisType.Explicit) if layout in EXPLICIT_TOO else (AxisType.Auto,):
         mesh = make_mesh(sizes, kind)
         place = placer(mesh, spec)
-        tx = jt.sharded_state(jt.muon(0.02, 0.1, routing=routing, mesh_axes=mesh_axes))
+        tx = jt.sharded_state(jt.muon(0.02, 0.1, schedule=SHORT, routing=routing, mesh_axes=mesh_axes))
         # The arrays carry the mesh; some have it in context as well.
         with jax.set_mesh(mesh) if "fsdp" in layout else contextlib.nullcontext():
             params, state, repeatable, text = train(tx, place)
@@ -188,7 +190,7 @@ AUTO, EXPLICIT = make_mesh(EIGHT, AxisType.Auto), make_mesh(EIGHT, AxisType.Expl
 
 for checked in (False, True):
     specs = jax.tree_util.tree_map_with_path(lambda path, _: rows("/".join(key.key for key in path)), PARAMS)
-    tx = jt.muon(0.02, 0.1, routing=routing, mesh_axes="fsdp", layouts=specs)
+    tx = jt.muon(0.02, 0.1, schedule=SHORT, routing=routing, mesh_axes="fsdp", layouts=specs)
     state = tx.init(PARAMS)
     layout_of_state = optax.tree.map_params(
         tx,
@@ -215,8 +217,8 @@ for checked in (False, True):
 # --- eager, hyperparameters that are traced, a fused projection ------------------------------------------------------
 
 place = placer(AUTO, rows)
-tx = jt.orthogonalize_via_newton_schulz(axes=AXES, mesh_axes="fsdp")
-alone = jt.orthogonalize_via_newton_schulz(axes=AXES)
+tx = jt.orthogonalize_via_newton_schulz(SHORT, axes=AXES, mesh_axes="fsdp")
+alone = jt.orthogonalize_via_newton_schulz(SHORT, axes=AXES)
 kernels = {"a": GRADS[0]["a"], "layers": {"kernel": GRADS[0]["layers"]["kernel"]}}
 report(
     "eager", error=error(tx.update(place(kernels), tx.init(kernels))[0], alone.update(kernels, alone.init(kernels))[0])
@@ -246,20 +248,21 @@ for name, transform in transformed.items():
         largest=error(expected, jax.tree.map(jnp.zeros_like, expected)),
     )
 
-arguments = {"routing": routing, "mesh_axes": "fsdp"}
+arguments = {"routing": routing, "mesh_axes": "fsdp", "schedule": SHORT}
 injected = optax.inject_hyperparams(lambda learning_rate, eps: jt.muon(learning_rate, 0.1, eps=eps, **arguments))
-plain = jt.muon(0.02, 0.1, eps=0.3, routing=routing)
+plain = jt.muon(0.02, 0.1, schedule=SHORT, eps=0.3, routing=routing)
 report("inject_hyperparams", error=error(train(injected(0.02, 0.3), place)[0], train(plain)[0]))
 
 fused = {"qkv": {"kernel": np.random.default_rng(9).standard_normal((16, 96)).astype(np.float32)}}
 view = jt.MatrixAxes(0, 1, split=(64, 16, 16))  # no shard boundary is a boundary of the split
-expected = jt.orthogonalize_via_newton_schulz(axes=view)
+expected = jt.orthogonalize_via_newton_schulz(SHORT, axes=view)
 expected, _ = expected.update(fused, expected.init(fused))
 worst = 0.0
 for mesh in (AUTO, EXPLICIT):
     for spec in (P("fsdp", None), P(None, "fsdp")):
         tx = optax.chain(
-            jt.orthogonalize_via_newton_schulz(axes=view, mesh_axes="fsdp"), jt.scale_by_matrix_shape(None, axes=view)
+            jt.orthogonalize_via_newton_schulz(SHORT, axes=view, mesh_axes="fsdp"),
+            jt.scale_by_matrix_shape(None, axes=view),
         )
         here = placer(mesh, lambda name, spec=spec: spec)(fused)
         worst = max(worst, error(jax.jit(lambda g, tx=tx: tx.update(g, tx.init(g))[0])(here), expected))
@@ -267,7 +270,9 @@ report("fused", error=worst)
 
 # --- the wire --------------------------------------------------------------------------------------------------------
 
-params, _, _, text = train(jt.muon(0.02, 0.1, routing=routing, mesh_axes="fsdp", wire_dtype="bfloat16"), place)
+params, _, _, text = train(
+    jt.muon(0.02, 0.1, schedule=SHORT, routing=routing, mesh_axes="fsdp", wire_dtype="bfloat16"), place
+)
 report("wire", error=error(params, REFERENCE), dtypes=sorted(set(re.findall(r"= \(?(\w+)\[.*? all-to-all\(", text))))
 
 # --- state -----------------------------------------------------------------------------------------------------------
@@ -325,7 +330,7 @@ def unknown_axis(mesh: Any) -> None:
 
 
 def in_shard_map(layouts: Any) -> Callable[[], Any]:
-    tx = jt.orthogonalize_via_newton_schulz(axes=jt.MatrixAxes(0, 1), mesh_axes="fsdp", layouts=layouts)
+    tx = jt.orthogonalize_via_newton_schulz(SHORT, axes=jt.MatrixAxes(0, 1), mesh_axes="fsdp", layouts=layouts)
     tree = {"a": PARAMS["a"], "b": PARAMS["b"]}
     specs = jax.tree.map(lambda _: P("fsdp"), tree)
     update = lambda g: tx.update(g, tx.init(g))[0]  # noqa: E731

@@ -53,6 +53,7 @@ def cases() -> dict[str, dict[str, Any]]:
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "PYTHONPATH": str(ROOT),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     script = pathlib.Path(__file__).with_name("on_a_mesh.py")
     done = subprocess.run(

@@ -409,8 +409,8 @@ EXPERIMENT: Final = Experiment(
     protocol=(
         "Four combinations of the two switches, at decay rates (0.9, 0.999) and (0.95, 0.95), with linear decay of the "
         "rate to zero, with 5 % of warm-up and without, train a character GPT.",
-        "The learning rate is tuned for each of the 16 with the same number of trials, on tuning seeds; the decay "
-        "rates are what is asked about and stay.",
+        "The learning rate is tuned for each of the 16 by the same number of trials, on tuning seeds, and by more "
+        "where the best lies at the edge of what was tried; the decay rates are what is asked about and stay.",
         "The tuned rate runs on other seeds, the same ones for all: same first parameters, same batches; differences "
         "are taken seed by seed.",
     ),

@@ -303,8 +303,8 @@ def tables(cells: Cells) -> list[Table]:
         found.append(Table(
             f"{problem.workload.title}: {problem.workload.measured} after {problem.steps} steps of "
             f"{problem.workload.batch_text}, {problem.seeds} seeds; {tuned_numbers} tuned by {problem.trials} trials "
-            f"on {problem.tuning_seeds} other seeds. Difference: to Adam, seed by seed. Brackets: 95 % of the paired "
-            "bootstrap over seeds. (edge): a neighbor of the tuned numbers was not tried.",
+            f"(more from an edge) on {problem.tuning_seeds} other seeds. Difference: to Adam, seed by seed. Brackets: "
+            "95 % of the paired bootstrap over seeds. (edge): a neighbor of the tuned numbers was not tried.",
             ["variant", "tuned rate", "momentum", "loss", "difference"],
             [_row(cells, problem, variant) for variant in problem.variants],
         ))  # fmt: skip
@@ -491,8 +491,9 @@ EXPERIMENT: Final = Experiment(
         "Every variant trains an MLP on Fashion-MNIST, and some train a character GPT; the rate falls linearly to zero "
         "after 5 % of warm-up.",
         "On the MLP rate and momentum (b1, or what its schedule falls from or rises to) are tuned for every variant, "
-        "on the GPT the rate alone (b1 = 0.9), with the same number of trials for all; SGD's rate and momentum in "
-        "handing over are those tuned for SGD alone, its rate as a multiple of Adam's.",
+        "on the GPT the rate alone (b1 = 0.9), by the same number of trials for all, and by more where the best lies "
+        "at an edge; SGD's rate and momentum in handing over are those tuned for SGD alone, its rate as a multiple of "
+        "Adam's.",
         "The tuned numbers run on other seeds, the same ones for all; differences to Adam (b2 = 0.95, eps = 1e-8) are "
         "taken seed by seed.",
     ),

@@ -247,7 +247,7 @@ def tables(cells: Cells) -> list[Table]:
         Table(
             "Tuned rate and momentum at the last number of steps that was tried. Every search has "
             f"{budgets.trials} trials at the first number of steps and {budgets.later_trials} at each later one, for "
-            "every rule; (edge): a neighbor of the best point was not tried.",
+            "every rule, and more while its best point is at an edge; (edge): it ended there.",
             ["problem", *names],
             [[setting.label, *(tuned(setting, rule) for rule in names)] for setting in present],
         ),
@@ -404,12 +404,20 @@ def _tuning_momentum(cells: Cells) -> str:
 
 
 def _edges(cells: Cells) -> str:
-    """How many of the searches that decide ended at the edge of what they had tried."""
-    last = [cells.value(**_key(setting, rule))[-1] for setting in settings(cells.quick) for rule in setting.rules]
-    edges = sum(not reading["interior"] for reading in last)
+    """How many of all searches ended with their best point surrounded, and after how many trials."""
+    interior, trials = [], []
+    for setting in settings(cells.quick):
+        for rule in setting.rules:
+            readings = cells.value(**_key(setting, rule))
+            interior += [reading["interior"] for reading in readings]
+            trials.append((rule.name, readings[-1]["trials"], len(readings)))
+    means = []
+    for name in dict.fromkeys(name for name, *_ in trials):
+        found = [(spent, searches) for each, spent, searches in trials if each == name]
+        means.append(f"{sum(a for a, _ in found) / sum(b for _, b in found):.1f} for {name}")
     return (
-        f"Of the {len(last)} last searches, {edges} ended with a neighbor of their best point untried: those budgets "
-        "may be a little too large."
+        f"Of the {len(interior)} searches, {sum(interior)} ended with their best point surrounded by worse ones, after "
+        f"{listed(means)} trials on average."
     )
 
 
@@ -444,8 +452,8 @@ EXPERIMENT: Final = Experiment(
         "quadratic 1/2 tr(W'QW) of a 64 x 64 matrix, softmax regression of 32 classes, and a small MLP; no weight "
         "decay, shape factor `match_rms_adamw`, five Polar Express steps or the SVD.",
         "Budget to target: for every number of steps T on a grid of factor 1.41, rate (quarter decades) and momentum "
-        "(halved distances to 1) are tuned on two seeds by the same number of trials for everyone, with 5 % warm-up "
-        "and a linear decay that ends at T.",
+        "(halved distances to 1) are tuned on two seeds by the same number of trials for everyone, and by more while "
+        "the best point is at an edge, with 5 % warm-up and a linear decay that ends at T.",
         "Read on ten other seeds (first weights and batches) as the exact gap to the optimum, a share of the starting "
         "gap; the steps of a seed are interpolated between the two T around the target.",
     ),

@@ -214,7 +214,8 @@ def tables(cells: Cells) -> list[Table]:
             f"{setting.workload.title}, {setting.workload.batch_text}, {setting.steps} steps: "
             f"{setting.workload.measured} over {setting.seeds} seeds with 95 % intervals, and paired difference to the "
             "exact factor, each at its own rate and then all at the exact one's. The rate is tuned by "
-            f"{setting.trials} trials on {setting.tuning_seeds} tuning seeds each; (edge): a neighbor was not tried."
+            f"{setting.trials} trials (more from an edge) on {setting.tuning_seeds} tuning seeds each; (edge): a "
+            "neighbor was not tried."
         )
         found.append(
             Table(caption, ["orthogonalized by", "polar error", "rate", "final loss", "to exact", "at its rate"], rows)
@@ -314,8 +315,8 @@ EXPERIMENT: Final = Experiment(
         f"Muon (momentum {MOMENTUM:g}, decay {WEIGHT_DECAY:g}, Nesterov) on an MLP, a CNN and a character GPT, with "
         "Polar Express schedules generated for 1 to 10 steps (not all of them), others, two half precisions, and the "
         "SVD.",
-        "For every variant the rate is tuned by the same number of trials on tuning seeds (quarter decades, 5 % "
-        "warm-up, linear decay), then held-out loss is read on other seeds.",
+        "For every variant the rate is tuned by the same number of trials on tuning seeds, and by more where the best "
+        "lies at an edge (quarter decades, 5 % warm-up, linear decay), then held-out loss is read on other seeds.",
         "Differences to the exact factor are paired over seeds, with 95 % bootstrap intervals; polar errors are "
         "|O - UV'|/|UV'| in the Frobenius norm, on the Nesterov momentum of a run with the exact factor.",
     ),

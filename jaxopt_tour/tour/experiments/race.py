@@ -55,10 +55,10 @@ def heats(quick: bool) -> list[Heat]:
         Heat(fashion_mlp(64), Budgets(first=32, most=520, seeds=12), all_tuned=True),
         Heat(fashion_mlp(256), Budgets(first=23, most=520, seeds=12)),
         Heat(fashion_cnn(), Budgets(first=32, most=520, seeds=6), all_tuned=True),
-        Heat(fashion_vit(), Budgets(first=45, most=520)),
+        Heat(fashion_vit(), Budgets(first=45, most=520, tuning_seeds=1)),
         Heat(small_gpt(8), Budgets(first=64, most=730), all_tuned=True),
-        Heat(small_gpt(2), Budgets(first=128, most=1500)),
-        Heat(small_gpt(32), Budgets(first=45, most=260)),
+        Heat(small_gpt(2), Budgets(first=128, most=1500, tuning_seeds=1)),
+        Heat(small_gpt(32), Budgets(first=45, most=260, tuning_seeds=1)),
         Heat(fashion_resnet(), Budgets(first=91, most=730), all_tuned=True),
     ]
 
@@ -69,6 +69,10 @@ MORE_AXES: Final = (
     Axis("weight_decay", 0.1, 10**0.5, ends=(0.01, math.inf)),
     Axis("warmup", 0.05, 2.0, ends=(0.0125, 0.8)),
 )
+
+
+#: Who is compared most closely.
+PAIR: Final = ("adamw", "muon")
 
 
 def rules(quick: bool) -> list[Rule]:
@@ -85,8 +89,8 @@ def run(cells: Cells) -> None:
         for rule in rules(cells.quick):
             _sensitivity(cells, heat, rule)
     for heat in heats(cells.quick):
-        for rule in (ADAMW, MUON) if heat.all_tuned else ():
-            _all_tuned(cells, heat, rule)
+        for name in PAIR if heat.all_tuned else ():
+            _all_tuned(cells, heat, RULES[name])
     for heat in heats(cells.quick):
         few = {"rounds": 2, "calls": 2} if cells.quick else {}
         costs(cells, heat.workload, rules(cells.quick), **few)
@@ -144,6 +148,17 @@ def _steps(cells: Cells, heat: Heat, rule: str) -> list[float | None]:
     return [steps_to(readings, seed, heat.workload.target) for seed in range(heat.budgets.seeds)]
 
 
+def _steps_all_tuned(cells: Cells, heat: Heat, rule: str) -> list[float | None]:
+    readings = _part(cells, heat, "all tuned", rule=rule)
+    return [steps_to(readings, seed, heat.workload.target) for seed in range(heat.budgets.seeds)]
+
+
+def compare_all_tuned(cells: Cells, heat: Heat) -> Compared:
+    """AdamW's steps over Muon's with decay and warm-up tuned, too."""
+    one, other = (_steps_all_tuned(cells, heat, rule) for rule in PAIR)
+    return compare_steps(one, other, heat.budgets.grid())
+
+
 def compare(cells: Cells, heat: Heat, first: str, second: str) -> Compared:
     """Steps of one rule over those of another, on the same seeds."""
     return compare_steps(_steps(cells, heat, first), _steps(cells, heat, second), heat.budgets.grid())
@@ -163,26 +178,43 @@ def _tables(cells: Cells) -> list[Table]:
                     f"{heat.workload.target:g}",
                     str(heat.budgets.seeds),
                     *(steps_in_words(_steps(cells, heat, name), heat.budgets.grid()) for name in names),
-                    compare(cells, heat, "adamw", "muon").words(),
+                    compare(cells, heat, *PAIR).words(),
                 ]
                 for heat in every
             ],
         ),
         Table(
-            "Tuning: trials of each search (first number of steps, every later one), seeds of a trial, and in how many "
-            "searches the best point was surrounded by worse ones.",
-            ["problem", "trials", "tuning seeds", *names],
+            "Tuning: the least trials of a search (first number of steps, every later one), seeds of a trial; then by "
+            "rule the searches whose best point was in the end surrounded by worse ones, and the trials that a search "
+            "took on average.",
+            ["problem", "least", "tuning seeds", *names],
             [
                 [
                     heat.label,
                     f"{heat.budgets.trials}, {heat.budgets.later_trials}",
                     str(heat.budgets.tuning_seeds),
                     *(
-                        f"{sum(r['interior'] for r in readings)} of {len(readings)}"
+                        f"{sum(r['interior'] for r in readings)} of {len(readings)}, "
+                        f"{readings[-1]['trials'] / len(readings):.1f}"
                         for readings in (_found(cells, heat, name)["readings"] for name in names)
                     ),
                 ]
                 for heat in every
+            ],
+        ),
+        Table(
+            "Steps to the target where weight decay and warm-up are tuned as well, each search starting from what was "
+            "found for rate and momentum; the ratio as above, and with all four tuned.",
+            ["problem", "adamw", "muon", "adamw / muon, two tuned", "all four tuned"],
+            [
+                [
+                    heat.label,
+                    *(steps_in_words(_steps_all_tuned(cells, heat, name), heat.budgets.grid()) for name in PAIR),
+                    compare(cells, heat, *PAIR).words(),
+                    compare_all_tuned(cells, heat).words(),
+                ]
+                for heat in every
+                if heat.all_tuned
             ],
         ),
         Table(
@@ -224,7 +256,7 @@ def _seconds(cells: Cells, heat: Heat) -> Compared:
     """AdamW's seconds to the target over Muon's: the ratio of steps times that of a step's time."""
     cost = _part(cells, heat, "costs")
     step_time = cost["adamw"]["step"] / cost["muon"]["step"]
-    steps = compare(cells, heat, "adamw", "muon")
+    steps = compare(cells, heat, *PAIR)
     return Compared(
         Interval(*(step_time * each for each in steps.interval)) if steps.interval else None,
         None if steps.bound is None else step_time * steps.bound,
@@ -303,7 +335,7 @@ def _forest(ax: Any, cells: Cells, every: list[Heat]) -> None:
 
 def _answer(cells: Cells) -> str:
     every = heats(cells.quick)
-    steps = {heat.label: compare(cells, heat, "adamw", "muon") for heat in every}
+    steps = {heat.label: compare(cells, heat, *PAIR) for heat in every}
     seconds = {heat.label: _seconds(cells, heat) for heat in every}
     parts = [
         f"A difference is called where the whole interval, or the bound, lies beyond a ratio of {CALLED_FROM:g}: the "
@@ -311,11 +343,18 @@ def _answer(cells: Cells) -> str:
         _verdict(steps, "steps"),
         _verdict(seconds, "seconds on this machine"),
     ]
+    tuned = [(heat, compare(cells, heat, *PAIR), compare_all_tuned(cells, heat)) for heat in every if heat.all_tuned]
+    parts.append(
+        "Tuning weight decay and warm-up as well gives these ratios of steps, after those with the two fixed: "
+        + "; ".join(f"{heat.label} {four.words() or 'not known'}, after {two.words()}" for heat, two, four in tuned)
+        + "."
+    )
     readings = [r for heat in every for rule in rules(cells.quick) for r in _found(cells, heat, rule.name)["readings"]]
+    readings += [r for heat, *_ in tuned for name in PAIR for r in _part(cells, heat, "all tuned", rule=name)]
     edges = sum(not reading["interior"] for reading in readings)
     parts.append(
-        f"In {edges} of {len(readings)} searches the trials ended before the best point was surrounded by worse ones: "
-        "a longer search may lower those budgets."
+        f"In {len(readings) - edges} of {len(readings)} searches the best point is surrounded by worse ones"
+        + (f"; in the other {edges} a longer search may lower the budgets." if edges else ".")
     )
     parts.append(
         "These are small models, few seeds, one target each, one machine and budgets of a few hundred steps; an "
@@ -348,12 +387,13 @@ EXPERIMENT: Final = Experiment(
     "number of steps is tuned alike, and what do those steps cost?",
     protocol=(
         "For every optimizer and every number of steps T on a grid of factor √2, rate and momentum are tuned together "
-        "by the same number of trials on seeds from 1000 on, with 5 % warm-up and a linear decay that ends at T.",
+        "on seeds from 1000 on, with 5 % warm-up and a linear decay that ends at T: the same number of trials for all, "
+        "and more while the best point lies at the edge of what was tried.",
         "T goes up until all reading seeds (0, 1, ...) end at or under the target; a seed's steps are read between the "
         "last T that misses it and the first that meets it, linearly in the logarithms; ratios are of geometric means, "
         "with a 95 % bootstrap over paired seeds (one seed, the same start and batches).",
-        "Weight decay is 0.1 for AdamW and Muon, b2 is 0.95, Muon has its default shape factor; step times are "
-        "measured in turn, round after round.",
+        "Weight decay is 0.1 for AdamW and Muon (on four problems decay and warm-up are then tuned, too), b2 is 0.95, "
+        "Muon has its default shape factor; step times are measured in turn, round after round.",
     ),
     run=run,
     figure=_figure,

@@ -436,7 +436,8 @@ EXPERIMENT: Final = Experiment(
         "SGD with momentum (as an average), Adam (b2 = 0.95) and Muon (with Nesterov's look-ahead; embeddings, head "
         "and vectors by Adam, without), with decay rates 0, 0.9 and 0.99 of the momentum, train an MLP on "
         "Fashion-MNIST, and with 0.9 a character GPT; no weight decay.",
-        "The rate is tuned for each rule, decay rate and model by the same number of trials on tuning seeds.",
+        "The rate is tuned for each rule, decay rate and model by the same number of trials on tuning seeds, and by "
+        "more where the best lies at an edge.",
         "On other seeds, inside the compiled run, angles are taken every few steps, for every matrix and for all "
         "parameters as one vector, and compared with what the average of orthogonal gradients of one size would give.",
     ),

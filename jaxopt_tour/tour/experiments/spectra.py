@@ -494,7 +494,8 @@ EXPERIMENT: Final = Experiment(
     ),
     protocol=(
         "SGD with momentum, AdamW and Muon train the character GPT and the MLP with linear decay of the rate; the rate "
-        "is tuned for each with the same number of trials on tuning seeds, momentum (0.9) and weight decay are not.",
+        "is tuned for each by the same number of trials on tuning seeds, and by more where the best lies at an edge; "
+        "momentum (0.9) and weight decay are not tuned.",
         "On reading seeds, ten times a run, gradient, momentum, update and weights of every hidden matrix and head are "
         "decomposed. Effective rank: exp of the entropy of s_i / sum s (Roy & Vetterli 2007). Stable rank: "
         "sum s^2 / s_1^2. Top share: s_1 / sum s. SVD entropy: entropy of s_i^2 / sum s^2, over log n (Liu et al. "

@@ -710,8 +710,9 @@ EXPERIMENT: Final = Experiment(
         "E[g^2] = mean^2 + variance / B is held against v.",
         "Gradients recorded while Muon trains a small MLP are run through Shampoo with decay 0 to 0.99, and every "
         "update is compared with the exact polar factor of the same matrix.",
-        "AdamW, Muon and Shampoo with four decays train that MLP, rate and momentum tuned with the same 12 trials for "
-        "all on tuning seeds; losses are read on other seeds, seed by seed, with 95 % bootstrap intervals.",
+        "AdamW, Muon and Shampoo with four decays train that MLP, rate and momentum tuned by the same 12 trials for "
+        "all, and by more where the best lies at an edge, on tuning seeds; losses are read on other seeds, seed by "
+        "seed, with 95 % bootstrap intervals.",
     ),
     run=run,
     figure=figure,

@@ -1,16 +1,17 @@
 """Tuning by a search with one procedure for all: a fixed number of trials, then more while the best lies at an edge.
 
 Every number lives on a geometric grid, without ends where none are given. The search starts with the rate alone, on
-coarse steps, then tries the neighbors of the best point in every direction until the trials are used up. A best point
-all of whose neighbors were tried is interior. Where it is not, the search goes on around it until it is, or until
-:data:`WIDEST` more trials are spent; a search that ends at an edge even so says that.
+coarse steps, then tries the neighbors of the best point until the trials are used up: first along every number, then
+along the rate and each other number at once, because a rate and a momentum that move together can stay good where
+either alone gets worse. A best point all of whose neighbors were tried is interior. Where it is not, the search goes on
+around it until it is, or until :data:`WIDEST` more trials are spent; a search that ends at an edge even so says that.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,7 +69,7 @@ class Tuned:
         point: their places on the grids.
         loss: what they came to.
         trials: how many points were tried, those beyond the allotted number included.
-        interior: whether all neighbors of the best point were tried, and none was better.
+        interior: whether all neighbors of the best point were tried, the diagonal ones too, and none was better.
         tried: every point with its loss (None: it diverged), in the order of the search.
     """
 
@@ -110,23 +111,27 @@ def search(
         raise ValueError(f"trials must be at least {least} for {len(axes)} numbers, got {trials}")
     losses: dict[Point, float] = {}
     limit = trials
+    one_step = [step for step in itertools.product((-1, 0, 1), repeat=len(axes)) if any(step)]
+    straight = [step for step in one_step if sum(map(abs, step)) == 1]
+    diagonal = [step for step in one_step if step[0] and sum(map(abs, step)) == 2]
 
     def numbers(point: Point) -> dict[str, float]:
         return {axis.name: axis.value(place) for axis, place in zip(axes, point, strict=True)}
 
     def attempt(points: Sequence[Point]) -> None:
-        new = list(dict.fromkeys(point for point in points if point not in losses))[: limit - len(losses)]
-        if new:
-            found = evaluate([numbers(point) for point in new])
-            losses.update({p: float(x) if math.isfinite(x) else math.inf for p, x in zip(new, found, strict=True)})
+        points = points[: limit - len(losses)]
+        if points:
+            found = evaluate([numbers(point) for point in points])
+            losses.update({p: float(x) if math.isfinite(x) else math.inf for p, x in zip(points, found, strict=True)})
 
-    def around(point: Point) -> list[Point]:
-        """The neighbors along the axes, the rate's first."""
-        moved = [(*point[:i], point[i] + step, *point[i + 1 :]) for i in range(len(axes)) for step in (-1, 1)]
-        return [p for p in moved if all(axis.exists(place) for axis, place in zip(axes, p, strict=True))]
+    def untried(center: Point, steps: Iterable[Point]) -> list[Point]:
+        points = [tuple(a + b for a, b in zip(center, step, strict=True)) for step in steps]
+        exist = [p for p in points if all(axis.exists(place) for axis, place in zip(axes, p, strict=True))]
+        return [p for p in exist if p not in losses]
 
-    def surrounded(point: Point) -> bool:
-        return all(neighbor in losses for neighbor in around(point))
+    def around(center: Point) -> list[Point]:
+        """The neighbors to try next; none where all were tried."""
+        return untried(center, straight) or untried(center, diagonal)
 
     def best() -> Point:
         return min(losses, key=lambda point: losses[point])
@@ -137,24 +142,21 @@ def search(
         attempt([start])
     distance = 1
     while len(losses) < trials:
-        center = best()
-        if not surrounded(center):
-            attempt(around(center))
-        else:  # What is left goes to the boxes around it.
+        neighbors = around(best())
+        if not neighbors:  # What is left goes to the boxes around it.
             distance += 1
             box = itertools.product(range(-distance, distance + 1), repeat=len(axes))
-            near = sorted(box, key=lambda step: sum(map(abs, step)))
-            points = [tuple(a + b for a, b in zip(center, step, strict=True)) for step in near]
-            attempt([p for p in points if all(axis.exists(place) for axis, place in zip(axes, p, strict=True))])
+            neighbors = untried(best(), sorted(box, key=lambda step: sum(map(abs, step))))
+        attempt(neighbors)
     limit = trials + WIDEST
-    while len(losses) < limit and not surrounded(best()):
-        attempt(around(best()))
+    while len(losses) < limit and (neighbors := around(best())):
+        attempt(neighbors)
     found = best()
     return Tuned(
         numbers=numbers(found),
         point=found,
         loss=losses[found],
         trials=len(losses),
-        interior=math.isfinite(losses[found]) and surrounded(found),
+        interior=math.isfinite(losses[found]) and not around(found),
         tried=[(numbers(point), loss if math.isfinite(loss) else None) for point, loss in losses.items()],
     )

@@ -15,17 +15,29 @@ def test_quick(tmp_path, monkeypatch):
     summary = perform(experiment, tmp_path, quick=True).read_text()
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     cells = Cells(tmp_path / "results.json", "race", quick=True)
-    steps, tuning, time, memory = experiment.tables(cells)
-    assert len(steps.rows) == len(tuning.rows) == len(time.rows) == len(memory.rows) == len(race.heats(True))
+    tables = experiment.tables(cells)
+    assert len(tables) == 5 and all(len(table.rows) == len(race.heats(True)) for table in tables)
     assert all(len(row) == len(table.head) for table in experiment.tables(cells) for row in table.rows)
     assert experiment.answer(cells) in summary and "quick run" in summary
-    # Both rules had the same trials, at every number of steps that both were run for.
-    trials = {}
-    for key, value in cells.select(what="tuned"):
-        trials.setdefault((key["workload"], key["batch"], key["steps"]), set()).add(value["trials"])
-    assert all(len(each) == 1 for each in trials.values())
+    # Every search was allotted the same trials, and had more only where its best point was at an edge.
+    searches = [(key, value) for key, value in cells.select(what="tuned") if "all tuned" not in key["rule"]]
+    assert {key["trials"] for key, _ in searches} == {5} and all(value["trials"] >= 5 for _, value in searches)
+    assert all(value["interior"] for _, value in searches)
     monkeypatch.setattr(module, "write_json", lambda *_: pytest.fail("a cell was computed again"))
     perform(experiment, tmp_path, quick=True)
+
+
+def test_tuning_more_numbers_never_ends_above_tuning_two(tmp_path):
+    (heat,), cells = race.heats(True), Cells(tmp_path / "results.json", "race", quick=True)
+    race._budget(cells, heat, race.MUON)
+    race._all_tuned(cells, heat, race.MUON)
+    plain, more = ({key["steps"]: value for key, value in cells.select(what="tuned", rule=rule)}
+                   for rule in ("muon", "muon, all tuned"))  # fmt: skip
+    assert plain.keys() == more.keys()
+    for steps, tuned in more.items():
+        assert set(tuned["numbers"]) == {"learning_rate", "momentum", "weight_decay", "warmup"}
+        assert tuned["tried"][0][1] == pytest.approx(plain[steps]["loss"], rel=1e-5)  # where it starts
+        assert tuned["loss"] <= tuned["tried"][0][1]
 
 
 def test_the_grids_are_the_same_for_all_and_names_tell_the_heats_apart():

@@ -42,11 +42,12 @@ def test_every_moment_is_that_of_a_plain_loop() -> None:
     params, data = workload.init(first), workload.data()
     state, update = tx.init(params), jax.tree.map(jnp.zeros_like, params)
     expected = []
+    gradient_of, update_of = jax.jit(jax.grad(workload.loss)), jax.jit(tx.update)
     for count in range(STEPS):
         batch = workload.draw(jax.tree.map(jnp.asarray, data), jax.random.fold_in(batches, count))
-        gradient = jax.grad(workload.loss)(params, batch)
+        gradient = gradient_of(params, batch)
         before, previous = params, update
-        update, state = tx.update(gradient, state, params)
+        update, state = update_of(gradient, state, params)
         params = optax.apply_updates(params, update)
         if (count + 1) % EVERY == 0:
             expected.append((before, gradient, of_state(state, "m"), of_state(state, "v"), update, previous, batch))

@@ -118,8 +118,10 @@ class TestProtocol:
             assert finals[steps] <= workload.target
             assert all(final > workload.target for other, final in finals.items() if other < steps)
         assert found["readings"][-1]["steps"] == max(found["steps"])  # it stops where all have arrived
-        trials = [reading["trials"] for reading in found["readings"]]
-        assert trials == [9 + 5 * place for place in range(len(trials))]
+        # Every search has its trials, and more where its best point was at an edge.
+        trials = np.diff([0, *(reading["trials"] for reading in found["readings"])])
+        assert trials[0] >= 9 and all(trials[1:] >= 5)
+        assert all(reading["interior"] for reading in found["readings"])
         # Read on seeds that were not tuned on.
         assert all(min(key["seeds"]) >= protocol.FIRST_TUNING_SEED for key, _ in cells.select(what="tuned"))
 

@@ -1,4 +1,4 @@
-"""The search spends its trials, finds what a smooth bowl hides, goes on from an edge, and says where it ended at one."""
+"""The search spends its trials, finds what a bowl hides, goes on from an edge, and says where it ended at one."""
 
 from __future__ import annotations
 
@@ -52,6 +52,15 @@ def test_a_best_point_at_the_edge_of_what_was_tried_costs_more_trials():
     assert tuned.point == (4, 3) and tuned.interior and 7 < tuned.trials == bowl.asked < 7 + WIDEST
 
 
+def test_a_valley_across_the_axes_is_followed():
+    def valley(settings):  # its floor runs along the diagonal: either number alone only gets worse
+        places = [[Bowl.place(axis, each) for axis in AXES] for each in settings]
+        return [10 * (rate - decay) ** 2 + (rate + decay - 6) ** 2 / 4 for rate, decay in places]
+
+    tuned = search(valley, AXES, 14)
+    assert tuned.point == (3, 3) and tuned.interior
+
+
 def test_a_slope_without_end_is_told():
     tuned = search(lambda settings: [-math.log(each["learning_rate"]) for each in settings], AXES, 7)
     assert not tuned.interior and tuned.trials == 7 + WIDEST
@@ -67,7 +76,7 @@ def test_a_grid_ends_where_it_is_told_to():
 def test_goes_on_from_where_a_neighboring_search_ended():
     bowl = Bowl(AXES, (2, 1))
     tuned = search(bowl, AXES, 9, start=(1, 1))
-    assert tuned.point == (2, 1) and tuned.interior and bowl.asked == 9
+    assert tuned.point == (2, 1) and tuned.interior and bowl.asked < 5 + 9  # nothing coarse comes first
 
 
 def test_runs_that_diverge_are_the_worst_and_never_the_answer():
