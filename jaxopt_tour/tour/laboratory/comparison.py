@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from jaxopt_tour.tour.laboratory.statistics import Interval, mean, mean_difference, signed
 
@@ -76,6 +76,12 @@ def listed(items: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     *others, last = items
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def tuned_in_words(tuned: Mapping[str, Any]) -> str:
+    """The numbers that a search found, and whether it ended at an edge."""
+    text = ", ".join(f"{value:.3g}" for value in tuned["numbers"].values())
+    return text if tuned["interior"] else f"{text} (edge)"
 
 
 def trials_in_words(tried: Iterable[tuple[Mapping[str, float], float | None]]) -> str:
