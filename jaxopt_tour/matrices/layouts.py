@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -113,6 +113,35 @@ def layout_of(leaf: Array) -> Layout:
     if not isinstance(sharding, NamedSharding):
         return ((),) * leaf.ndim
     return names_of(sharding.spec, leaf.ndim)
+
+
+def explicit_axes(leaves: Iterable[Array]) -> tuple[str, ...]:
+    """The Explicit mesh axes that leaves are spread over, in the order of the mesh; none where there are none.
+
+    On these JAX refuses products that would need communication, rather than adding it as a partitioner does.
+    """
+    found: dict[str, None] = {}
+    for leaf in leaves:
+        mesh = mesh_of([leaf])
+        if mesh is not None:
+            spread = {name for names in layout_of(leaf) for name in names}
+            types = axis_types(mesh)
+            found |= {name: None for name in types if name in spread and types[name] == AxisType.Explicit}
+    return tuple(found)
+
+
+def gathered(leaf: Array) -> Array:
+    """The leaf whole on every device, where Explicit axes spread it; else as it is."""
+    return _moved(leaf, leaf, PartitionSpec())
+
+
+def laid_like(x: Array, leaf: Array) -> Array:
+    """``x`` where ``leaf`` of the same shape lies, on Explicit axes; else as it is."""
+    return _moved(x, leaf, spec_of(layout_of(leaf)))
+
+
+def _moved(x: Array, leaf: Array, spec: PartitionSpec) -> Array:
+    return jax.sharding.reshard(x, NamedSharding(mesh_of([leaf]), spec)) if explicit_axes([leaf]) else x
 
 
 def given_layouts(layouts: Layouts | None, leaves: Mapping[str, Array], sizes: Mapping[str, int]) -> dict[str, Layout]:

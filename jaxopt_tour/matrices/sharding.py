@@ -93,6 +93,8 @@ def orthogonalize_on_mesh(
             out_specs=specs,
             check_vma=False,  # a gathered result is the same on all devices, which its type cannot say
         )
+        if not traced:  # One program, where shard_map by itself would compile every operation.
+            spread = jax.jit(spread)
         return dict(zip(leaves, spread(*leaves.values(), jnp.asarray(operation.eps)), strict=True))
     return _ask_partitioner(on_device, leaves)
 

@@ -63,7 +63,7 @@ def scale_by_muon(
         eps: added to the prescaling norm.
         symmetric: how products that are known to be symmetric are computed.
         stacking: whether matrices of one shape are worked on together.
-        mesh_axes: the mesh axes whose devices share the iteration; None: left to the partitioner.
+        mesh_axes: the mesh axes whose devices share the iteration; None: Explicit ones share it, Auto ones do not.
         layouts: of the parameters, inside ``jax.shard_map``.
         wire_dtype: of matrices on their way between devices.
         mu_dtype: of the momentum; None: the parameter's.
@@ -157,7 +157,7 @@ def muon(
         eps: added to the prescaling norm.
         symmetric: how products that are known to be symmetric are computed.
         stacking: whether matrices of one shape are worked on together.
-        mesh_axes: the mesh axes whose devices share the iteration; None: left to the partitioner.
+        mesh_axes: the mesh axes whose devices share the iteration; None: Explicit ones share it, Auto ones do not.
         layouts: of the parameters, inside ``jax.shard_map``.
         wire_dtype: of matrices on their way between devices.
         mu_dtype: of Muon's momentum and AdamW's first moment; None: the parameter's.

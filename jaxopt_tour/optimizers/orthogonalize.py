@@ -16,7 +16,7 @@ from jaxopt_tour.linalg.coefficients import Exact, Schedule
 from jaxopt_tour.linalg.newton_schulz import Orthogonalization
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS, shape_factor
 from jaxopt_tour.matrices.axes import MatrixAxes
-from jaxopt_tour.matrices.layouts import Layouts, check_mesh_axes, whole_shapes
+from jaxopt_tour.matrices.layouts import Layouts, check_mesh_axes, explicit_axes, whole_shapes
 from jaxopt_tour.matrices.names import routes_by_name
 from jaxopt_tour.matrices.sharding import orthogonalize_on_mesh
 from jaxopt_tour.matrices.stacking import STACKINGS, orthogonalize_leaves
@@ -57,8 +57,9 @@ def orthogonalize_via_newton_schulz(
             :func:`jaxopt_tour.multi_transform` hands over, else the reading by name; a plain 2-D parameter is
             (in, out).
         mesh_axes: for parameters that are spread over a device mesh: the axes whose devices share the work, each
-            iterating on whole matrices of its own, see :mod:`jaxopt_tour.matrices.sharding`. None: left to the
-            partitioner. The mesh is that of the arrays, or ``jax.set_mesh``'s.
+            iterating on whole matrices of its own, see :mod:`jaxopt_tour.matrices.sharding`. None: Explicit axes that
+            spread the matrices share it, Auto ones leave it to the partitioner. The mesh is that of the arrays, or
+            ``jax.set_mesh``'s.
         layouts: inside ``jax.shard_map``, where nothing else knows them: how parameters are spread, a tree of
             PartitionSpecs like the parameters, or a function of path name and shard that returns one.
         wire_dtype: of matrices on their way between devices, such as ``"bfloat16"``; None: the update's.
@@ -87,12 +88,13 @@ def orthogonalize_via_newton_schulz(
         del params, extra_args
         views = resolve_axes(axes, matrix_axes, updates)
         leaves = named_leaves(updates)
-        if shared_over is None:
-            orthogonal = orthogonalize_leaves(operation, leaves, views, stacking)
-        else:
+        mesh_axes = explicit_axes(leaves.values()) if shared_over is None else shared_over
+        if mesh_axes:
             orthogonal = orthogonalize_on_mesh(
-                operation, leaves, views, shared_over, layouts=layouts, wire_dtype=travels_as
+                operation, leaves, views, mesh_axes, layouts=layouts, wire_dtype=travels_as
             )
+        else:
+            orthogonal = orthogonalize_leaves(operation, leaves, views, stacking)
         return map_with_names(lambda name, leaf: rebox(leaf, orthogonal[name]), updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)

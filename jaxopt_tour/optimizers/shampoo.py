@@ -20,11 +20,12 @@ from jaxopt_tour._checks import (
     check_nonnegative,
     check_rate,
 )
-from jaxopt_tour._trees import map_with_names, named_leaves, rebox
+from jaxopt_tour._trees import map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.linalg.inverse_root import inverse_root
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS
 from jaxopt_tour.matrices.axes import MatrixAxes
+from jaxopt_tour.matrices.layouts import gathered, laid_like
 from jaxopt_tour.matrices.routing import Routing
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
@@ -150,7 +151,7 @@ def scale_by_shampoo(
                     "init: give multi_transform a function, lambda axes: scale_by_shampoo(axes=axes)"
                 )
         t = optax.safe_increment(state.count)
-        gradients = {name: _to_stack(views[name], leaf) for name, leaf in named_leaves(updates).items()}
+        gradients = {name: _to_stack(views[name], gathered(leaf)) for name, leaf in named_leaves(updates).items()}
         old = [named_leaves(tree) for tree in (state.scale, state.left, state.right)]
         new = {name: _accumulate(decay, g, *(leaves[name] for leaves in old)) for name, g in gradients.items()}
         correction = 1.0 if decay is None or not bias_correction else one_minus_power(decay, t)
@@ -176,7 +177,8 @@ def scale_by_shampoo(
         def preconditioned(name: str, leaf: Any) -> Any:
             left, right = taken[name]
             u = _matmul(_matmul(left, gradients[name].astype(left.dtype)), right)
-            return rebox(leaf, cast_update(_from_stack(views[name], u, likes[name].shape), likes[name]))
+            update = laid_like(_from_stack(views[name], u, likes[name].shape), unbox(leaf))
+            return rebox(leaf, cast_update(update, likes[name]))
 
         def renewed(tree: Tree, found: Mapping[str, Array]) -> Tree:
             # Where a parameter had no gradient its state stays.

@@ -1,9 +1,13 @@
-"""What the scripts that run on eight virtual devices share; they start in processes of their own."""
+"""What the scripts that run on eight virtual devices share, and how a test runs one in a process of its own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pathlib
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +22,21 @@ Tree = Any
 def report(case: str, **found: Any) -> None:
     """One line of JSON for the tests to read."""
     print(json.dumps({"case": case, **found}), flush=True)
+
+
+def cases_of(script: str, *arguments: str) -> dict[str, dict[str, Any]]:
+    """What a script of this folder reports, by case. JAX fixes the number of devices when it starts."""
+    folder = pathlib.Path(__file__).resolve().parent
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": str(folder.parents[1]),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # most of the time is the compiler's
+    }
+    command = [sys.executable, str(folder / script), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {line["case"]: line for line in map(json.loads, done.stdout.splitlines())}
 
 
 def error(params: Tree, expected: Tree) -> float:

@@ -268,6 +268,22 @@ for mesh in (AUTO, EXPLICIT):
         worst = max(worst, error(jax.jit(lambda g, tx=tx: tx.update(g, tx.init(g))[0])(here), expected))
 report("fused", error=worst)
 
+# --- no axes named ---------------------------------------------------------------------------------------------------
+
+# Auto axes leave the products to the partitioner; on Explicit ones JAX would refuse them.
+small = {"a": {"kernel": PARAMS["a"]["kernel"]}, "b": {"kernel": PARAMS["b"]["kernel"]}}
+for name, tx in {"muon": jt.muon(0.02, schedule=SHORT), "shampoo": jt.shampoo(0.02)}.items():
+    update = jax.jit(tx.update)
+    expected, _ = update(small, tx.init(small), small)
+    for kind, mesh, call in (
+        ("Auto", AUTO, update),
+        ("Explicit", EXPLICIT, update),
+        ("Explicit, eager", EXPLICIT, tx.update),
+    ):
+        here = placer(mesh, rows)(small)
+        updates, _ = call(here, jt.sharded_state(tx).init(here), here)
+        report(f"no axes, {name}, {kind}", error=error(updates, expected), layout_kept=same_layout(updates, here))
+
 # --- the wire --------------------------------------------------------------------------------------------------------
 
 params, _, _, text = train(

@@ -1,20 +1,15 @@
 """Matrices split inside, over eight virtual devices: the numbers of one device, and the bytes of the plan.
 
-JAX fixes the number of devices when it starts, so the cases run in one process of their own, ``inside_on_a_mesh.py``.
+The cases run in one process of their own, ``inside_on_a_mesh.py``.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.optimizers.meshes import cases_of
 
 #: Gram matrices are summed in another order: float32.
 ROUNDING = 2e-5
@@ -39,15 +34,7 @@ SHARED = ("4 devices", "columns", "both", "experts")
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, dict[str, Any]]:
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": str(ROOT),
-    }
-    script = pathlib.Path(__file__).with_name("inside_on_a_mesh.py")
-    done = subprocess.run([sys.executable, script], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return {line["case"]: line for line in map(json.loads, done.stdout.splitlines())}
+    return cases_of("inside_on_a_mesh.py")
 
 
 @pytest.mark.parametrize("case", INSIDE)

@@ -1,21 +1,16 @@
 """Muon over eight virtual devices: the same numbers on every layout, and no collective inside the iteration.
 
-JAX fixes the number of devices when it starts, so the cases run in one process of their own, ``on_a_mesh.py``, which
-reports each as a line of JSON; the tests below read the lines.
+The cases run in one process of their own, ``on_a_mesh.py``, which reports each as a line of JSON; the tests below read
+the lines.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.optimizers.meshes import cases_of
 
 #: Blocks of a matrix arrive in another order than its rows have, so sums are taken in another order: float32.
 ROUNDING = 2e-5
@@ -49,18 +44,7 @@ CASES = [f"{layout}, Auto" for layout in LAYOUTS] + [f"{layout}, Explicit" for l
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, dict[str, Any]]:
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": str(ROOT),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    script = pathlib.Path(__file__).with_name("on_a_mesh.py")
-    done = subprocess.run(
-        [sys.executable, script, *EXPLICIT], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return {line["case"]: line for line in map(json.loads, done.stdout.splitlines())}
+    return cases_of("on_a_mesh.py", *EXPLICIT)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -111,6 +95,14 @@ def test_half_the_bytes_on_the_wire_at_bfloat16s_precision(cases: dict[str, Any]
 def test_state_is_created_spread(cases: dict[str, Any], flax: str) -> None:
     found = cases[f"state, {flax}"]
     assert found["spread"] and found["kept_after_a_step"]
+
+
+@pytest.mark.parametrize("name", ["muon", "shampoo"])
+def test_explicit_axes_need_not_be_named(cases: dict[str, Any], name: str) -> None:
+    for kind in ("Auto", "Explicit", "Explicit, eager"):
+        found = cases[f"no axes, {name}, {kind}"]
+        assert found["error"] < ROUNDING, kind
+        assert found["layout_kept"], kind
 
 
 def test_wrong_axes_are_named(cases: dict[str, Any]) -> None:
