@@ -51,9 +51,8 @@ if TYPE_CHECKING:
 def pooled_mlp() -> Workload:
     """An MLP of 49, 64, 64 and 10 units on Fashion-MNIST, its images averaged over blocks of 4 x 4 pixels.
 
-    Small on every side, because Shampoo decomposes a matrix of each side's size at every step. Runs are not vmapped:
-    in jaxlib 0.10.2 batched eigendecompositions that run at the same time can wait for each other forever on a CPU
-    with few cores (every thread of the pool blocks in ``ParallelBatchMap``).
+    Small on every side, because Shampoo decomposes a matrix of each side's size at every step; runs are not vmapped,
+    because decompositions are computed one after the other on a CPU.
     """
 
     class OnPooledImages(MLP):

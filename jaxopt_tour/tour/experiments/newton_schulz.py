@@ -1,7 +1,6 @@
 """How exact must Muon's orthogonalization be? Number of steps, schedules and dtypes against the SVD, in final loss.
 
-Where cores are few, set ``OPENBLAS_NUM_THREADS=1``, which makes the SVD of the exact rule faster by far, and
-``NPROC=8``: under JAX 0.10.2 on two cores, batched SVDs of two shapes in one program waited for each other forever.
+Where cores are few, ``OPENBLAS_NUM_THREADS=1`` makes the SVDs of the exact rule faster by far.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Cells:
         """
         text = _text(key)
         if text not in self._found:
-            value = _rounded(without_nonfinite(json.loads(json.dumps(compute()))))
+            value = as_written(compute())
             self._found[text] = value
             self.content["cells"].append({"key": key, "value": value})
             if self.path is not None:
@@ -108,6 +108,11 @@ class Cells:
         if len(found) != 1:
             raise ValueError(f"{self.path} has {len(found)} cells with {_text(wanted)}")
         return found[0]
+
+
+def as_written(value: Any) -> Any:
+    """A value as it is in the file: JSON, numbers to seven digits, null for one that is not finite."""
+    return _rounded(without_nonfinite(json.loads(json.dumps(value))))
 
 
 def _rounded(value: Any) -> Any:
