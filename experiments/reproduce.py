@@ -11,12 +11,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import math
-import os
 from pathlib import Path
 from typing import Any
-
-# Batched decompositions of several runs lock up a pool of two threads (see linalg/decompositions.py).
-os.environ.setdefault("NPROC", "8")
 
 from jaxopt_tour.tour.laboratory.experiment import MODULES, Table, find
 from jaxopt_tour.tour.laboratory.reproduction import again

@@ -9,10 +9,15 @@ reads in the results. It computes no cell.
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import reproduce
 
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.experiment import MODULES, Experiment, find, section, write_up
+from jaxopt_tour.tour.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -21,7 +26,7 @@ PAGE = ROOT / "docs" / "laboratory.md"
 
 def committed(name: str) -> tuple[Experiment, Cells]:
     """An experiment and its results."""
-    return find(name), Cells(RESULTS / name / "results.json", name, trusted=True)
+    return find(name), Cells(RESULTS / name / "results.json", name, read_only=True)
 
 
 def origin(cells: Cells) -> str:
@@ -44,6 +49,8 @@ def sections() -> str:
         experiment, cells = committed(name)
         figure = f"../experiments/results/{name}/figure.png"
         parts.append(f"## {number}. {experiment.title}\n\n{section(experiment, cells, figure)}\n\n{origin(cells)}")
+    again = reproduce.table(read_results(reproduce.FILE))
+    parts.append(f"## A second run\n\n{again}\n\n<sub>Written by `python experiments/reproduce.py`.</sub>")
     return "\n\n".join(parts)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -258,8 +257,8 @@ def experiment(
     """Run an experiment of the laboratory, and write its results, its picture and its answer.
 
     What was computed before with the same **--out** is not computed again: after an interruption the same command
-    goes on. The full settings take between five minutes and an hour each on two cores; their results are part of the
-    project, below **experiments/results**, and told in **docs/laboratory.md**.
+    goes on. The results of the full settings are part of the project, below **experiments/results**, and told in
+    **docs/laboratory.md**.
 
     - **adam-initialisation**: bias correction and initial moments
     - **adam-variants**: nested averages, eps, schedules of betas, handing over to SGD
@@ -270,15 +269,10 @@ def experiment(
     - **race**: steps, seconds and memory to a target
     - **variance-and-shampoo**: v as a variance, Muon as Shampoo without memory
 
-    For example:
-
-    - **jaxopt-tour experiment race --quick**
-    - **jaxopt-tour experiment all --out experiments/results**: nothing to compute, the pictures and texts anew
+    For example: **jaxopt-tour experiment race --quick**
     """
     from jaxopt_tour.tour.laboratory.experiment import MODULES, find, perform
 
-    # On two cores, XLA's pool of as many threads can lock up for good where batched SVDs of two shapes meet.
-    os.environ.setdefault("NPROC", "8")
     console = Console()
 
     def note(text: str) -> None:

@@ -127,8 +127,8 @@ def byte_gpt(
     """A GPT on the bytes of a text, of 11 or 26 million parameters.
 
     Args:
-        source: () -> the text as bytes; None: the embedded plays. Their million characters are learned by heart within
-            a few dozen steps of 65,536 tokens: give a larger text to larger batches.
+        source: () -> the text as bytes; None: the embedded plays, a million characters: give a larger text to larger
+            batches, of which a few dozen of 65,536 tokens are several passes over these.
         size: one of `GPT_SIZES`.
         tokens: of a step.
         length: of a window; it divides ``tokens``.
@@ -159,4 +159,5 @@ def byte_gpt(
         length=length,
         steps=steps,
         data=data,
+        unit="byte",
     )

@@ -249,6 +249,7 @@ def text_workload(
     length: int,
     steps: int,
     data: Callable[[], Data],
+    unit: str = "character",
 ) -> Workload:
     """A model of text, trained on windows at random places.
 
@@ -261,6 +262,7 @@ def text_workload(
         length: tokens of a window.
         steps: of a run whose length is not the question.
         data: ``tokens``, ``held_out_inputs`` and ``held_out_targets``.
+        unit: what a token is.
     """
 
     def draw(data: Data, key: Array) -> Batch:
@@ -277,10 +279,10 @@ def text_workload(
         title=title,
         data=data,
         draw=draw,
-        measured="held-out cross-entropy (nats a character)",
+        measured=f"held-out cross-entropy (nats a {unit})",
         target=target,
         steps=steps,
-        batch_text=f"{batch} windows of {length} characters",
+        batch_text=f"{batch} windows of {length} {unit}s",
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from jaxopt_tour._types import Array
+from jaxopt_tour.linalg.decompositions import decompose
 from jaxopt_tour.tour.rollout import Trajectory
 
 
@@ -41,7 +44,7 @@ def singular_values(trajectory: Trajectory) -> dict[str, Array]:
 
     def values(x: Array) -> Array:
         matrices = x.reshape(*x.shape[: axis + 1], *(shape if len(shape) > 1 else (*shape, 1)))
-        return jnp.linalg.svd(matrices, compute_uv=False)
+        return decompose(functools.partial(jnp.linalg.svd, compute_uv=False), matrices)
 
     found = {"gradient": values(_before_each_step(trajectory))}
     if "m" in trajectory.state:

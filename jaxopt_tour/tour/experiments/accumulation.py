@@ -329,8 +329,8 @@ def _losses(cells: Cells) -> Table:
     now = plan(cells)
     return Table(
         f"{now.matrices().title}, {now.steps} steps, {now.seeds} seeds: {now.matrices().measured} at the tuned rate "
-        f"and momentum ({now.trials} trials each), and the difference to Muon's and AdamW's, seed by seed. "
-        "(edge): a neighbor of the best point was not tried.",
+        f"and momentum ({now.trials} trials each, more from an edge), and the difference to Muon's and AdamW's, seed "
+        "by seed. (edge): a neighbor of the best point was not tried.",
         ["rule", "rate, momentum", "loss", "minus Muon", "minus AdamW"],
         rows,
     )

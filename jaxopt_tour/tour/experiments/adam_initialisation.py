@@ -29,13 +29,14 @@ from jaxopt_tour.tour.laboratory.comparison import (
     mean_loss,
     paired,
     trials_in_words,
+    tuned_in_words,
 )
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
-from jaxopt_tour.tour.laboratory.protocol import Entrant, read, tune
+from jaxopt_tour.tour.laboratory.protocol import read, tune
+from jaxopt_tour.tour.laboratory.rules import rate_alone
 from jaxopt_tour.tour.laboratory.runs import Build, Rule
 from jaxopt_tour.tour.laboratory.statistics import Interval, signed
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
-from jaxopt_tour.tour.laboratory.tuning import rate
 from jaxopt_tour.tour.palette import HUES
 
 if TYPE_CHECKING:
@@ -159,8 +160,7 @@ class Found(NamedTuple):
 def one(cells: Cells, setting: Setting, switches: Switches) -> Found:
     """Tuned and read, from the cells where they are there."""
     now, rule = plan(cells.quick), setting.rule(switches)
-    entrant = Entrant(rule, (rate(rule.defaults["learning_rate"]),))
-    tuned = tune(cells, now.workload, entrant, now.steps, trials=now.trials, seeds=now.tuning_seeds)
+    tuned = tune(cells, now.workload, rate_alone(rule), now.steps, trials=now.trials, seeds=now.tuning_seeds)
     return Found(tuned, read(cells, now.workload, rule, now.steps, tuned["numbers"], now.seeds)["final"])
 
 
@@ -197,7 +197,7 @@ def tables(cells: Cells) -> list[Table]:
             rows.append([
                 f"{setting.title}: {switches.title}",
                 f"{switches.first_step(setting.b1, setting.b2):.2f}",
-                f"{tuned['numbers']['learning_rate']:.2g}{'' if tuned['interior'] else ' (edge)'}",
+                tuned_in_words(tuned),
                 loss_in_words(found.final),
                 _perplexity(found.final),
                 "0" if switches == STANDARD else difference_in_words(cost(cells, setting, switches)),
@@ -207,7 +207,7 @@ def tables(cells: Cells) -> list[Table]:
         Table(
             f"{now.workload.title}, {now.steps} steps, {now.seeds} seeds, {now.workload.measured}. First step: size of "
             "the first update in learning rates, before warm-up. Perplexity: exp(loss). Difference: to zeros, "
-            "corrected, seed by seed. Brackets: 95 % of the paired bootstrap over seeds.",
+            "corrected, seed by seed. Brackets: 95 % over seeds, paired.",
             ["setting", "first step", "tuned rate", "loss", "perplexity", "difference"],
             rows,
         ),

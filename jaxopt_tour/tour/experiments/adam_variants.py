@@ -20,7 +20,6 @@ from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import (
     by_direction,
     difference_in_words,
-    direction,
     listed,
     loss_in_words,
     mean_loss,
@@ -304,7 +303,7 @@ def tables(cells: Cells) -> list[Table]:
             f"{problem.workload.title}: {problem.workload.measured} after {problem.steps} steps of "
             f"{problem.workload.batch_text}, {problem.seeds} seeds; {tuned_numbers} tuned by {problem.trials} trials "
             f"(more from an edge) on {problem.tuning_seeds} other seeds. Difference: to Adam, seed by seed. Brackets: "
-            "95 % of the paired bootstrap over seeds. (edge): a neighbor of the tuned numbers was not tried.",
+            "95 % over seeds, paired. (edge): a neighbor of the tuned numbers was not tried.",
             ["variant", "tuned rate", "momentum", "loss", "difference"],
             [_row(cells, problem, variant) for variant in problem.variants],
         ))  # fmt: skip
@@ -346,9 +345,9 @@ def answer(cells: Cells) -> str:
         sentences += _about_eps(cells, problem)
     comparisons = sum(len(problem.variants) - 1 for problem in problems(cells.quick))
     sentences.append(
-        f"These are {comparisons} comparisons at 95 % each, the controls among them: where there is no difference, one "
-        "in twenty shows one all the same, and with few seeds such intervals are too narrow. They hold for these small "
-        "models, these lengths of run and this tuning; nothing here was run at the scale of the papers."
+        f"With Adam alone these are {comparisons} comparisons at 95 % each, the controls among them: where there is no "
+        "difference, one in twenty shows one all the same. They hold for these small models, these lengths of run and "
+        "this tuning; nothing here was run at the scale of the papers."
     )
     return " ".join(sentences)
 
@@ -365,14 +364,12 @@ def _about_control(cells: Cells, problem: Problem, differences: Mapping[str, Int
         return []
     bound = max(abs(found.low), abs(found.high))
     beyond = [
-        name
-        for name, each in differences.items()
-        if each is not None and direction(each) != 0 and abs(each.value) > bound
+        name for name, each in differences.items() if each is not None and (each.low > bound or each.high < -bound)
     ]
     return [
         "Adam itself, tuned on rates half a place of the grid beside, differs from Adam by "
-        f"{difference_in_words(found)}; larger than the {bound:.3f} that such a change of the tuning may do, and "
-        f"shown, are the differences of {listed(beyond) if beyond else 'none'}."
+        f"{difference_in_words(found)}; shown to be larger than the {bound:.3f} that such a change of the tuning may "
+        f"do are the differences of {listed(beyond) if beyond else 'none'}."
     ]
 
 

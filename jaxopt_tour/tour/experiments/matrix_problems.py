@@ -32,7 +32,6 @@ from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
 from jaxopt_tour.tour.laboratory.protocol import Budgets, Entrant, budget_to_target
 from jaxopt_tour.tour.laboratory.rules import ADAMW, MUON, SGD_MOMENTUM
 from jaxopt_tour.tour.laboratory.runs import Rule
-from jaxopt_tour.tour.laboratory.statistics import in_words, ratio
 from jaxopt_tour.tour.laboratory.tuning import momentum, rate
 from jaxopt_tour.tour.plots import line
 
@@ -59,7 +58,7 @@ EXACT: Final = Rule(
 )
 RULES: Final = (SGD, ADAMW_UNDECAYED, MUON_UNDECAYED, EXACT)
 
-#: Muon with its usual momentum, of which the rate alone is tuned, by as many trials: where gradients are exact.
+#: Muon with its usual momentum, of which the rate alone is tuned: where gradients are exact.
 FIXED: Final = Rule("muon-0.95", MUON_UNDECAYED.build, {**MUON_UNDECAYED.defaults, "momentum": 0.95})
 
 #: Where the searches for the rate begin, by rule: on one matrix with entries near 1/8, and on the MLP.
@@ -151,9 +150,11 @@ def run(cells: Cells) -> None:
 
 
 def _key(setting: Setting, rule: Rule) -> dict[str, Any]:
+    budgets = setting.budgets
     return {
         "what": "budget", "workload": setting.workload.name, "batch": setting.workload.batch_text, "rule": rule.name,
         "target": setting.workload.target, "grid": setting.budgets.grid(), "seeds": setting.budgets.seeds,
+        "search": [budgets.trials, budgets.later_trials, budgets.tuning_seeds, FIRST_RATES[setting.group][rule.name]],
     }  # fmt: skip
 
 
@@ -161,11 +162,11 @@ def _budget(setting: Setting, rule: Rule) -> Any:
     """The readings at every number of steps; a search takes seconds, so its single trials are not kept."""
     rates = rate(FIRST_RATES[setting.group][rule.name])
     entrant = Entrant(rule, (rates,) if rule is FIXED else (rates, momentum()))
-    found = budget_to_target(Cells(None, NAME), setting.workload, entrant, setting.budgets)
-    for reading in found["readings"]:
+    readings = budget_to_target(Cells(None, NAME), setting.workload, entrant, setting.budgets)
+    for reading in readings:
         reading["final"] = [None if value is None else float(f"{value:.4g}") for value in reading["final"]]
         reading["numbers"] = {name: float(f"{value:.4g}") for name, value in reading["numbers"].items()}
-    return found["readings"]
+    return readings
 
 
 # --- what the cells say -----------------------------------------------------------------------------------------------
@@ -238,8 +239,8 @@ def tables(cells: Cells) -> list[Table]:
     ratios = [title for *_, title in RATIOS]
     return [
         Table(
-            f"Steps to the target: geometric means over {budgets.seeds} seeds; ratios with 95 % paired bootstrap "
-            "intervals. Above 1, Muon (Newton-Schulz) needs fewer steps.",
+            f"Steps to the target: geometric means over {budgets.seeds} seeds; ratios with 95 % intervals, "
+            "paired. Above 1, Muon (Newton-Schulz) needs fewer steps.",
             ["problem", "target", *names, *ratios],
             rows,
         ),
@@ -266,7 +267,7 @@ def _fixed_momentum(cells: Cells) -> list[Table]:
             rows.append([setting.label, _target(setting, target), *ratios])
     head = ["problem", "target", "fixed / tuned", "AdamW / fixed", "AdamW / tuned"]
     caption = (
-        "Ratios of steps with Muon's momentum fixed at 0.95, its rate tuned by as many trials, and with both tuned."
+        "Ratios of steps with Muon's momentum fixed at 0.95, its rate tuned by the same search, and with both tuned."
     )
     return [Table(caption, head, rows)] if rows else []
 
@@ -368,19 +369,30 @@ def _turned(cells: Cells) -> str:
         if aligned is None:
             continue
         turned, along = (_steps(cells, each, "adamw", setting.targets[0]) for each in (setting, aligned))
-        if mean_steps(turned) is None or mean_steps(along) is None:
+        found = compare_steps(turned, along, setting.budgets.grid())
+        if found.call <= 0 or mean_steps(along) is None:
             continue
-        interval = ratio([x for x in turned if x is not None], [x for x in along if x is not None])
         against = mean_steps(_steps(cells, setting, "muon", setting.targets[0]))
         parts.append(
-            f"{in_words(interval)} times as many steps on the {setting.label}, as along the coordinates, where its "
-            f"{mean_steps(along):.1f} steps stand against Muon's {'unknown' if against is None else f'{against:.1f}'}"
+            f"{found.words()} times as many steps on the {setting.label}, as along the coordinates, where its "
+            f"{steps_in_words(along, setting.budgets.grid())} steps stand against Muon's "
+            + ("unknown" if against is None else f"{against:.1f}")
         )
     if not parts:
         return ""
     return (
         " SGD and Muon turn with the coordinates, AdamW does not: with turned axes it needs "
         f"{listed(parts)}. All the other regressions and quadratics here have turned axes."
+    )
+
+
+def _of_near_twins(against_exact: Sequence[tuple[Setting, Compared]]) -> str:
+    """What to make of a difference between two rules whose updates hardly differ."""
+    if not any(found.call for _, found in against_exact):
+        return ""
+    return (
+        " Their updates hardly differ, so what is called here is more likely left open by a tuning on two seeds than "
+        "a property of the factor; a ratio of that size between other rules may be as well."
     )
 
 
@@ -434,7 +446,7 @@ def answer(cells: Cells) -> str:
         _fewest(cells) + _turned(cells),
         _tuning_momentum(cells),
         " ".join(_verdicts(against_exact, "The exact polar factor needs more steps than Newton-Schulz",
-                           "It needs fewer", "settings")),
+                           "It needs fewer", "settings")) + _of_near_twins(against_exact),
         _edges(cells),
         "Not shown: anything about time or larger models, data drawn with another seed, warm-ups and second-moment "
         "decays, which were not tuned, or numbers between those of the tuning's grids.",

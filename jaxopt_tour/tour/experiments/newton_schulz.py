@@ -29,15 +29,15 @@ from jaxopt_tour.tour.laboratory.comparison import (
     loss_in_words,
     paired,
     trials_in_words,
+    tuned_in_words,
 )
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
 from jaxopt_tour.tour.laboratory.observe import Moment, observe
-from jaxopt_tour.tour.laboratory.protocol import Entrant, read, tune
-from jaxopt_tour.tour.laboratory.rules import ADAMW
+from jaxopt_tour.tour.laboratory.protocol import read, tune
+from jaxopt_tour.tour.laboratory.rules import ADAMW, rate_alone
 from jaxopt_tour.tour.laboratory.runs import Rule
 from jaxopt_tour.tour.laboratory.statistics import Interval
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
-from jaxopt_tour.tour.laboratory.tuning import rate
 from jaxopt_tour.tour.plots import line
 
 EXACT: Final = "exact"
@@ -86,7 +86,6 @@ class Setting:
         workload: what is trained.
         steps: of a run.
         variants: the first is the exact one, which all others are compared with.
-        first_rate: where the searches for Muon's rate begin.
         trials: of every search.
         tuning_seeds: how many.
         seeds: read.
@@ -96,7 +95,6 @@ class Setting:
     workload: Workload
     steps: int
     variants: tuple[str, ...]
-    first_rate: float = 1e-2
     trials: int = 7
     tuning_seeds: int = 3
     seeds: int = 24
@@ -128,9 +126,8 @@ def run(cells: Cells) -> None:
 
 def _tuned(cells: Cells, setting: Setting, variant: str) -> dict[str, Any]:
     rule = muon_with(variant)
-    start = ADAMW.defaults["learning_rate"] if rule is ADAMW else setting.first_rate
-    entrant = Entrant(rule, (rate(start),))
-    return tune(cells, setting.workload, entrant, setting.steps, trials=setting.trials, seeds=setting.tuning_seeds)
+    trials, seeds = setting.trials, setting.tuning_seeds
+    return tune(cells, setting.workload, rate_alone(rule), setting.steps, trials=trials, seeds=seeds)
 
 
 def _finals(cells: Cells, setting: Setting, variant: str, *, rate_of: str | None = None) -> list[float | None]:
@@ -165,14 +162,15 @@ def _polar_errors(cells: Cells, setting: Setting) -> dict[str, float]:
             for variant in variants
         }
 
+    numbers, every = _tuned(cells, setting, EXACT)["numbers"], setting.steps // setting.looks
+
     def compute() -> dict[str, float]:
-        numbers, every = _tuned(cells, setting, EXACT)["numbers"], setting.steps // setting.looks
         seen = observe(setting.workload, muon_with(EXACT), numbers, 0, setting.steps, every, measure).seen
         return {variant: float(np.mean(errors)) for variant, errors in seen.items()}
 
     key = {
         "what": "polar errors", "workload": setting.workload.name, "batch": setting.workload.batch_text,
-        "steps": setting.steps, "looks": setting.looks, "variants": variants,
+        "steps": setting.steps, "looks": setting.looks, "variants": variants, "numbers": numbers,
     }  # fmt: skip
     return cells.get(key, compute)
 
@@ -204,7 +202,7 @@ def tables(cells: Cells) -> list[Table]:
             rows.append([
                 variant,
                 f"{errors[variant]:.3f}" if variant in errors else ("0" if variant == EXACT else ""),
-                f"{tuned['numbers']['learning_rate']:.2g}" + ("" if tuned["interior"] else " (edge)"),
+                tuned_in_words(tuned),
                 loss_in_words(_finals(cells, setting, variant), 4),
                 difference_in_words(differences[variant], 4) if variant in differences else "",
                 difference_in_words(at_one_rate[variant], 4) if variant in at_one_rate else "",
@@ -284,7 +282,7 @@ def _on(cells: Cells, setting: Setting) -> str:
 def answer(cells: Cells) -> str:
     """What each workload shows, and what the polar errors beside it are."""
     present = settings(cells.quick)
-    compared = sum(len(setting.variants) - 1 - (ADAMW.name in setting.variants) for setting in present)
+    compared = sum(len(_differences(cells, each)) + len(_at_one_rate(cells, each)) for each in present)
     ranges = []
     for setting in present:
         errors = _polar_errors(cells, setting)
@@ -316,7 +314,7 @@ EXPERIMENT: Final = Experiment(
         "SVD.",
         "For every variant the rate is tuned by the same number of trials on tuning seeds, and by more where the best "
         "lies at an edge (quarter decades, 5 % warm-up, linear decay), then held-out loss is read on other seeds.",
-        "Differences to the exact factor are paired over seeds, with 95 % bootstrap intervals; polar errors are "
+        "Differences to the exact factor are paired over seeds, with 95 % intervals; polar errors are "
         "|O - UV'|/|UV'| in the Frobenius norm, on the Nesterov momentum of a run with the exact factor.",
     ),
     run=run,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from jaxopt_tour.problems.workloads import (
 from jaxopt_tour.tour.laboratory.budgets import CALLED_FROM, Compared, compare_steps, steps_in_words, steps_to
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
-from jaxopt_tour.tour.laboratory.protocol import Budgets, Entrant, budget_to_target, costs, read, sensitivity, tune
+from jaxopt_tour.tour.laboratory.protocol import Budgets, Entrant, budget_to_target, costs, sensitivity
 from jaxopt_tour.tour.laboratory.rules import ADAMW, MUON, RULES, entrant
 from jaxopt_tour.tour.laboratory.runs import Rule
 from jaxopt_tour.tour.laboratory.statistics import Interval
@@ -54,7 +55,7 @@ def heats(quick: bool) -> list[Heat]:
         Heat(fashion_mlp(16), Budgets(first=45, most=1100, seeds=12)),
         Heat(fashion_mlp(64), Budgets(first=32, most=520, seeds=12), all_tuned=True),
         Heat(fashion_mlp(256), Budgets(first=23, most=520, seeds=12)),
-        Heat(fashion_cnn(), Budgets(first=32, most=520, seeds=6), all_tuned=True),
+        Heat(fashion_cnn(), Budgets(first=32, most=520, seeds=6)),
         Heat(fashion_vit(), Budgets(first=45, most=520, tuning_seeds=1)),
         Heat(small_gpt(8), Budgets(first=64, most=730), all_tuned=True),
         Heat(small_gpt(2), Budgets(first=128, most=1500, tuning_seeds=1)),
@@ -71,6 +72,8 @@ MORE_AXES: Final = (
 )
 
 
+Readings = Callable[[Cells, Heat, str], list[dict[str, Any]]]
+
 #: Who is compared most closely.
 PAIR: Final = ("adamw", "muon")
 
@@ -81,87 +84,68 @@ def rules(quick: bool) -> list[Rule]:
 
 
 def run(cells: Cells) -> None:
-    """Budgets of every rule on every heat, the sensitivities, what tuning the rest is worth, and the costs."""
+    """Readings of every rule on every heat, the sensitivities, what tuning the rest is worth, and the costs."""
     for heat in heats(cells.quick):
         for rule in rules(cells.quick):
-            _budget(cells, heat, rule)
+            _readings(cells, heat, rule.name)
     for heat in heats(cells.quick):
         for rule in rules(cells.quick):
-            _sensitivity(cells, heat, rule)
+            _sensitivity(cells, heat, rule.name)
     for heat in heats(cells.quick):
         for name in PAIR if heat.all_tuned else ():
-            _all_tuned(cells, heat, RULES[name])
+            _readings_all_tuned(cells, heat, name)
     for heat in heats(cells.quick):
-        few = {"rounds": 2, "calls": 2} if cells.quick else {}
-        costs(cells, heat.workload, rules(cells.quick), **few)
+        _costs(cells, heat)
 
 
-def _budget(cells: Cells, heat: Heat, rule: Rule) -> Any:
-    key = {"what": "budget", "workload": heat.workload.name, "batch": heat.workload.batch_text, "rule": rule.name}
-    target = {"target": heat.workload.target, "grid": heat.budgets.grid()}
-    return cells.get(key | target, lambda: budget_to_target(cells, heat.workload, entrant(rule), heat.budgets))
+def _readings(cells: Cells, heat: Heat, name: str) -> list[dict[str, Any]]:
+    """A rule's readings by number of steps."""
+    return budget_to_target(cells, heat.workload, entrant(RULES[name]), heat.budgets)
 
 
-def _sensitivity(cells: Cells, heat: Heat, rule: Rule) -> Any:
-    """At the budget of AdamW's last reading, the same number of steps for all, around each one's own tuned numbers."""
-    steps = _found(cells, heat, ADAMW.name)["readings"][-1]["steps"]
-    readings = _found(cells, heat, rule.name)["readings"]
-    numbers = min(readings, key=lambda reading: abs(math.log(reading["steps"] / steps)))["numbers"]
-    return sensitivity(cells, heat.workload, entrant(rule), steps, numbers, seeds=heat.budgets.tuning_seeds)
+def _readings_all_tuned(cells: Cells, heat: Heat, name: str) -> list[dict[str, Any]]:
+    """The same with decay and warm-up tuned beside rate and momentum.
 
-
-def _all_tuned(cells: Cells, heat: Heat, plain: Rule) -> Any:
-    """A rule's readings again, at the same T, with decay and warm-up tuned beside rate and momentum.
-
-    Each search starts from what was found for two numbers, so that it can only go down from there.
+    A search starts from what was found for two numbers; on the tuning seeds it can only go down from there.
     """
-    rule = dataclasses.replace(plain, name=f"{plain.name}, all tuned", defaults={**plain.defaults, "warmup": 0.05})
-    four = Entrant(rule, (*entrant(plain).axes, *MORE_AXES))
+    rule = RULES[name]
+    four = Entrant(
+        dataclasses.replace(rule, name=f"{name}, all tuned", defaults={**rule.defaults, "warmup": 0.05}),
+        (*entrant(rule).axes, *MORE_AXES),
+    )
+    starts = {each["steps"]: (*each["point"], *(0 for _ in MORE_AXES)) for each in _readings(cells, heat, name)}
+    budgets = dataclasses.replace(heat.budgets, later_trials=1 + 2 * len(four.axes))
+    return budget_to_target(cells, heat.workload, four, budgets, starts)
 
-    def compute() -> list[dict[str, Any]]:
-        readings = []
-        for steps in (reading["steps"] for reading in _found(cells, heat, plain.name)["readings"]):
-            two = _part(cells, heat, "tuned", rule=plain.name, steps=steps)
-            start, seeds = (*two["point"], *(0 for _ in MORE_AXES)), heat.budgets.tuning_seeds
-            tuned = tune(cells, heat.workload, four, steps, trials=1 + 2 * len(start), seeds=seeds, start=start)
-            final = read(cells, heat.workload, rule, steps, tuned["numbers"], heat.budgets.seeds)["final"]
-            readings.append({name: tuned[name] for name in ("numbers", "interior")} | {"steps": steps, "final": final})
-        return readings
 
-    key = {"workload": heat.workload.name, "batch": heat.workload.batch_text, "rule": plain.name}
-    return cells.get({"what": "all tuned", **key}, compute)
+def _sensitivity(cells: Cells, heat: Heat, name: str) -> Any:
+    """At AdamW's last number of steps, the same for all, around each rule's own tuned numbers."""
+    steps = _readings(cells, heat, ADAMW.name)[-1]["steps"]
+    nearest = min(_readings(cells, heat, name), key=lambda reading: abs(math.log(reading["steps"] / steps)))
+    seeds = heat.budgets.tuning_seeds
+    return sensitivity(cells, heat.workload, entrant(RULES[name]), steps, nearest["numbers"], seeds=seeds)
+
+
+def _costs(cells: Cells, heat: Heat) -> Any:
+    few = {"rounds": 2, "calls": 2} if cells.quick else {}
+    return costs(cells, heat.workload, rules(cells.quick), **few)
 
 
 # --- what the cells say -----------------------------------------------------------------------------------------------
 
 
-def _found(cells: Cells, heat: Heat, rule: str) -> Any:
-    return cells.value(what="budget", workload=heat.workload.name, batch=heat.workload.batch_text, rule=rule)
-
-
-def _part(cells: Cells, heat: Heat, what: str, **more: Any) -> Any:
-    return cells.value(what=what, workload=heat.workload.name, batch=heat.workload.batch_text, **more)
-
-
-def _steps(cells: Cells, heat: Heat, rule: str) -> list[float | None]:
-    readings = _found(cells, heat, rule)["readings"]
+def _steps(heat: Heat, readings: Sequence[Mapping[str, Any]]) -> list[float | None]:
     return [steps_to(readings, seed, heat.workload.target) for seed in range(heat.budgets.seeds)]
 
 
-def _steps_all_tuned(cells: Cells, heat: Heat, rule: str) -> list[float | None]:
-    readings = _part(cells, heat, "all tuned", rule=rule)
-    return [steps_to(readings, seed, heat.workload.target) for seed in range(heat.budgets.seeds)]
+def _steps_in_words(heat: Heat, readings: Sequence[Mapping[str, Any]]) -> str:
+    return steps_in_words(_steps(heat, readings), heat.budgets.grid())
 
 
-def compare_all_tuned(cells: Cells, heat: Heat) -> Compared:
-    """AdamW's steps over Muon's with decay and warm-up tuned, too."""
-    one, other = (_steps_all_tuned(cells, heat, rule) for rule in PAIR)
-    return compare_steps(one, other, heat.budgets.grid())
-
-
-def compare(cells: Cells, heat: Heat, first: str, second: str) -> Compared:
+def compare(cells: Cells, heat: Heat, first: str, second: str, readings: Readings = _readings) -> Compared:
     """Steps of one rule over those of another, on the same seeds."""
-    return compare_steps(_steps(cells, heat, first), _steps(cells, heat, second), heat.budgets.grid())
+    one, other = (_steps(heat, readings(cells, heat, name)) for name in (first, second))
+    return compare_steps(one, other, heat.budgets.grid())
 
 
 def _tables(cells: Cells) -> list[Table]:
@@ -177,7 +161,7 @@ def _tables(cells: Cells) -> list[Table]:
                     heat.label,
                     f"{heat.workload.target:g}",
                     str(heat.budgets.seeds),
-                    *(steps_in_words(_steps(cells, heat, name), heat.budgets.grid()) for name in names),
+                    *(_steps_in_words(heat, _readings(cells, heat, name)) for name in names),
                     compare(cells, heat, *PAIR).words(),
                 ]
                 for heat in every
@@ -196,7 +180,7 @@ def _tables(cells: Cells) -> list[Table]:
                     *(
                         f"{sum(r['interior'] for r in readings)} of {len(readings)}, "
                         f"{readings[-1]['trials'] / len(readings):.1f}"
-                        for readings in (_found(cells, heat, name)["readings"] for name in names)
+                        for readings in (_readings(cells, heat, name) for name in names)
                     ),
                 ]
                 for heat in every
@@ -209,9 +193,9 @@ def _tables(cells: Cells) -> list[Table]:
             [
                 [
                     heat.label,
-                    *(steps_in_words(_steps_all_tuned(cells, heat, name), heat.budgets.grid()) for name in PAIR),
+                    *(_steps_in_words(heat, _readings_all_tuned(cells, heat, name)) for name in PAIR),
                     compare(cells, heat, *PAIR).words(),
-                    compare_all_tuned(cells, heat).words(),
+                    compare(cells, heat, *PAIR, _readings_all_tuned).words(),
                 ]
                 for heat in every
                 if heat.all_tuned
@@ -229,7 +213,7 @@ def _tables(cells: Cells) -> list[Table]:
                     _seconds(cells, heat).words(),
                 ]
                 for heat in every
-                for cost in [_part(cells, heat, "costs")]
+                for cost in [_costs(cells, heat)]
             ],
         ),
         Table(
@@ -242,26 +226,29 @@ def _tables(cells: Cells) -> list[Table]:
                     *(f"{cost[name]['state_bytes_per_parameter']:.1f}" for name in names),
                     *(
                         f"{'> ' if found['open'] else ''}{found['decades']:.2f}"
-                        for found in (_part(cells, heat, "sensitivity", rule=name) for name in names)
+                        for found in (_sensitivity(cells, heat, name) for name in names)
                     ),
                 ]
                 for heat in every
-                for cost in [_part(cells, heat, "costs")]
+                for cost in [_costs(cells, heat)]
             ],
         ),
     ]
 
 
 def _seconds(cells: Cells, heat: Heat) -> Compared:
-    """AdamW's seconds to the target over Muon's: the ratio of steps times that of a step's time."""
-    cost = _part(cells, heat, "costs")
-    step_time = cost["adamw"]["step"] / cost["muon"]["step"]
-    steps = compare(cells, heat, *PAIR)
-    return Compared(
-        Interval(*(step_time * each for each in steps.interval)) if steps.interval else None,
-        None if steps.bound is None else step_time * steps.bound,
-        steps.above,
-    )
+    """AdamW's seconds to the target over Muon's: the ratio of steps times that of a step's time.
+
+    The interval is that of the steps, wider by the smallest and the largest ratio of times in any round.
+    """
+    cost, steps = _costs(cells, heat), compare(cells, heat, *PAIR)
+    times = sorted(a / b for a, b in zip(*(cost[name]["rounds"] for name in PAIR), strict=True))
+    low, middle, high = times[0], statistics.median(times), times[-1]
+    if steps.interval:
+        value, least, most = steps.interval
+        return Compared(Interval(middle * value, low * least, high * most))
+    bound = None if steps.bound is None else (low if steps.above else high) * steps.bound
+    return Compared(None, bound, steps.above)
 
 
 def _figure(cells: Cells) -> Figure:
@@ -271,10 +258,10 @@ def _figure(cells: Cells) -> Figure:
     _forest(left, cells, every)
     shown = next((heat for heat in every if heat.workload.name == "gpt"), every[0])
     for name in (rule.name for rule in rules(cells.quick)):
-        readings = _found(cells, shown, name)["readings"]
+        readings = _readings(cells, shown, name)
         points = [(r["steps"], _mean(r["final"])) for r in readings]
         middle.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name, **line(name))
-        sweep = _part(cells, shown, "sensitivity", rule=name)
+        sweep = _sensitivity(cells, shown, name)
         relative = [rate / sweep["rates"][len(sweep["rates"]) // 2] for rate in sweep["rates"]]
         losses = [math.nan if loss is None else loss for loss in sweep["losses"]]
         right.plot(relative, losses, marker="o", markersize=4, **line(name))
@@ -299,7 +286,7 @@ def _figure(cells: Cells) -> Figure:
 
 
 def _losses(cells: Cells, heat: Heat, rule: str) -> Iterator[float]:
-    return (loss for loss in _part(cells, heat, "sensitivity", rule=rule)["losses"] if loss is not None)
+    return (loss for loss in _sensitivity(cells, heat, rule)["losses"] if loss is not None)
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -343,14 +330,18 @@ def _answer(cells: Cells) -> str:
         _verdict(steps, "steps"),
         _verdict(seconds, "seconds on this machine"),
     ]
-    tuned = [(heat, compare(cells, heat, *PAIR), compare_all_tuned(cells, heat)) for heat in every if heat.all_tuned]
+    tuned = [
+        (heat, compare(cells, heat, *PAIR), compare(cells, heat, *PAIR, _readings_all_tuned))
+        for heat in every
+        if heat.all_tuned
+    ]
     parts.append(
         "Tuning weight decay and warm-up as well gives these ratios of steps, after those with the two fixed: "
         + "; ".join(f"{heat.label} {four.words() or 'not known'}, after {two.words()}" for heat, two, four in tuned)
         + "."
     )
-    readings = [r for heat in every for rule in rules(cells.quick) for r in _found(cells, heat, rule.name)["readings"]]
-    readings += [r for heat, *_ in tuned for name in PAIR for r in _part(cells, heat, "all tuned", rule=name)]
+    readings = [each for heat in every for rule in rules(cells.quick) for each in _readings(cells, heat, rule.name)]
+    readings += [each for heat, *_ in tuned for name in PAIR for each in _readings_all_tuned(cells, heat, name)]
     edges = sum(not reading["interior"] for reading in readings)
     parts.append(
         f"In {len(readings) - edges} of {len(readings)} searches the best point is surrounded by worse ones"
@@ -391,9 +382,10 @@ EXPERIMENT: Final = Experiment(
         "and more while the best point lies at the edge of what was tried.",
         "T goes up until all reading seeds (0, 1, ...) end at or under the target; a seed's steps are read between the "
         "last T that misses it and the first that meets it, linearly in the logarithms; ratios are of geometric means, "
-        "with a 95 % bootstrap over paired seeds (one seed, the same start and batches).",
-        "Weight decay is 0.1 for AdamW and Muon (on four problems decay and warm-up are then tuned, too), b2 is 0.95, "
-        "Muon has its default shape factor; step times are measured in turn, round after round.",
+        "with 95 % intervals over paired seeds (one seed, the same start and batches).",
+        "Weight decay is 0.1 for AdamW and Muon (on three problems decay and warm-up are then tuned, too), b2 is 0.95, "
+        "Muon has its default shape factor; step times are measured in turn, round after round, and the interval of "
+        "seconds takes the smallest and the largest ratio of them.",
     ),
     run=run,
     figure=_figure,

@@ -27,11 +27,11 @@ from jaxopt_tour.tour.laboratory.comparison import direction, listed
 from jaxopt_tour.tour.laboratory.experiment import Table
 from jaxopt_tour.tour.laboratory.observe import Moment, observe
 from jaxopt_tour.tour.laboratory.per_example import Parts, apart, mean_and_variance
-from jaxopt_tour.tour.laboratory.protocol import Entrant, tune
+from jaxopt_tour.tour.laboratory.protocol import tune
+from jaxopt_tour.tour.laboratory.rules import rate_alone
 from jaxopt_tour.tour.laboratory.runs import Rule
 from jaxopt_tour.tour.laboratory.statistics import in_words, mean, mean_difference, signed
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
-from jaxopt_tour.tour.laboratory.tuning import rate
 from jaxopt_tour.tour.palette import HUES
 
 if TYPE_CHECKING:
@@ -139,9 +139,8 @@ def run(cells: Cells) -> None:
 
 def adam_tuned(cells: Cells, setting: Setting) -> dict[str, Any]:
     """The cell of a setting's tuned rate."""
-    now, rule = plan(cells), setting.rule
-    axes = (rate(rule.defaults["learning_rate"]),)
-    return tune(cells, setting.workload(), Entrant(rule, axes), now.steps, trials=now.trials)
+    now = plan(cells)
+    return tune(cells, setting.workload(), rate_alone(setting.rule), now.steps, trials=now.trials)
 
 
 def taken_apart(cells: Cells, setting: Setting, seed: int) -> dict[str, Any]:
@@ -211,10 +210,11 @@ def made_of(cells: Cells) -> Table:
         "What Adam's v (without its bias) is made of, the mean over the run. Variance / B and mean^2: of the sums over "
         "all parameters, as parts of the sum of v; they add up to 1 where the parameters hardly move within v's "
         "memory. Median: variance / B as a part of variance / B + mean^2, in the median parameter. Ranks: Spearman's "
-        "correlation over the parameters of v with the variance, with mean^2, and with variance / B + mean^2; "
-        "difference: of the first two. b2 is 0.95. Brackets: 95 % of the bootstrap over "
+        "correlation over the parameters of v with the variance, with the squared average of the same examples' "
+        "gradients, which holds variance / n of noise besides mean^2, and with variance / B + mean^2; "
+        "difference: of the first two. b2 is 0.95. Brackets: 95 % over "
         f"{min(setting.seeds for setting in plan(cells).settings)} seeds.",
-        ["setting", "variance / B", "mean^2", "median", "rank: variance", "mean^2", "both", "difference"],
+        ["setting", "variance / B", "mean^2", "median", "rank: variance", "average^2", "both", "difference"],
         rows,
     )
 
@@ -245,8 +245,8 @@ def _of_second_moment(cells: Cells) -> str:
 
 def _of_ranks(cells: Cells) -> str:
     words = {
-        1: "more by the variance than by the squared mean",
-        -1: "more by the squared mean than by the variance",
+        1: "more by the variance than by the squared average",
+        -1: "more by the squared average than by the variance",
         0: "not shown to be nearer to one of the two orders",
     }
     groups: dict[int, list[str]] = {}
@@ -293,7 +293,7 @@ def draw_ranks(ax: Axes, cells: Cells) -> None:
     settings = made(cells)
     for name, label, hue, shift in (
         ("rank_variance", "the variance", "blue", -0.2),
-        ("rank_mean", "the squared mean", "ochre", 0.0),
+        ("rank_mean", "the squared average", "ochre", 0.0),
         ("rank_both", "mean² + variance / B", "gray", 0.2),
     ):
         for row, each in enumerate(settings):

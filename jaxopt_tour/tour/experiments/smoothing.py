@@ -22,15 +22,14 @@ from jaxopt_tour._types import Array
 from jaxopt_tour.problems.workloads import Workload, fashion_mlp, small_gpt
 from jaxopt_tour.tour import plots
 from jaxopt_tour.tour.laboratory.cells import Cells
-from jaxopt_tour.tour.laboratory.comparison import direction, listed
+from jaxopt_tour.tour.laboratory.comparison import direction, listed, tuned_in_words
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
 from jaxopt_tour.tour.laboratory.observe import Moment, observe
-from jaxopt_tour.tour.laboratory.protocol import Entrant, tune
-from jaxopt_tour.tour.laboratory.rules import ADAM, SGD_MOMENTUM
+from jaxopt_tour.tour.laboratory.protocol import tune
+from jaxopt_tour.tour.laboratory.rules import ADAM, SGD_MOMENTUM, rate_alone
 from jaxopt_tour.tour.laboratory.runs import Rule
 from jaxopt_tour.tour.laboratory.statistics import Interval, in_words, mean
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
-from jaxopt_tour.tour.laboratory.tuning import rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,7 +157,7 @@ def with_beta(rule: Rule, beta: float) -> Rule:
 
 def tuned(cells: Cells, problem: Problem, rule: Rule, beta: float) -> dict[str, Any]:
     """The tuned rate, as a cell."""
-    entrant = Entrant(with_beta(rule, beta), (rate(rule.defaults["learning_rate"]),))
+    entrant = rate_alone(with_beta(rule, beta))
     return tune(cells, problem.workload, entrant, problem.steps, trials=problem.trials, seeds=problem.tuning_seeds)
 
 
@@ -232,7 +231,7 @@ def tables(cells: Cells) -> list[Table]:
         rows += [_expected_row(problem, beta, nesterov) for nesterov in looks_ahead for beta in problem.betas]
         found.append(Table(
             f"{problem.workload.title}, all parameters as one vector: angles in degrees, mean over the second half of "
-            f"{problem.steps} steps and {problem.seeds} seeds, with 95 % of the bootstrap over seeds. Before: the step "
+            f"{problem.steps} steps and {problem.seeds} seeds, with 95 % over seeds. Before: the step "
             "before. Rates tuned for each row.",
             ["rule, decay rate", "tuned rate", *PAIRS.values()],
             rows,
@@ -254,7 +253,7 @@ BY_LAYER: Final = ("gradient, step", "step, step before")
 
 def _row(cells: Cells, problem: Problem, rule: Rule, beta: float) -> list[str]:
     found = tuned(cells, problem, rule, beta)
-    number = f"{found['numbers']['learning_rate']:.2g}{'' if found['interior'] else ' (edge)'}"
+    number = tuned_in_words(found)
     values = [late(cells, problem, rule, beta, pair) for pair in PAIRS]
     return [f"{TITLES[rule.name]}, {beta:g}", number, *("diverged" if v is None else in_words(v, 1) for v in values)]
 

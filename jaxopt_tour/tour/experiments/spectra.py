@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -13,20 +14,20 @@ import numpy as np
 
 from jaxopt_tour._trees import named_leaves
 from jaxopt_tour._types import Array
+from jaxopt_tour.linalg import decompositions
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.routing import resolve
 from jaxopt_tour.problems.workloads import Workload, fashion_mlp, small_gpt
 from jaxopt_tour.tour.laboratory.cells import Cells
-from jaxopt_tour.tour.laboratory.comparison import direction, listed, loss_in_words, trials_in_words
+from jaxopt_tour.tour.laboratory.comparison import direction, listed, loss_in_words, trials_in_words, tuned_in_words
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
 from jaxopt_tour.tour.laboratory.observe import Moment, observe
-from jaxopt_tour.tour.laboratory.protocol import Entrant, tune
-from jaxopt_tour.tour.laboratory.rules import ADAMW, MUON, SGD_MOMENTUM
+from jaxopt_tour.tour.laboratory.protocol import tune
+from jaxopt_tour.tour.laboratory.rules import ADAMW, MUON, SGD_MOMENTUM, rate_alone
 from jaxopt_tour.tour.laboratory.runs import Rule, keys_of
 from jaxopt_tour.tour.laboratory.singular import effective_rank, overlap, stable_rank, svd_entropy, top_share
 from jaxopt_tour.tour.laboratory.statistics import Interval, in_words, mean, mean_difference, signed
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
-from jaxopt_tour.tour.laboratory.tuning import rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,8 +101,8 @@ def decompose(moment: Moment) -> dict[str, dict[str, Singular]]:
             by_shape.setdefault(piece.shape[1:], {})[quantity, name] = piece[0]
     found: dict[str, dict[str, Singular]] = {quantity: {} for quantity in QUANTITIES}
     for group in by_shape.values():
-        # One after the other: batched decompositions that run at the same time can block each other in jaxlib 0.10.2.
-        u, s, vt = jax.lax.map(lambda x: jnp.linalg.svd(x, full_matrices=False), jnp.stack(list(group.values())))
+        svd = functools.partial(jnp.linalg.svd, full_matrices=False)
+        u, s, vt = decompositions.decompose(svd, jnp.stack(list(group.values())))
         for i, (quantity, name) in enumerate(group):
             found[quantity][name] = Singular(s[i], u[i, :, :TOP], vt[i, :TOP].T)
     return found
@@ -193,8 +194,7 @@ def run(cells: Cells) -> None:
 
 def tuned_rate(cells: Cells, workload: Workload, rule: Rule, setting: Setting) -> dict[str, Any]:
     """The cell of a rule's tuned rate."""
-    entrant = Entrant(rule, (rate(rule.defaults["learning_rate"]),))
-    return tune(cells, workload, entrant, setting.steps, trials=setting.trials, seeds=1 if cells.quick else 2)
+    return tune(cells, workload, rate_alone(rule), setting.steps, trials=setting.trials, seeds=1 if cells.quick else 2)
 
 
 def look_into(
@@ -324,7 +324,7 @@ def _measures(view: View) -> Table:
         f"(weights: at its end). Ranks are shares of full rank. Overlap: of the leading {TOP} singular vectors' "
         f"subspaces with those {view.setting.every} steps before, mean squared cosine of both sides; drawn at random, "
         f"{view.chance():.2f}. Where all singular values are nearly equal, as in Muon's updates, the leading ones are "
-        "not distinguished, and overlap says little. Brackets: 95 % of the bootstrap over seeds.",
+        "not distinguished, and overlap says little. Brackets: 95 % over seeds.",
         ["quantity, optimizer", "effective rank", "stable rank", "top share", "SVD entropy", "overlap"],
         rows,
     )
@@ -351,7 +351,7 @@ def _trials(all_views: list[View]) -> Table:
     rows = []
     for view in all_views:
         for rule, tuned in view.tuned.items():
-            best = f"{tuned['numbers']['learning_rate']:.2g}{'' if tuned['interior'] else ' (edge)'}"
+            best = tuned_in_words(tuned)
             rows.append([
                 f"{view.workload.name}, {TITLES[rule]}",
                 best,
@@ -500,7 +500,7 @@ EXPERIMENT: Final = Experiment(
         "decomposed. Effective rank: exp of the entropy of s_i / sum s (Roy & Vetterli 2007). Stable rank: "
         "sum s^2 / s_1^2. Top share: s_1 / sum s. SVD entropy: entropy of s_i^2 / sum s^2, over log n (Liu et al. "
         "2025).",
-        "Rules share first parameters and batches seed by seed; differences are paired, with 95 % bootstrap intervals.",
+        "Rules share first parameters and batches seed by seed; differences are paired, with 95 % intervals.",
     ),
     run=run,
     figure=figure,

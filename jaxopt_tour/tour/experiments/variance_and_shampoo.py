@@ -76,13 +76,13 @@ EXPERIMENT: Final = Experiment(
     ),
     protocol=(
         "AdamW trains an MLP of 784, 64, 64 and 10 units on Fashion-MNIST at three batch sizes, its rate tuned in each "
-        "(7 trials); six times a run, gradients of 1,024 fresh examples give mean and variance entry by entry, and "
-        "E[g^2] = mean^2 + variance / B is held against v.",
+        "(7 trials, more from an edge); six times a run, gradients of 1,024 fresh examples give mean and variance "
+        "entry by entry, and E[g^2] = mean^2 + variance / B is held against v.",
         "Gradients recorded while Muon trains a small MLP are run through Shampoo with decay 0 to 0.99, and every "
         "update is compared with the exact polar factor of the same matrix.",
         "AdamW, Muon and Shampoo with four decays train that MLP, rate and momentum tuned by the same 12 trials for "
         "all, and by more where the best lies at an edge, on tuning seeds; losses are read on other seeds, seed by "
-        "seed, with 95 % bootstrap intervals.",
+        "seed, with 95 % intervals.",
     ),
     run=run,
     figure=figure,

@@ -82,8 +82,8 @@ def mean_steps(values: Sequence[float | None]) -> float | None:
 def compare_steps(one: Sequence[float | None], other: Sequence[float | None], grid: Sequence[int]) -> Compared:
     """The steps of one rule over those of another, on the same seeds.
 
-    A rule that meets the target at the first T of the grid may need fewer steps than that: then the end of the interval
-    is a bound.
+    A rule that meets the target at the first T of the grid may need fewer steps than that, one that never does needs
+    more than the last T: then the end of the interval is a bound.
 
     Args:
         one: steps by seed, as :func:`steps_to` has them.
@@ -99,10 +99,11 @@ def compare_steps(one: Sequence[float | None], other: Sequence[float | None], gr
         return (
             Compared(None) if all(early) else Compared(None, *((found.high, False) if early[0] else (found.low, True)))
         )
+    last = [float(grid[-1])] * len(one)  # They need more than these.
     if means[1] is not None and not any(one):
-        return Compared(None, grid[-1] / means[1])
+        return Compared(None, ratio(last, [x for x in other if x is not None]).low)
     if means[0] is not None and not any(other):
-        return Compared(None, means[0] / grid[-1], above=False)
+        return Compared(None, ratio([x for x in one if x is not None], last).high, above=False)
     return Compared(None)
 
 

@@ -31,7 +31,7 @@ class Cells:
         experiment: its name.
         quick: whether these are the few small cells of ``--quick``.
         listener: is told what happens, one line at a time.
-        trusted: take cells over from another machine or other versions, too (for reading alone).
+        read_only: the cells that are there, from whatever machine and versions; none is computed or written.
 
     Raises:
         ValueError: the file is no results file, or that of another experiment or another setting of ``--quick``.
@@ -44,9 +44,9 @@ class Cells:
         *,
         quick: bool = False,
         listener: Callable[[str], None] = lambda text: None,
-        trusted: bool = False,
+        read_only: bool = False,
     ) -> None:
-        self.path, self.quick, self._listener = path, quick, listener
+        self.path, self.quick, self.read_only, self._listener = path, quick, read_only, listener
         self.content: dict[str, Any] = {
             "format": FORMAT,
             "experiment": experiment,
@@ -64,7 +64,7 @@ class Cells:
                     raise ValueError(
                         f"{path} has {part} = {earlier.get(part)!r}, not {expected!r}: choose another folder"
                     )
-            if trusted or all(earlier[part] == self.content[part] for part in ("machine", "versions")):
+            if read_only or all(earlier[part] == self.content[part] for part in ("machine", "versions")):
                 self.content = earlier
             else:
                 kept = path.with_name(f"results-{earlier['created'].replace(':', '')}.json")
@@ -79,9 +79,14 @@ class Cells:
         Args:
             key: all that decides the value, as JSON.
             compute: () -> the value, as JSON.
+
+        Raises:
+            ValueError: it is not there, and these are for reading alone.
         """
         text = _text(key)
         if text not in self._found:
+            if self.read_only:
+                raise ValueError(f"{self.path} has no cell {text}: run the experiment to its end first")
             value = as_written(compute())
             self._found[text] = value
             self.content["cells"].append({"key": key, "value": value})

@@ -128,7 +128,7 @@ def section(experiment: Experiment, cells: Cells, figure: str) -> str:
     ]
     if others:
         tables = "\n\n".join(table.markdown() for table in others)
-        parts.append(f"<details><summary>All other numbers, and every trial</summary>\n\n{tables}\n\n</details>")
+        parts.append(f"<details><summary>All other numbers</summary>\n\n{tables}\n\n</details>")
     if cells.quick:
         parts.insert(0, "*A quick run: the numbers show that everything works and mean nothing else.*")
     return "\n\n".join(parts)

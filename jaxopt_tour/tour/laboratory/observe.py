@@ -16,7 +16,7 @@ import optax
 from jaxopt_tour._trees import named_leaves
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.problems.workloads import Workload
-from jaxopt_tour.tour.laboratory.runs import CURVE_POINTS, Numbers, Outcome, Rule, keys_of, rate_at
+from jaxopt_tour.tour.laboratory.runs import CURVE_POINTS, Numbers, Outcome, Rule, device_data, keys_of, rate_at
 from jaxopt_tour.tour.rollout import STATE_FIELDS
 
 
@@ -97,7 +97,7 @@ def observe(
         raise ValueError(f"numbers of {rule.name} must be among {', '.join(rule.defaults)}; got {unknown}")
     all_numbers = {name: jnp.float32(value) for name, value in {**rule.defaults, **numbers}.items()}
     program = _program(workload, rule.build, steps, every, measure)
-    return Observed(*jax.tree.map(np.asarray, program(all_numbers, jnp.uint32(seed), _device_data(workload))))
+    return Observed(*jax.tree.map(np.asarray, program(all_numbers, jnp.uint32(seed), device_data(workload))))
 
 
 def of_state(state: Any, symbol: str) -> dict[str, Array]:
@@ -110,11 +110,6 @@ def of_state(state: Any, symbol: str) -> dict[str, Array]:
         for _, tree in optax.tree.get_all_with_path(state, field):
             found = {**named_leaves(tree), **found}
     return found
-
-
-@functools.lru_cache(maxsize=2)
-def _device_data(workload: Workload) -> Any:
-    return jax.tree.map(jnp.asarray, workload.data())
 
 
 @functools.lru_cache(maxsize=16)

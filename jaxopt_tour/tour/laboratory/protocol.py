@@ -1,8 +1,8 @@
 """Budget to target: how many steps does an optimizer need, when every number of steps gets its own tuning?
 
 For every rule and every number of steps T on a geometric grid, rate and momentum are tuned by the same search on tuning
-seeds, with a schedule that ends at T. The tuned rule then runs on other seeds. The budget of a seed is the
-first T of the grid whose run ends at or under the target.
+seeds, with a schedule that ends at T. The tuned rule then runs on other seeds, and T goes up until all of them end at
+or under the target. Where between two T a seed arrives, :func:`jaxopt_tour.tour.laboratory.budgets.steps_to` reads.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxopt_tour.problems.workloads import Workload, parameters
@@ -42,7 +41,7 @@ class Budgets:
 
     Attributes:
         first: the smallest number of steps.
-        factor: between neighbors of the grid: the resolution of every budget.
+        factor: between neighbors of the grid.
         most: the grid ends at or before this.
         trials: of every search, the same for all rules; where the best is at an edge, the search goes on.
         later_trials: of a search that starts where the one at the T before ended.
@@ -90,7 +89,9 @@ def tune(
 
     key = {
         "what": "tuned", "workload": workload.name, "batch": workload.batch_text, "rule": entrant.rule.name,
-        "steps": steps, "trials": trials, "seeds": tuning_seeds, "start": None if start is None else list(start),
+        "steps": steps, "axes": [[axis.name, axis.start, axis.factor] for axis in entrant.axes],
+        "fixed": _others(entrant.rule, [axis.name for axis in entrant.axes]),
+        "trials": trials, "seeds": tuning_seeds, "start": None if start is None else list(start),
     }  # fmt: skip
     return cells.get(key, compute)
 
@@ -101,53 +102,56 @@ def read(
     """What a rule comes to with these numbers on the reading seeds 0, 1, ..., as a cell.
 
     Returns:
-        ``final``, one number a seed (None: diverged), and ``curve``, the training loss averaged over the seeds.
+        ``final``, one number a seed (None: diverged).
     """
 
     def compute() -> dict[str, Any]:
         (outcomes,) = train(workload, rule, [numbers], range(seeds), steps)
-        curve = np.mean([outcome.curve for outcome in outcomes], axis=0)
-        return {"final": [float(outcome.final) for outcome in outcomes], "curve": [float(x) for x in curve]}
+        return {"final": [float(outcome.final) for outcome in outcomes]}
 
     key = {
         "what": "read", "workload": workload.name, "batch": workload.batch_text, "rule": rule.name, "steps": steps,
-        "numbers": dict(numbers), "seeds": seeds,
+        "numbers": dict(numbers), "fixed": _others(rule, numbers), "seeds": seeds,
     }  # fmt: skip
     return cells.get(key, compute)
 
 
-def budget_to_target(cells: Cells, workload: Workload, entrant: Entrant, budgets: Budgets) -> dict[str, Any]:
-    """The budget of a rule on every reading seed.
+def _others(rule: Rule, numbers: Iterable[str]) -> dict[str, float]:
+    """The numbers of a rule that are as they always are."""
+    return {name: value for name, value in rule.defaults.items() if name not in numbers}
 
-    Numbers of steps are tried upwards until every seed has reached the target, or the grid ends.
+
+def budget_to_target(
+    cells: Cells, workload: Workload, entrant: Entrant, budgets: Budgets, starts: Mapping[int, Point] | None = None
+) -> list[dict[str, Any]]:
+    """Readings at ascending numbers of steps, until every seed has reached the target, or the grid ends.
+
+    Args:
+        cells: of the searches and readings.
+        workload: with its target.
+        entrant: the rule.
+        budgets: the grid, the trials and the seeds.
+        starts: where searches begin, by number of steps; those without begin where the one before ended.
 
     Returns:
-        ``steps``: by seed, None where the target was not reached; ``readings``: by number of steps, the tuned numbers,
-        whether they are interior, the trials so far, and the final value of every seed.
+        By number of steps: ``steps``, the tuned ``numbers``, their ``point`` on the grids, whether they are
+        ``interior``, the ``trials`` so far, and ``final``, the value of every seed (None: diverged).
     """
-    reached: list[int | None] = [None] * budgets.seeds
-    readings, start, spent = [], None, 0
+    reached: set[int] = set()
+    readings: list[dict[str, Any]] = []
+    start, spent = None, 0
     for steps in budgets.grid():
-        tuned = tune(
-            cells,
-            workload,
-            entrant,
-            steps,
-            trials=budgets.trials if start is None else budgets.later_trials,
-            seeds=budgets.tuning_seeds,
-            start=start,
-        )
+        start = (starts or {}).get(steps, start)
+        trials = budgets.trials if start is None else budgets.later_trials
+        tuned = tune(cells, workload, entrant, steps, trials=trials, seeds=budgets.tuning_seeds, start=start)
         start, spent = tuple(tuned["point"]), spent + tuned["trials"]
         final = read(cells, workload, entrant.rule, steps, tuned["numbers"], budgets.seeds)["final"]
-        for seed, value in enumerate(final):
-            if reached[seed] is None and value is not None and value <= workload.target:
-                reached[seed] = steps
-        readings.append({
-            "steps": steps, "numbers": tuned["numbers"], "interior": tuned["interior"], "trials": spent, "final": final,
-        })  # fmt: skip
-        if all(reached):
+        reached |= {seed for seed, value in enumerate(final) if value is not None and value <= workload.target}
+        found = {name: tuned[name] for name in ("numbers", "point", "interior")}
+        readings.append({"steps": steps, **found, "trials": spent, "final": final})
+        if len(reached) == budgets.seeds:
             break
-    return {"steps": reached, "readings": readings}
+    return readings
 
 
 def sensitivity(
@@ -170,7 +174,7 @@ def sensitivity(
 
     key = {
         "what": "sensitivity", "workload": workload.name, "batch": workload.batch_text, "rule": entrant.rule.name,
-        "steps": steps, "numbers": dict(numbers), "seeds": seeds,
+        "steps": steps, "numbers": dict(numbers), "fixed": _others(entrant.rule, numbers), "seeds": seeds,
     }  # fmt: skip
     return cells.get(key, compute)
 
@@ -204,8 +208,9 @@ def costs(cells: Cells, workload: Workload, rules: Sequence[Rule], *, rounds: in
 
     Returns:
         By rule: ``step`` and ``update`` (median milliseconds of a training step, and of the optimizer's part alone),
-        ``share`` (median ratio of the two) and ``state_bytes_per_parameter``. A machine that does other work at the
-        same time makes all of them slower; the ratios stay.
+        ``rounds`` (the step's, round by round), ``share`` (median ratio of the two) and
+        ``state_bytes_per_parameter``. A machine that does other work at the same time makes all of them slower; the
+        ratios stay.
     """
 
     def compute() -> dict[str, Any]:
@@ -230,6 +235,7 @@ def costs(cells: Cells, workload: Workload, rules: Sequence[Rule], *, rounds: in
             found[rule.name] |= {
                 "step": statistics.median(step_ms),
                 "update": statistics.median(update_ms),
+                "rounds": step_ms,
                 "share": statistics.median(u / s for u, s in zip(update_ms, step_ms, strict=True)),
             }
         return found

@@ -15,7 +15,7 @@ from jaxopt_tour.tour.laboratory.experiment import Experiment
 
 
 @dataclass(frozen=True)
-class Compared:
+class Rerun:
     """A cell and its second run.
 
     Attributes:
@@ -53,9 +53,9 @@ class Again(Cells):
         quick: bool = False,
         listener: Callable[[str], None] = lambda text: None,
     ) -> None:
-        super().__init__(path, experiment, quick=quick, trusted=True)
-        self.share, self.compared = share, list[Compared]()
-        self._tell, self._asked, self._seen = listener, 0, set[str]()
+        super().__init__(path, experiment, quick=quick, read_only=True)
+        self.share, self.compared = share, list[Rerun]()
+        self._tell, self._seen = listener, set[str]()
 
     def get(self, key: Key, compute: Callable[[], Any]) -> Any:
         """The value that is there; of the share, compared with a second one.
@@ -63,20 +63,11 @@ class Again(Cells):
         Raises:
             ValueError: the cell is not there.
         """
-        self._asked += 1
-        text = json.dumps(key)
-
-        def missing() -> Any:
-            raise ValueError(f"{self.path} has no cell {text}: run the experiment to its end first")
-
-        value = super().get(key, missing)
+        value, text = super().get(key, compute), json.dumps(key)
         if text not in self._seen and self._chosen(key, text):
-            asked = self._asked
-            again = as_written(compute())
-            if self._asked == asked:  # Else it was put together from other cells, which speak for themselves.
-                found = list(_differences(value, again))
-                self.compared.append(Compared(key, len(found), max(found, default=0.0)))
-                self._tell(f"{self.compared[-1].difference:.1e} {text}")
+            found = list(_differences(value, as_written(compute())))
+            self.compared.append(Rerun(key, len(found), max(found, default=0.0)))
+            self._tell(f"{self.compared[-1].difference:.1e} {text}")
         self._seen.add(text)
         return value
 
@@ -108,7 +99,7 @@ def again(
     *,
     quick: bool = False,
     listener: Callable[[str], None] = lambda text: None,
-) -> list[Compared]:
+) -> list[Rerun]:
     """Compute a share of an experiment's cells once more.
 
     Args:

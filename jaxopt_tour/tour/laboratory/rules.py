@@ -41,5 +41,10 @@ def entrant(rule: Rule) -> Entrant:
     return Entrant(rule, (rate(rule.defaults["learning_rate"]), momentum(rule.defaults["momentum"])))
 
 
+def rate_alone(rule: Rule) -> Entrant:
+    """A rule with its rate tuned, from its default on."""
+    return Entrant(rule, (rate(rule.defaults["learning_rate"]),))
+
+
 #: By name, in the order of the tour.
 RULES: Final = {rule.name: rule for rule in (SGD_MOMENTUM, ADAM, ADAMW, MUON)}

@@ -97,7 +97,7 @@ def train(
     rows = [({**rule.defaults, **each}, seed) for each in settings for seed in seeds]
     width = workload.side_by_side
     padded = rows + [rows[-1]] * (-len(rows) % width)
-    program, data = _program(workload, rule.build), _device_data(workload)
+    program, data = _program(workload, rule.build), device_data(workload)
     outcomes: list[Outcome] = []
     for start in range(0, len(padded), width):
         chunk = padded[start : start + width]
@@ -109,7 +109,8 @@ def train(
 
 
 @functools.lru_cache(maxsize=2)
-def _device_data(workload: Workload) -> Any:
+def device_data(workload: Workload) -> Any:
+    """The workload's data as arrays on the device; kept for the last two workloads."""
     return jax.tree.map(jnp.asarray, workload.data())
 
 

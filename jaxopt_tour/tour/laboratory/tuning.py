@@ -69,7 +69,7 @@ class Tuned:
         point: their places on the grids.
         loss: what they came to.
         trials: how many points were tried, those beyond the allotted number included.
-        interior: whether all neighbors of the best point were tried, the diagonal ones too, and none was better.
+        interior: whether all neighbors that the best point has on the grids were tried, and none was better.
         tried: every point with its loss (None: it diverged), in the order of the search.
     """
 
@@ -81,7 +81,7 @@ class Tuned:
     tried: list[tuple[dict[str, float], float | None]]
 
 
-#: Places of the rate that a search begins with: two decades and a half, in coarse steps of half a decade.
+#: Places of the rate that a search begins with: two decades, in coarse steps of half a decade.
 COARSE: Final = (-4, -2, 0, 2, 4)
 
 #: Trials beyond the allotted ones, at most, that a search spends on surrounding its best point.
@@ -104,11 +104,11 @@ def search(
         start: where a neighboring search ended; None: the grids' places 0, and the coarse rates around them.
 
     Raises:
-        ValueError: too few trials to surround one point.
+        ValueError: too few trials to begin with.
     """
-    least = 1 + 2 * len(axes) if start is not None else len(COARSE)
+    least = 1 if start is not None else len(COARSE)
     if trials < least:
-        raise ValueError(f"trials must be at least {least} for {len(axes)} numbers, got {trials}")
+        raise ValueError(f"trials must be at least {least}, got {trials}")
     losses: dict[Point, float] = {}
     limit = trials
     one_step = [step for step in itertools.product((-1, 0, 1), repeat=len(axes)) if any(step)]

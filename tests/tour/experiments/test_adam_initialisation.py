@@ -66,7 +66,9 @@ def test_the_quick_setting_writes_everything_and_a_second_call_computes_nothing(
     cells = json.loads((tmp_path / "results.json").read_text())["cells"]
     assert [cell["key"]["what"] for cell in cells] == ["tuned", "read"] * 4
     assert all(len(cell["value"]["final"]) == 2 for cell in cells if cell["key"]["what"] == "read")
-    assert all(cell["value"]["trials"] == 5 for cell in cells if cell["key"]["what"] == "tuned")
+    assert all(
+        cell["value"]["trials"] >= cell["key"]["trials"] == 5 for cell in cells if cell["key"]["what"] == "tuned"
+    )
     for switches in COMBINATIONS:
         assert f"(0.95, 0.95), no warm-up: {switches.title} |" in summary
     assert "Reported, not reproduced" in summary

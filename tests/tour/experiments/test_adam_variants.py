@@ -119,7 +119,9 @@ def test_the_quick_setting_writes_everything_and_a_second_call_computes_nothing(
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     cells = json.loads((tmp_path / "results.json").read_text())["cells"]
     assert [cell["key"]["what"] for cell in cells] == ["tuned", "read"] * 5
-    assert all(cell["value"]["trials"] == 6 for cell in cells if cell["key"]["what"] == "tuned")
+    assert all(
+        cell["value"]["trials"] >= cell["key"]["trials"] == 6 for cell in cells if cell["key"]["what"] == "tuned"
+    )
     for title in ("Adam", "eps 1e-04", "EAdam", "SGD with momentum", "Adam, SGD, Adam"):
         assert summary.count(f"\n| {title} |") == 2  # its numbers and its trials
     assert "Handing over, against SGD with momentum alone" in summary

@@ -29,12 +29,12 @@ def test_quick(tmp_path, monkeypatch):
 
 def test_tuning_more_numbers_never_ends_above_tuning_two(tmp_path):
     (heat,), cells = race.heats(True), Cells(tmp_path / "results.json", "race", quick=True)
-    race._budget(cells, heat, race.MUON)
-    race._all_tuned(cells, heat, race.MUON)
+    race._readings_all_tuned(cells, heat, "muon")
     plain, more = ({key["steps"]: value for key, value in cells.select(what="tuned", rule=rule)}
                    for rule in ("muon", "muon, all tuned"))  # fmt: skip
-    assert plain.keys() == more.keys()
-    for steps, tuned in more.items():
+    assert plain and more
+    for steps in plain.keys() & more.keys():
+        tuned = more[steps]
         assert set(tuned["numbers"]) == {"learning_rate", "momentum", "weight_decay", "warmup"}
         assert tuned["tried"][0][1] == pytest.approx(plain[steps]["loss"], rel=1e-5)  # where it starts
         assert tuned["loss"] <= tuned["tried"][0][1]
@@ -46,18 +46,19 @@ def test_the_grids_are_the_same_for_all_and_names_tell_the_heats_apart():
     assert all(heat.budgets.seeds >= 5 for heat in heats)
 
 
-def test_seconds_are_steps_times_the_time_of_a_step(tmp_path):
+def test_seconds_are_steps_times_the_time_of_a_step(tmp_path, monkeypatch):
     (heat,) = race.heats(True)
-    cells = Cells(tmp_path / "results.json", "race", quick=True)
-    seeds = range(heat.budgets.seeds)
-    for rule, final in (("adamw", {4: 3.0, 6: 2.0, 8: 0.5}), ("muon", {4: 2.0, 6: 0.5})):
-        key = {"what": "budget", "workload": heat.workload.name, "batch": heat.workload.batch_text, "rule": rule}
-        readings = [{"steps": steps, "final": [value for _ in seeds]} for steps, value in final.items()]
-        cells.get(key, lambda readings=readings: {"steps": [], "readings": readings})
-    key = {"what": "costs", "workload": heat.workload.name, "batch": heat.workload.batch_text}
-    cells.get(key, lambda: {"adamw": {"step": 1.0}, "muon": {"step": 2.0}})
-    steps, seconds = race.compare(cells, heat, "adamw", "muon"), race._seconds(cells, heat)
+    finals = {"adamw": {4: 3.0, 6: 2.0, 8: 0.5}, "muon": {4: 2.0, 6: 0.5}}
+
+    def readings(cells, heat, name):
+        return [{"steps": steps, "final": [value] * heat.budgets.seeds} for steps, value in finals[name].items()]
+
+    monkeypatch.setattr(race, "_costs", lambda *_: {"adamw": {"rounds": [1.0, 1.1]}, "muon": {"rounds": [2.0, 2.0]}})
+    cells = Cells(None, "race", quick=True)
+    steps = race.compare(cells, heat, "adamw", "muon", readings)
+    monkeypatch.setattr(race, "compare", lambda *_: steps)
+    seconds = race._seconds(cells, heat).interval
     # The target of 1 is half way, in the logarithms, from 2 to 0.5: sqrt(6 * 8) over sqrt(4 * 6).
     assert heat.workload.target == 1.0
-    assert steps.interval.value == pytest.approx(2**0.5, rel=1e-6) and steps.call == 1
-    assert seconds.interval.value == pytest.approx(2**-0.5, rel=1e-6) and seconds.call == -1
+    assert steps.interval == pytest.approx((2**0.5,) * 3, rel=1e-6) and steps.call == 1
+    assert seconds == pytest.approx((0.525 * 2**0.5, 0.5 * 2**0.5, 0.55 * 2**0.5), rel=1e-6)

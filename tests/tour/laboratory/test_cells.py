@@ -55,8 +55,10 @@ def test_results_of_another_machine_are_kept_beside_the_new_ones(tmp_path, monke
     path, heard = tmp_path / "results.json", []
     Cells(path, "x").get({"a": 1}, lambda: "theirs")
     monkeypatch.setattr(module, "machine", lambda: {"processor": "another"})
-    trusted = Cells(path, "x", trusted=True)
-    assert trusted.value(a=1) == "theirs"
+    read = Cells(path, "x", read_only=True)
+    assert read.value(a=1) == "theirs"
+    with pytest.raises(ValueError, match="has no cell a 2: run the experiment to its end first"):
+        read.get({"a": 2}, lambda: pytest.fail("computed"))
     cells = Cells(path, "x", listener=heard.append)
     assert cells.get({"a": 1}, lambda: "ours") == "ours"
     (kept,) = tmp_path.glob("results-*.json")

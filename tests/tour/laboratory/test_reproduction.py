@@ -29,9 +29,6 @@ class Measured:
     def run(self, cells: Cells) -> None:
         for number in range(CELLS):
             cells.get({"what": "read", "number": number}, lambda number=number: self.measure(number))
-        cells.get(
-            {"what": "sum"}, lambda: sum(cells.get({"what": "read", "number": n}, dict)["final"][0] for n in (0, 1))
-        )
         cells.get({"what": "costs"}, lambda: self.measure(9))
 
 
@@ -40,7 +37,7 @@ def measured(tmp_path):
     return Measured(tmp_path / "results.json")
 
 
-def test_all_cells_but_timings_and_sums_are_computed_once_more_and_nothing_is_written(measured):
+def test_all_cells_but_timings_are_computed_once_more_and_nothing_is_written(measured):
     before, told = measured.path.read_bytes(), []
     compared = again(measured.experiment, measured.path, 1.0, listener=told.append)
     assert [each.key for each in compared] == [{"what": "read", "number": number} for number in range(CELLS)]

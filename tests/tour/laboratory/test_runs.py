@@ -109,19 +109,20 @@ class TestProtocol:
     entrant = Entrant(MOMENTUM, (rate(0.3), momentum(0.5)))
     budgets = Budgets(first=2, factor=2, most=32, trials=9, later_trials=5, tuning_seeds=2, seeds=3)
 
-    def test_the_budget_is_the_first_number_of_steps_that_suffices(self, workload, tmp_path):
+    def test_readings_go_up_until_every_seed_has_arrived(self, workload, tmp_path):
         cells = Cells(tmp_path / "results.json", "x")
         found = budget_to_target(cells, workload, self.entrant, self.budgets)
         assert self.budgets.grid() == [2, 4, 8, 16, 32]
-        for seed, steps in enumerate(found["steps"]):
-            finals = {reading["steps"]: reading["final"][seed] for reading in found["readings"]}
-            assert finals[steps] <= workload.target
-            assert all(final > workload.target for other, final in finals.items() if other < steps)
-        assert found["readings"][-1]["steps"] == max(found["steps"])  # it stops where all have arrived
+        assert [reading["steps"] for reading in found] == self.budgets.grid()[: len(found)]
+
+        def arrived(readings):
+            return {seed for each in readings for seed, final in enumerate(each["final"]) if final <= workload.target}
+
+        assert arrived(found) == set(range(self.budgets.seeds)) != arrived(found[:-1])  # it stops where all have
         # Every search has its trials, and more where its best point was at an edge.
-        trials = np.diff([0, *(reading["trials"] for reading in found["readings"])])
+        trials = np.diff([0, *(reading["trials"] for reading in found)])
         assert trials[0] >= 9 and all(trials[1:] >= 5)
-        assert all(reading["interior"] for reading in found["readings"])
+        assert all(reading["interior"] for reading in found)
         # Read on seeds that were not tuned on.
         assert all(min(key["seeds"]) >= protocol.FIRST_TUNING_SEED for key, _ in cells.select(what="tuned"))
 
@@ -134,7 +135,8 @@ class TestProtocol:
         short = Budgets(first=1, factor=2, most=2, trials=5, later_trials=5, tuning_seeds=1, seeds=2)
         cells = Cells(tmp_path / "results.json", "x")
         far = dataclasses.replace(workload, target=-1.0)
-        assert budget_to_target(cells, far, self.entrant, short)["steps"] == [None, None]
+        readings = budget_to_target(cells, far, self.entrant, short)
+        assert [reading["steps"] for reading in readings] == short.grid()  # to the end of the grid
 
     def test_sensitivity_and_costs(self, workload, tmp_path):
         cells = Cells(tmp_path / "results.json", "x")

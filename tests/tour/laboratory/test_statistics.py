@@ -1,32 +1,45 @@
-"""Intervals: against the exact bootstrap of few values, their coverage, and what pairing is for."""
+"""Intervals: against SciPy's, their coverage, and what pairing is for."""
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
+from scipy import stats
 
 from jaxopt_tour.tour.laboratory.statistics import in_words, mean, mean_difference, ratio, signed
 
 
-def test_the_mean_of_three_values_against_all_27_resamples():
+def test_few_values_have_students_interval():
     values = [1.0, 2.0, 6.0]
-    means = [np.mean(each) for each in itertools.product(values, repeat=3)]
     found = mean(values)
-    low, high = np.percentile(np.repeat(means, 1000), [2.5, 97.5])
-    assert found.value == pytest.approx(3)
-    assert (found.low, found.high) == pytest.approx((low, high))
+    low, high = stats.t.interval(0.95, df=2, loc=3, scale=stats.sem(values))
+    assert found == pytest.approx((3, low, high))
+    assert mean([4.0]) == (4.0, -np.inf, np.inf)
 
 
-def test_covers_the_truth_about_as_often_as_it_says():
+def test_four_values_of_one_sign_need_not_leave_out_zero():
+    assert mean([0.1, 0.2, 0.3, 2.0]).low < 0 < mean([0.9, 1.0, 1.0, 1.1]).low
+
+
+@pytest.mark.parametrize("n", [10, 16])
+def test_many_values_against_the_expanded_percentiles_of_scipy(n):
+    values = np.random.default_rng(0).exponential(size=n)
+    level = 1 - 2 * stats.norm.cdf(-stats.t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1)))
+    found = stats.bootstrap(
+        (values,), np.mean, method="percentile", confidence_level=level, rng=np.random.default_rng(5)
+    )
+    low, high = found.confidence_interval
+    assert mean(values) == pytest.approx((values.mean(), low, high), abs=0.03)
+
+
+@pytest.mark.parametrize("n", [4, 10, 20])
+def test_covers_the_truth_as_often_as_it_says(n):
     rng = np.random.default_rng(1)
     inside = 0
-    for _ in range(200):
-        found = mean(rng.normal(size=20))
+    for _ in range(400):
+        found = mean(rng.normal(size=n))
         inside += found.low <= 0 <= found.high
-    # 95 % less what 20 values cost a percentile bootstrap (about 2 %), and three deviations of 200 draws (5 %).
-    assert inside / 200 > 0.87
+    assert inside / 400 > 0.95 - 0.033  # three deviations of 400 draws
 
 
 def test_pairing_removes_what_the_seeds_share():
@@ -47,9 +60,12 @@ def test_the_same_values_give_the_same_interval():
     assert mean(values) == mean(list(values))
 
 
-@pytest.mark.parametrize(("first", "second"), [([], []), ([1.0], [1.0, 2.0])])
-def test_what_cannot_be_paired_is_refused(first, second):
-    with pytest.raises(ValueError, match="same number of values"):
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [([], [], "at least one value"), ([1.0], [1.0, 2.0], "same number of values, got 1")],
+)
+def test_what_cannot_be_paired_is_refused(first, second, message):
+    with pytest.raises(ValueError, match=message):
         mean_difference(first, second)
 
 

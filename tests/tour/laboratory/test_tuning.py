@@ -101,7 +101,7 @@ def test_grids():
     assert decay.value(-4) == 0 and decay.exists(-4) and not decay.exists(-5)
 
 
-@pytest.mark.parametrize(("trials", "start"), [(4, None), (4, (0, 0))])
-def test_too_few_trials_are_refused(trials, start):
-    with pytest.raises(ValueError, match=r"trials must be at least 5 for 2 numbers, got 4"):
+@pytest.mark.parametrize(("trials", "start", "least"), [(4, None, 5), (0, (0, 0), 1)])
+def test_too_few_trials_are_refused(trials, start, least):
+    with pytest.raises(ValueError, match=rf"trials must be at least {least}, got {trials}"):
         search(Bowl(AXES, (0, 0)), AXES, trials, start=start)
