@@ -270,6 +270,9 @@ def _figure(cells: Cells) -> Figure:
                 transform=middle.get_yaxis_transform())  # fmt: skip
     middle.set(xscale="log", xlabel="steps T (every T tuned)", ylabel=shown.workload.measured)
     middle.set_title(f"{shown.workload.title}: loss at each T")
+    grid = [steps for steps in shown.budgets.grid() if steps <= middle.get_xlim()[1]]
+    middle.set_xticks(grid, [str(steps) for steps in grid])
+    middle.minorticks_off()
     best = min(min(each for each in _losses(cells, shown, rule.name)) for rule in rules(cells.quick))
     right.set(
         xscale="log",

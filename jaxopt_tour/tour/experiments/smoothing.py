@@ -284,8 +284,7 @@ def answer(cells: Cells) -> str:
         sentences += _about_without(cells, problem) + _about_division(cells, problem) + _about_layers(cells, problem)
     sentences.append(
         "These are angles along tuned runs of two small models, in thousands of dimensions, where noise decides most "
-        "of an angle; with three to five seeds the intervals are too narrow, and they do not say which angle is "
-        "better."
+        "of an angle, and intervals are those of three to five seeds; they do not say which angle is better."
         if not cells.quick
         else "A few steps of one small model."
     )
