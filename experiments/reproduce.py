@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxopt_tour.tour.laboratory.experiment import MODULES, Table, find
 from jaxopt_tour.tour.laboratory.reproduction import again
-from jaxopt_tour.tour.results import machine, read_results, revision, versions, without_nonfinite, write_json
+from jaxopt_tour.tour.results import FORMAT, machine, read_results, revision, versions, without_nonfinite, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FILE = RESULTS / "reproduction.json"
@@ -26,18 +26,26 @@ def table(content: dict[str, Any]) -> str:
     """What the file says, in Markdown."""
     rows = []
     for name, found in content["experiments"].items():
-        differences = [math.inf if cell["difference"] is None else cell["difference"] for cell in found["cells"]]
-        equal = sum(each == 0 for each in differences)
+        cells = [
+            cell | {"difference": math.inf if cell["difference"] is None else cell["difference"]}
+            for cell in found["cells"]
+        ]
+        worst = max(cells, key=lambda cell: cell["difference"], default={"difference": 0.0})
+        parts = ("what", "workload", "rule", "steps") if worst["difference"] else ()
+        place = [worst["key"][part] for part in parts if part in worst["key"]]
+        equal = sum(cell["difference"] == 0 for cell in cells)
         rows.append([
-            name, f"{found['share']:.0%}", str(len(differences)), str(sum(cell["numbers"] for cell in found["cells"])),
-            str(equal), f"{max(differences, default=0.0):.2g}",
+            name, f"{found['share']:.0%}", str(len(cells)), str(sum(cell["numbers"] for cell in cells)), str(equal),
+            f"{worst['difference']:.2g}", ", ".join(map(str, place)),
         ])  # fmt: skip
     caption = (
         "Cells computed again: a share of each experiment's, chosen by a hash of their keys, in another process on the "
         "same machine; equal: in every number, to its seven digits; difference: the largest of any number, relative "
         "to the larger of the two."
     )
-    return Table(caption, ["experiment", "share", "cells", "numbers", "equal cells", "difference"], rows).markdown()
+    return Table(
+        caption, ["experiment", "share", "cells", "numbers", "equal cells", "difference", "in"], rows
+    ).markdown()
 
 
 def main() -> None:
@@ -48,7 +56,6 @@ def main() -> None:
     )
     parser.add_argument("--share", type=float, default=0.05, help="of the cells (default: 0.05)")
     arguments = parser.parse_args()
-    content = (read_results(FILE) if FILE.exists() else None) or {"format": 1, "experiments": {}}
     for name in arguments.names:
         experiment = find(name)
         print(experiment.title, flush=True)
@@ -58,6 +65,7 @@ def main() -> None:
             arguments.share,
             listener=lambda text: print(f"  {text[:110]}", flush=True),
         )
+        content = read_results(FILE) or {"format": FORMAT, "experiments": {}}
         content["experiments"][name] = {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": machine(),
@@ -67,7 +75,7 @@ def main() -> None:
             "cells": [{"key": each.key, "numbers": each.numbers, "difference": each.difference} for each in compared],
         }
         write_json(FILE, without_nonfinite(content))
-    print(table(content))
+    print(table(read_results(FILE)))
 
 
 if __name__ == "__main__":

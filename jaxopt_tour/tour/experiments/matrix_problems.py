@@ -164,6 +164,7 @@ def _budget(setting: Setting, rule: Rule) -> Any:
     entrant = Entrant(rule, (rates,) if rule is FIXED else (rates, momentum()))
     readings = budget_to_target(Cells(None, NAME), setting.workload, entrant, setting.budgets)
     for reading in readings:
+        del reading["point"]  # the numbers say it
         reading["final"] = [None if value is None else float(f"{value:.4g}") for value in reading["final"]]
         reading["numbers"] = {name: float(f"{value:.4g}") for name, value in reading["numbers"].items()}
     return readings
