@@ -18,6 +18,8 @@ from jaxopt_tour.matrices.exchange import pack, unpack, whole_and_blocks
 from jaxopt_tour.matrices.layouts import check_mesh_axes, whole_shapes
 from jaxopt_tour.matrices.shares import Deal, deals
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 SHAPES = [(8, 16), (16, 8), (8, 8), (8, 32)]
 
 

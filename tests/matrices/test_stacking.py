@@ -16,6 +16,8 @@ from jaxopt_tour.matrices import stacking
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.stacking import STACKINGS, matrices_at_once, orthogonalize_leaves
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 #: Shapes and axes that share a short side of 6: wide, tall, square, batched, a split, a convolution; others; nothing.
 LEAVES: dict[str, tuple[tuple[int, ...], MatrixAxes]] = {
     "wide": ((6, 14), MatrixAxes(0, 1)),

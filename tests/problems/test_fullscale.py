@@ -59,7 +59,7 @@ def test_models_have_the_sizes_that_are_said():
     }
     sizes = {name: parameters(workload) / 1e6 for name, workload in millions.items()}
     np.testing.assert_allclose([sizes[name] for name in ("11M", "26M", "resnet", "cnn")], [11, 26, 11, 0.22], rtol=0.05)
-    assert millions["26M"].batch_text == "256 windows of 256 characters"
+    assert millions["26M"].batch_text == "256 windows of 256 bytes"
 
 
 def test_one_step_of_the_cnn_and_of_a_narrow_resnet_goes_down():

@@ -24,7 +24,9 @@ def start(checkpoints: pathlib.Path, processes: int, *more: str) -> list[subproc
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    # All processes compile the same small programs, which is most of their time.
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = [sys.executable, "-m", "jaxopt_tour.tour.distributed", "--coordinator", f"127.0.0.1:{port}"]
     command += ["--processes", str(processes), "--checkpoints", str(checkpoints), "--save-every", str(SAVE_EVERY)]
     command += ["--width", "32", "--blocks", "1", *more]

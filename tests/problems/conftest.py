@@ -1,0 +1,10 @@
+"""Small models and problems: nearly all of the time is the compiler's."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_to_compile(compile_fast: None) -> None:
+    """For every module of this folder."""
