@@ -53,15 +53,18 @@ def whole_shapes(leaves: Mapping[str, Array], layouts: Layouts | None) -> dict[s
     return {name: _whole_shape(leaf.shape, known[name], sizes) for name, leaf in leaves.items()}
 
 
+def _sharding_of(leaf: Any) -> Any:
+    """By the type of a traced array, or a concrete one's; None of what has none, such as NumPy's."""
+    return jax.typeof(leaf).sharding if isinstance(leaf, jax.core.Tracer) else getattr(leaf, "sharding", None)
+
+
 def mesh_of(leaves: Any) -> Any:
     """The mesh that the leaves lie on, or that is in context; None where there is no telling."""
     context = jax.sharding.get_abstract_mesh()
     if any(kind == AxisType.Manual for kind in context.axis_types):
         return context
     for leaf in leaves:
-        sharding = (
-            getattr(leaf, "sharding", None) if not isinstance(leaf, jax.core.Tracer) else jax.typeof(leaf).sharding
-        )
+        sharding = _sharding_of(leaf)
         if isinstance(sharding, NamedSharding) and not sharding.mesh.empty:
             return sharding.mesh
     return None if context.empty else context
@@ -109,7 +112,7 @@ def spec_of(layout: Layout) -> PartitionSpec:
 
 def layout_of(leaf: Array) -> Layout:
     """From the type of a traced array, or from a concrete one."""
-    sharding = jax.typeof(leaf).sharding if isinstance(leaf, jax.core.Tracer) else leaf.sharding
+    sharding = _sharding_of(leaf)
     if not isinstance(sharding, NamedSharding):
         return ((),) * leaf.ndim
     return names_of(sharding.spec, leaf.ndim)
@@ -120,14 +123,12 @@ def explicit_axes(leaves: Iterable[Array]) -> tuple[str, ...]:
 
     On these JAX refuses products that would need communication, rather than adding it as a partitioner does.
     """
-    found: dict[str, None] = {}
-    for leaf in leaves:
-        mesh = mesh_of([leaf])
-        if mesh is not None:
-            spread = {name for names in layout_of(leaf) for name in names}
-            types = axis_types(mesh)
-            found |= {name: None for name in types if name in spread and types[name] == AxisType.Explicit}
-    return tuple(found)
+    leaves = list(leaves)
+    mesh = mesh_of(leaves)
+    if mesh is None:
+        return ()
+    spread = {name for leaf in leaves for names in layout_of(leaf) for name in names}
+    return tuple(name for name, kind in axis_types(mesh).items() if name in spread and kind == AxisType.Explicit)
 
 
 def gathered(leaf: Array) -> Array:

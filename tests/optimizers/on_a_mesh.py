@@ -284,6 +284,10 @@ for name, tx in {"muon": jt.muon(0.02, schedule=SHORT), "shampoo": jt.shampoo(0.
         updates, _ = call(here, jt.sharded_state(tx).init(here), here)
         report(f"no axes, {name}, {kind}", error=error(updates, expected), layout_kept=same_layout(updates, here))
 
+with jax.set_mesh(EXPLICIT):  # NumPy's arrays lie nowhere on it
+    updates, _ = alone.update(kernels, alone.init(kernels))
+report("no axes, NumPy", error=error(updates, alone.update(kernels, alone.init(kernels))[0]))
+
 # --- the wire --------------------------------------------------------------------------------------------------------
 
 params, _, _, text = train(

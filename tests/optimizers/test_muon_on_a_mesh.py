@@ -97,6 +97,10 @@ def test_state_is_created_spread(cases: dict[str, Any], flax: str) -> None:
     assert found["spread"] and found["kept_after_a_step"]
 
 
+def test_numpys_arrays_lie_nowhere_on_an_explicit_mesh(cases: dict[str, Any]) -> None:
+    assert cases["no axes, NumPy"]["error"] < ROUNDING
+
+
 @pytest.mark.parametrize("name", ["muon", "shampoo"])
 def test_explicit_axes_need_not_be_named(cases: dict[str, Any], name: str) -> None:
     for kind in ("Auto", "Explicit", "Explicit, eager"):

@@ -270,7 +270,7 @@ def _of_explained(cells: Cells) -> str:
 # --- the picture ------------------------------------------------------------------------------------------------------
 
 
-_HUES: Final = ("sky", "blue", "purple", "ochre", "green")
+_HUES: Final = ("sky", "blue", "purple")
 
 
 def draw_shares(ax: Axes, cells: Cells) -> None:
@@ -278,9 +278,8 @@ def draw_shares(ax: Axes, cells: Cells) -> None:
     for each, hue in zip(made(cells), _HUES, strict=False):
         noise, squared = each.series("variance"), each.series("mean_squared")
         shares, steps = noise / (noise + squared), each.runs[0]["step"]
-        dashes = "--" if each.setting.b2 > 0.95 else "-"
         color = HUES[hue][0]
-        ax.plot(steps, shares.mean(axis=0), dashes, color=color, marker="o", markersize=4, label=each.setting.name)
+        ax.plot(steps, shares.mean(axis=0), color=color, marker="o", markersize=4, label=each.setting.name)
         ax.fill_between(steps, shares.min(axis=0), shares.max(axis=0), color=color, alpha=0.15, linewidth=0)
     ax.axhline(0.5, color="0.6", linewidth=0.8)
     ax.set(ylim=(0, 1.02), xlabel="training step", ylabel="variance / B, part of mean² + variance / B")

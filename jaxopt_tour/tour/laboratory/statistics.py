@@ -31,15 +31,15 @@ def mean(values: Values) -> Interval:
     """The mean and its interval.
 
     From :data:`ENOUGH` values on that is the bootstrap's percentile interval, expanded for its number: the level is
-    ``Phi(-t sqrt(n / (n - 1)))`` with Student's t of n - 1 degrees of freedom in place of 2.5 %, without which n = 10
-    would give an interval too narrow by a sixth. Of fewer values it is Student's, ``t s / sqrt(n)`` to either side, and
+    ``Phi(-t sqrt(n / (n - 1)))`` with Student's t of n - 1 degrees of freedom in place of 2.5 %, at which the interval
+    would be too narrow. Of fewer values it is Student's, ``t s / sqrt(n)`` to either side, and
     of a single one it has no ends. It says nothing about other data, other models or other grids of rates.
 
     Raises:
         ValueError: no values.
 
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3; Hesterberg 2015, What Teachers
-    Should Know about the Bootstrap, section 4.2, https://arxiv.org/abs/1411.5279.
+    Should Know about the Bootstrap, https://arxiv.org/abs/1411.5279.
     """
     array = np.asarray(values, np.float64)
     n = len(array)
