@@ -3,7 +3,8 @@
 A schedule is a value: it carries its polynomials, hence its number of steps, and the prescale it was made for. It is
 never cycled, cut short or used with another prescale, because each of these can turn an update uphill.
 
-One step maps every singular value s of the iterate to ``p(s) = a s + b s^3 + c s^5``.
+One step maps every singular value s of the iterate to ``p(s) = a s + b s^3 + c s^5``, or to an odd polynomial of degree
+9 or 17 (:mod:`jaxopt_tour.linalg.polynomials`).
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Final
 import numpy as np
 
 from jaxopt_tour._checks import check_choice
-
-Polynomial = tuple[float, float, float]
+from jaxopt_tour.linalg import polynomials as odd
+from jaxopt_tour.linalg.polynomials import Polynomial
 
 PRESCALES: Final = ("frobenius", "schatten4", "schatten8", "aol")
 
-
-#: Lower end of the interval of one Polar Express step, as a share of its upper end; the authors' code, see there.
-_CUSHION: Final = 0.02407327424182761
+#: Lower end of the interval of one Polar Express step, as a share of its upper end, by degree. 5: the authors' code;
+#: 9 and 17: the end at which the error of the best polynomial is as large as the quintic's at its end.
+_CUSHION: Final = {5: 0.02407327424182761, 9: 0.013486970356131226, 17: 0.007160122504144433}
 
 #: What for_tolerance generates its candidates with.
 _SAFETY: Final = 1.02
@@ -36,25 +37,37 @@ class Schedule:
 
     Attributes:
         name: what the schedule is called in tables and messages.
-        polynomials: ``(a, b, c)`` of every step.
+        polynomials: ``(a, b, c)`` of every step, or the five or nine coefficients of an odd polynomial of degree 9 or
+            17.
         prescale: the norm that bounds the spectral norm of X from above: ``frobenius`` = (sum s_i^2)^(1/2),
             ``schatten4`` = (sum s_i^4)^(1/4), ``schatten8`` = (sum s_i^8)^(1/8), or ``aol``, which scales every row
             of X by rsqrt(sum_j |X X^T|_ij) (almost-orthogonal layers; it also turns the singular vectors a little).
         source: where the numbers come from.
+        in_half: the schedule that stands in for this one where the iteration runs in half precision. Polynomials of
+            degree 9 and 17 have coefficients too large for it, and without a stand-in are refused there.
     """
 
     name: str
     polynomials: tuple[Polynomial, ...]
     prescale: str = "frobenius"
     source: str = ""
+    in_half: Schedule | None = None
 
     def __post_init__(self) -> None:
         check_choice("prescale", self.prescale, PRESCALES)
         polynomials = tuple(tuple(float(value) for value in polynomial) for polynomial in self.polynomials)
-        if not polynomials or not all(len(polynomial) == 3 for polynomial in polynomials):
-            raise ValueError(f"polynomials must be a non-empty sequence of (a, b, c), got {self.polynomials!r}")
-        if not np.all(np.isfinite(polynomials)):
+        if not polynomials or not all(len(polynomial) in odd.DEGREES for polynomial in polynomials):
+            raise ValueError(
+                "polynomials must be a non-empty sequence of (a, b, c), or of five or nine coefficients for degree 9 "
+                f"or 17, got {self.polynomials!r}"
+            )
+        if not all(np.isfinite(value) for polynomial in polynomials for value in polynomial):
             raise ValueError(f"polynomials must be finite, got {self.polynomials!r}")
+        polynomials = tuple(odd.shortest(polynomial) for polynomial in polynomials)
+        if any(len(polynomial) == 9 and polynomial[-1] == 0 for polynomial in polynomials):
+            raise ValueError(f"polynomials must be of degree 3, 5, 9 or 17, none between, got {self.polynomials!r}")
+        if self.in_half is not None and self.in_half.degree > 5:
+            raise ValueError(f"in_half must be a schedule of degree 5 or 3, got one of degree {self.in_half.degree}")
         object.__setattr__(self, "polynomials", polynomials)
 
     @property
@@ -62,26 +75,26 @@ class Schedule:
         """The number of steps."""
         return len(self.polynomials)
 
+    @property
+    def degree(self) -> int:
+        """The largest degree of a step: 5, 9 or 17 (a cubic counts as a quintic whose c is 0)."""
+        return max(odd.DEGREES[len(polynomial)] for polynomial in self.polynomials)
+
     def map_singular_values(self, values: np.ndarray) -> np.ndarray:
         """What the schedule makes of singular values that are already divided by the prescale."""
         values = np.asarray(values, np.float64)
-        for a, b, c in self.polynomials:
-            values = values * (a + values**2 * (b + c * values**2))
+        for polynomial in self.polynomials:
+            values = odd.value(polynomial, values)
         return values
 
     def worst_error(self, lower_bound: float) -> float:
         """The largest ``|s - 1|`` that a singular value in [lower_bound, 1] of the prescaled matrix ends with.
 
-        Exact up to rounding: a polynomial maps an interval onto an interval, whose ends it takes at the ends or where
-        its derivative ``a + 3 b s^2 + 5 c s^4`` is zero.
+        Exact up to rounding: a polynomial maps an interval onto an interval.
         """
         low, high = _check_bound(lower_bound), 1.0
-        for a, b, c in self.polynomials:
-            squares = np.roots([5 * c, 3 * b, a] if c else [3 * b, a])
-            extrema = np.sqrt(squares[np.isreal(squares) & (squares.real > 0)].real)
-            s = np.array([low, high, *extrema[(extrema > low) & (extrema < high)]])
-            values = s * (a + s**2 * (b + c * s**2))
-            low, high = float(values.min()), float(values.max())
+        for polynomial in self.polynomials:
+            low, high = odd.image(polynomial, low, high)
         return max(abs(low - 1), abs(high - 1))
 
 
@@ -175,16 +188,20 @@ def turbo() -> Schedule:
 
 @functools.cache
 def polar_express(
-    steps: int = 5, lower_bound: float = 3e-3, prescale: str = "schatten8", safety: float = 1.02
+    steps: int = 5,
+    lower_bound: float = 3e-3,
+    prescale: str = "schatten8",
+    safety: float = 1.02,
+    degree: int | tuple[int, ...] = 5,
 ) -> Schedule:
-    """The best composition of odd quintics for singular values in [lower_bound, 1], generated for the arguments.
+    """The best composition of odd polynomials for singular values in [lower_bound, 1], generated for the arguments.
 
-    Each step is the odd quintic closest to 1 (in the largest error) on the interval that the steps before it left,
-    ``[l, u] -> [p(l), 2 - p(l)]``. Its lower end is raised to 0.0241 u while the interval is wide, which keeps a step
-    from blowing up what lies below it.
+    Each step is the odd polynomial closest to 1 (in the largest error) on the interval that the steps before it left,
+    ``[l, u] -> [p(l), 2 - p(l)]``. Its lower end is raised, for quintics to 0.0241 u, while the interval is wide, which
+    keeps a step from blowing up what lies below it.
 
-    The default, five steps for [3e-3, 1] under the Schatten-8 norm, needs the products of five Keller Jordan steps and
-    ends closer to the polar factor.
+    The default, five quintics for [3e-3, 1] under the Schatten-8 norm, needs the products of five Keller Jordan steps
+    and ends closer to the polar factor.
 
     Args:
         steps: number of polynomials.
@@ -194,38 +211,43 @@ def polar_express(
         safety: every step but the last is stretched by this factor, so that singular values up to ``safety``, which
             rounding in half precision makes, are mapped as if they were at most 1. At 1, the plain optimum, bfloat16
             iterations blow up; 1.01 to 1.05 is usual.
+        degree: 5, 9 or 17, of every step or one for each: products of fewer steps of a higher degree reach further, in
+            full precision alone. ``polar_express(3, 3e-3, degree=(9, 17, 17))`` is closer than the default and needs
+            three m x m products fewer in the Gram form. In float32 a first step of degree 17 costs digits that a third
+            step multiplies in the Gram form: begin with 9 there.
 
-    Source: Amsel et al., The Polar Express, 2025, Algorithm 1 and Theorem 3.1, https://arxiv.org/abs/2505.16932
+    Source: Amsel et al., The Polar Express, 2025, Algorithm 1 and Theorem 3.1, https://arxiv.org/abs/2505.16932; the
+    paper's code has degree 5 alone.
     """
     _check_safety(safety)
     low, high = _check_bound(lower_bound), 1.0
+    degrees = degree if isinstance(degree, tuple) else (degree,) * _check_steps(steps)
+    if len(degrees) != _check_steps(steps) or not all(one in _CUSHION for one in degrees):
+        raise ValueError(f"degree must be 5, 9 or 17, or {steps} of them, one a step; got {degree!r}")
     polynomials = []
-    for step in range(_check_steps(steps)):
-        a, b, c = _best_odd_polynomial(max(low, _CUSHION * high), high, degree=5)
-
-        def value(s: float, a: float = a, b: float = b, c: float = c) -> float:
-            return s * (a + s**2 * (b + c * s**2))
-
+    for step, one in enumerate(degrees):
+        best = odd.best(max(low, _CUSHION[one] * high), high, one)
         # With the raised lower end the image of [low, high] is not centered about 1: scale it so that it is.
-        center = 2 / (value(low) + value(high))
-        a, b, c = a * center, b * center, c * center
-        low = value(low) * center
+        at_low, at_high = (odd.value(best, end) for end in (low, high))
+        center = 2 / (at_low + at_high)
+        low = at_low * center
         high = 2 - low
-        if step < steps - 1:  # the last step is not scaled back: it is the one that lands on 1
-            a, b, c = a / safety, b / safety**3, c / safety**5
-        polynomials.append((a, b, c))
+        # The last step is not stretched: it is the one that lands on 1.
+        stretch = safety if step < steps - 1 else 1.0
+        polynomials.append(odd.scaled(best, values=center, stretch=stretch))
     return Schedule(
         "polar_express", tuple(polynomials), prescale, "Amsel et al. 2025, https://arxiv.org/abs/2505.16932"
     )
 
 
 def fast() -> Schedule:
-    """Four Polar Express steps for [1e-2, 1] under the Schatten-8 norm: a fifth fewer products than the default.
+    """Two Polar Express steps of degree 17 for [1e-2, 1] under the Schatten-8 norm: the fewest products.
 
-    Its polar error is larger than the default's, its alignment with the polar factor nearly the same: what it leaves
-    below 1 are the smallest singular values (``docs/accuracy.md``).
+    Nine products of m x m matrices in the Gram form, where the default has seventeen. Its polar error is larger than
+    the default's, its alignment with the polar factor nearly the same: what it leaves below 1 are the smallest singular
+    values (``docs/accuracy.md``). Half precision takes four quintics for the same interval instead.
     """
-    return dataclasses.replace(polar_express(4, 1e-2), name="fast")
+    return dataclasses.replace(polar_express(2, 1e-2, degree=17), name="fast", in_half=polar_express(4, 1e-2))
 
 
 @functools.cache
@@ -257,11 +279,11 @@ def cans(
     low, high = _check_bound(lower_bound), 1.0
     polynomials = []
     for step in range(_check_steps(steps)):
-        a, b, c = _best_odd_polynomial(low, high, degree)
-        low = low * (a + low**2 * (b + c * low**2))
+        best = odd.best(low, high, degree)
+        low = odd.value(best, low)
         high = 2 - low
         stretch = safety if step < steps - 1 else 1.0
-        polynomials.append((a / stretch, b / stretch**3, c / stretch**5))
+        polynomials.append(odd.scaled(best, stretch=stretch))
     return Schedule("cans", tuple(polynomials), prescale, "Grishina et al. 2025, https://arxiv.org/abs/2506.10935")
 
 
@@ -335,33 +357,6 @@ def for_tolerance(
             f"polar_error {polar_error!r} with lower_bound {lower_bound!r} cannot be reached within {_MOST_STEPS} steps"
         )
     return min(reached, key=lambda schedule: (cost(schedule), schedule.worst_error(lower_bound)))
-
-
-def _best_odd_polynomial(low: float, high: float, degree: int) -> Polynomial:
-    """The odd polynomial of degree 3 or 5 with the smallest largest distance from 1 on [low, high] (Remez)."""
-    if (high - low) / high < 1e-4:  # the limit of the interval [1, 1]; the linear system is singular there
-        limit = (1.5, -0.5, 0.0) if degree == 3 else (1.875, -1.25, 0.375)
-        center = (low + high) / 2
-        a, b, c = limit
-        return a / center, b / center**3, c / center**5
-    if degree == 3:
-        e = ((low**2 + low * high + high**2) / 3) ** 0.5
-        scale = 2 / (2 * e**3 + low**2 * high + low * high**2)
-        return 3 * e**2 * scale, -scale, 0.0
-    q, r = (3 * low + high) / 4, (low + 3 * high) / 4
-    previous = np.inf
-    for _ in range(100):
-        # Equioscillation: p(low) = 1 - E, p(q) = 1 + E, p(r) = 1 - E, p(high) = 1 + E.
-        points = np.array([low, q, r, high])
-        system = np.stack([points, points**3, points**5, [1, -1, 1, -1]], axis=1)
-        a, b, c, error = np.linalg.solve(system, np.ones(4))
-        if abs(error - previous) <= 1e-15:
-            break
-        previous = error
-        # The inner extrema: roots of p'(s) = a + 3 b s^2 + 5 c s^4.
-        root = np.sqrt(9 * b**2 - 20 * a * c)
-        q, r = np.sqrt((-3 * b - root) / (10 * c)), np.sqrt((-3 * b + root) / (10 * c))
-    return float(a), float(b), float(c)
 
 
 def _check_steps(steps: int) -> int:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from jaxopt_tour.linalg.coefficients import Schedule
+from jaxopt_tour.linalg.polynomials import is_cubic, products
 
 
 def flops(schedule: Schedule, m: int, n: int, method: str, restarts: int = 0) -> int:
     """Floating-point operations of the matrix products for one m x n matrix, m <= n.
 
     A product of (m, k) and (k, n) counts 2 m k n. Standard form, per quintic step: X X^T, A A and B X, that is
-    ``4 m^2 n + 2 m^3``; a cubic step (c = 0) skips A A. Gram form: ``4 m^2 n`` once per restart plus one, and four
-    m^3-products a step except that the first needs no Q Z and the last none for R.
+    ``4 m^2 n + 2 m^3``; a cubic step (c = 0) skips A A, one of degree 9 has one m^3-product more, of 17 two. Gram form:
+    ``4 m^2 n`` once per restart plus one, and four m^3-products a quintic step except that the first needs no Q Z and
+    the last none for R.
     """
     small, large = 2 * m**3, 2 * m**2 * n
-    cubic_steps = sum(c == 0 for _, _, c in schedule.polynomials)
-    squares = schedule.steps - cubic_steps + (1 if needs_square(schedule) else 0)
+    own = sum(products(polynomial) for polynomial in schedule.polynomials) + (1 if needs_square(schedule) else 0)
     if method == "standard":
-        return schedule.steps * 2 * large + squares * small
+        return schedule.steps * 2 * large + own * small
     segments = restarts + 1
     q_products = schedule.steps - segments  # the first step of a segment has Q = Z + a I
     r_products = 2 * (schedule.steps - segments)  # the last step of a segment leaves R alone
-    return segments * 2 * large + (squares + q_products + r_products) * small
+    return segments * 2 * large + (own + q_products + r_products) * small
 
 
 def needs_square(schedule: Schedule) -> bool:
     """Whether the prescale takes a square that the first polynomial does not."""
-    return schedule.prescale == "schatten8" and schedule.polynomials[0][2] == 0
+    return schedule.prescale == "schatten8" and is_cubic(schedule.polynomials[0])

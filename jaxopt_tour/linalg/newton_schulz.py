@@ -12,8 +12,9 @@ steps), and X is touched twice::
     Z = b R + c R R;   Q <- Q Z + a Q;   R <- Z (R Z + a R) + a (R Z + a R)      T times
     X <- Q X
 
-Every matrix commutes with R, so each is symmetric. Source: Dao-AILab, gram-newton-schulz, 2026,
-https://github.com/Dao-AILab/gram-newton-schulz
+Z is that of a step of degree 5; one of degree 9 or 17 takes one or two products more
+(:mod:`jaxopt_tour.linalg.polynomials`). Every matrix commutes with R, so each is symmetric. Source: Dao-AILab,
+gram-newton-schulz, 2026, https://github.com/Dao-AILab/gram-newton-schulz
 
 The prescale costs no pass over X, because every norm in use is a function of the Gram matrix A that step one forms
 anyway: Frobenius^2 = tr A, Schatten-4^4 = |A|_F^2, Schatten-8^8 = |A A|_F^2.
@@ -31,9 +32,10 @@ import jax.numpy as jnp
 
 from jaxopt_tour._checks import check_choice, check_float_dtype, check_nonnegative
 from jaxopt_tour._types import Array, DTypeLike, Float
-from jaxopt_tour.linalg.coefficients import Exact, Polynomial, Schedule, as_schedule
+from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule
 from jaxopt_tour.linalg.flops import flops, needs_square
 from jaxopt_tour.linalg.polar import polar_factor
+from jaxopt_tour.linalg.polynomials import Polynomial, factors, is_cubic
 from jaxopt_tour.linalg.products import product
 from jaxopt_tour.linalg.symmetric import METHODS as SYMMETRIC_METHODS
 from jaxopt_tour.linalg.symmetric import symmetric_product
@@ -134,7 +136,8 @@ class Orthogonalization:
         wide = x.mT if tall else x
         scale = self.unit_scale(wide)
         iterate = _gram if self.form(wide.shape, x.dtype) == "gram" else _standard
-        result = iterate(self.near_unit(wide, scale), self.schedule, self._eps_unit(scale), self.symmetric)
+        schedule = self.schedule_in(self.work_dtype(x.dtype))
+        result = iterate(self.near_unit(wide, scale), schedule, self._eps_unit(scale), self.symmetric)
         return (result.mT if tall else result).astype(x.dtype)
 
     def work_dtype(self, dtype: DTypeLike) -> DTypeLike:
@@ -144,13 +147,31 @@ class Orthogonalization:
         wide = jnp.dtype(_wide(dtype))
         return wide if wide == jnp.float64 else jnp.dtype(DEFAULT_DTYPES.get(jax.default_backend(), wide))
 
+    def schedule_in(self, work_dtype: DTypeLike) -> Schedule:
+        """The schedule that an iteration in this dtype runs; not for the exact method.
+
+        Raises:
+            ValueError: its degree is too high for half precision, and it names no other for that.
+        """
+        assert isinstance(self.schedule, Schedule)
+        if not _is_half(work_dtype):
+            return self.schedule
+        schedule = self.schedule.in_half or self.schedule
+        if schedule.degree > 5:
+            raise ValueError(
+                f"schedule {schedule.name!r} of degree {schedule.degree} must run in float32 or float64, got dtype "
+                f"{jnp.dtype(work_dtype)}; give dtype='float32', steps of degree 5, or a schedule with in_half="
+            )
+        return schedule
+
     def form(self, shape: tuple[int, ...], dtype: DTypeLike) -> str:
         """``"standard"`` or ``"gram"`` for matrices of this shape and dtype; ``"exact"`` by SVD."""
         if isinstance(self.schedule, Exact):
             return "exact"
         if self.method != "auto":
             return self.method
-        return cheaper_method(self.schedule, min(shape[-2:]), max(shape[-2:]), self.work_dtype(dtype))
+        work_dtype = self.work_dtype(dtype)
+        return cheaper_method(self.schedule_in(work_dtype), min(shape[-2:]), max(shape[-2:]), work_dtype)
 
     def has_parts(self, shape: tuple[int, ...], dtype: DTypeLike) -> bool:
         """Whether the parts below may be used for such matrices: in the Gram form, if no step returns to X."""
@@ -177,9 +198,9 @@ class Orthogonalization:
 
     def factor(self, gram: Float[Array, "*batch m m"], scale: Array) -> Float[Array, "*batch m m"]:
         """The Q of ``O = Q X`` (``X Q``, of a tall X), from the Gram matrix of a unit X and its scale."""
-        assert isinstance(self.schedule, Schedule)
-        start = _prescaled(gram, gram.dtype, self.schedule, self._eps_unit(scale), self.symmetric)
-        q, _ = _product_of_steps(start.gram, start.square, self.schedule.polynomials, self.symmetric)
+        schedule = self.schedule_in(gram.dtype)
+        start = _prescaled(gram, gram.dtype, schedule, self._eps_unit(scale), self.symmetric)
+        q, _ = _product_of_steps(start.gram, start.square, schedule.polynomials, self.symmetric)
         return q * start.row_scale.mT
 
     def apply(self, factor: Float[Array, "*batch k k"], unit: Float[Array, "*batch m n"]) -> Array:
@@ -217,13 +238,13 @@ class _Start(NamedTuple):
 def _standard(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> Array:
     start = _prescaled(_gram_matrix(x, symmetric, keep=True), x.dtype, schedule, eps, symmetric)
     x, late_scale = _scaled_rows(x, start.row_scale)
-    z, a = _polynomial_of(start.gram, start.square, schedule.polynomials[0], x.dtype)
+    z, a = _polynomial_of(start.gram, start.square, schedule.polynomials[0], symmetric)
     x = _apply(z, a, x, late_scale)
 
-    def step(x: Array, polynomial: Any, quintic: bool) -> Array:
+    def step(x: Array, polynomial: Any, cubic: bool) -> Array:
         gram = _gram_matrix(x, symmetric)
-        square = _commuting(gram, gram, symmetric) if quintic else None
-        return _apply(*_polynomial_of(gram, square, polynomial, x.dtype), x, None)
+        square = None if cubic else _commuting(gram, gram, symmetric)
+        return _apply(*_polynomial_of(gram, square, polynomial, symmetric), x, None)
 
     return _repeat(step, x, schedule.polynomials[1:], _loop_pays(x, schedule.polynomials[1:]))
 
@@ -249,16 +270,16 @@ def _product_of_steps(
 
     ``square`` is R R where the caller has it.
     """
-    if square is None and polynomials[0][2]:
+    if square is None and not is_cubic(polynomials[0]):
         square = _commuting(r, r, symmetric)
-    z, a = _polynomial_of(r, square, polynomials[0], r.dtype)
+    z, a = _polynomial_of(r, square, polynomials[0], symmetric)
 
-    def step(carry: tuple[Any, ...], polynomial: Any, quintic: bool) -> tuple[Any, ...]:
+    def step(carry: tuple[Any, ...], polynomial: Any, cubic: bool) -> tuple[Any, ...]:
         q, f, r, z, a = carry
         rz = _sum(r, (1.0, _commuting(r, z, symmetric, keep=True)), (a, r))
         r = _sum(r, (1.0, _commuting(z, rz, symmetric, keep=True)), (a, rz))
-        square = _commuting(r, r, symmetric) if quintic else None
-        z, a = _polynomial_of(r, square, polynomial, r.dtype)
+        square = None if cubic else _commuting(r, r, symmetric)
+        z, a = _polynomial_of(r, square, polynomial, symmetric)
         # (Q + f I)(Z + a I) = Q Z + a Q + f Z + a f I, where a and f are 0 in full precision.
         q = _sum(q, (1.0, _commuting(q, z, symmetric, keep=True)), (a, q), (f, z))
         return q, a * f, r, z, a
@@ -267,9 +288,9 @@ def _product_of_steps(
     if not _loop_pays(r, others):
         return _repeat(step, (z, a, r, z, a), others, False)[:2]
 
-    def step_without_identity(carry: tuple[Array, ...], polynomial: Any, quintic: bool) -> tuple[Array, ...]:
+    def step_without_identity(carry: tuple[Array, ...], polynomial: Any, cubic: bool) -> tuple[Array, ...]:
         q, r, z = carry
-        q, _, r, z, _ = step((q, 0.0, r, z, 0.0), polynomial, quintic)
+        q, _, r, z, _ = step((q, 0.0, r, z, 0.0), polynomial, cubic)
         return q, r, z
 
     return _repeat(step_without_identity, (z, r, z), others, True)[0], 0.0
@@ -277,21 +298,22 @@ def _product_of_steps(
 
 def _loop_pays(matrix: Array, polynomials: Sequence[Polynomial]) -> bool:
     """Whether these steps become one step in a loop: it compiles in less time, and beside large products costs none."""
-    alike = len({c == 0 for _, _, c in polynomials}) == 1
+    alike = len({(len(polynomial), is_cubic(polynomial)) for polynomial in polynomials}) == 1
+    alike &= all(len(polynomial) < 9 for polynomial in polynomials)  # factors are numbers of the program, not its data
     return alike and len(polynomials) > 2 and matrix.shape[-2] >= LOOP_FROM and not _is_half(matrix.dtype)
 
 
 def _repeat(step: Callable[[Any, Any, bool], Any], carry: Any, polynomials: Sequence[Polynomial], loop: bool) -> Any:
-    """``carry = step(carry, (a, b, c), c != 0)`` for every polynomial."""
+    """``carry = step(carry, polynomial, is_cubic(polynomial))`` for every polynomial."""
     if not loop:
         for polynomial in polynomials:
-            carry = step(carry, polynomial, polynomial[2] != 0)
+            carry = step(carry, polynomial, is_cubic(polynomial))
         return carry
-    quintic = polynomials[0][2] != 0
+    cubic = is_cubic(polynomials[0])
     dtype = jax.tree.leaves(carry)[0].dtype
 
     def body(carry: Any, polynomial: Array) -> tuple[Any, None]:
-        return step(carry, tuple(polynomial), quintic), None
+        return step(carry, tuple(polynomial), cubic), None
 
     return jax.lax.scan(body, carry, jnp.asarray(polynomials, dtype))[0]
 
@@ -342,7 +364,7 @@ def _prescaled(gram: Array, dtype: DTypeLike, schedule: Schedule, eps: Array | f
 
 
 def _square_if_needed(schedule: Schedule, gram: Array, symmetric: str, keep: bool = False) -> Array | None:
-    if schedule.polynomials[0][2] == 0 and not needs_square(schedule):
+    if is_cubic(schedule.polynomials[0]) and not needs_square(schedule):
         return None
     return _commuting(gram, gram, symmetric, keep=keep)
 
@@ -352,19 +374,33 @@ def _restarts(schedule: Schedule, dtype: DTypeLike) -> tuple[int, ...]:
     return (2,) if _is_half(dtype) and schedule.steps > 2 else ()
 
 
-def _polynomial_of(
-    gram: Array, square: Array | None, polynomial: Sequence[Any], dtype: DTypeLike
-) -> tuple[Array, float]:
-    """Z and f with ``Z + f I = a I + b A + c A A``.
+def _polynomial_of(gram: Array, square: Array | None, polynomial: Sequence[Any], symmetric: str) -> tuple[Array, float]:
+    """Z and f with ``Z + f I = a I + b A + c A A + ...``, in the dtype of A.
 
     In full precision f is 0: one matrix, and no pass over memory after a product. In half precision a I stays apart:
     the sum would lose the last bits of b A + c A A.
     """
-    a, b, c = polynomial
-    z = b * gram if square is None else b * gram + c * square
-    if _is_half(dtype):
-        return z.astype(dtype), a
-    return (z + a * jnp.eye(gram.shape[-1], dtype=dtype)).astype(dtype), 0.0
+    if square is None or len(polynomial) == 3:
+        a, b, c = polynomial
+        z = b * gram if square is None else b * gram + c * square
+        if _is_half(gram.dtype):
+            return z.astype(gram.dtype), a
+        return (z + a * jnp.eye(gram.shape[-1], dtype=gram.dtype)).astype(gram.dtype), 0.0
+    identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
+    if len(polynomial) == 5:
+        a, b, c, d, e = polynomial
+        product_of_two = _commuting(square, d * gram + e * square, symmetric)
+        return product_of_two + (a * identity + b * gram + c * square), 0.0
+    known = factors(tuple(polynomial))
+    y1, y0 = known.y
+    y = square + y1 * gram + y0 * identity
+    v = _commuting(y, y, symmetric)
+
+    def combined(weights: Sequence[float]) -> Array:
+        of_v, of_square, of_gram, of_identity = weights
+        return of_v * v + of_square * square + of_gram * gram + of_identity * identity
+
+    return _commuting(combined(known.left), combined(known.right), symmetric) + combined(known.rest), 0.0
 
 
 def _is_half(dtype: DTypeLike) -> bool:

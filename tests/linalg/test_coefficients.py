@@ -15,6 +15,7 @@ from jaxopt_tour.linalg.coefficients import (
     as_schedule,
     cans,
     cubic,
+    fast,
     for_tolerance,
     keller_jordan,
     polar_express,
@@ -53,10 +54,23 @@ def test_polar_express_error_is_the_distance_of_the_last_interval(steps: int, lo
     assert schedule.steps == steps
 
 
-def test_more_steps_are_never_worse() -> None:
-    s = np.linspace(1e-2, 1, 2_001)
-    errors = [np.abs(polar_express(k, 1e-2, safety=1.0).map_singular_values(s) - 1).max() for k in range(1, 8)]
+@pytest.mark.parametrize(("degree", "most"), [(5, 7), (9, 4), (17, 3)])  # more steps end within rounding
+def test_more_steps_are_never_worse(degree: int, most: int) -> None:
+    s = np.linspace(2e-2, 1, 2_001)
+    schedules = [polar_express(steps, 2e-2, safety=1.0, degree=degree) for steps in range(1, most + 1)]
+    errors = [np.abs(schedule.map_singular_values(s) - 1).max() for schedule in schedules]
     assert all(later < earlier for earlier, later in itertools.pairwise(errors))
+
+
+def test_a_higher_degree_reaches_further_with_fewer_products() -> None:
+    """The claims of the docstrings of polar_express and fast."""
+    s = np.geomspace(1e-3, 1, 20_001)
+    default, further = polar_express(), polar_express(3, 3e-3, degree=(9, 17, 17))
+    assert flops(further, 1, 0, "gram") == flops(default, 1, 0, "gram") - 3 * 2  # an m^3-product counts 2
+    errors = [np.abs(schedule.map_singular_values(s) - 1) for schedule in (default, further)]
+    assert errors[1].max() < errors[0].max() and errors[1].mean() < errors[0].mean()
+    assert [flops(schedule, 1, 0, "gram") // 2 for schedule in (fast(), default)] == [9, 17]
+    assert fast().in_half == polar_express(4, 1e-2)
 
 
 @pytest.mark.parametrize("degree", [3, 5])
@@ -105,7 +119,12 @@ def test_steps_belong_to_the_schedule() -> None:
         (lambda: Schedule("mine", ()), "polynomials"),
         (lambda: Schedule("mine", ((1.0, float("nan"), 0.0),)), "polynomials"),
         (lambda: Schedule("mine", ((1.5, -0.5, 0.0),), "spectral"), "prescale"),
+        (lambda: Schedule("mine", ((1.5, -0.5, 0.0, 0.0),)), "polynomials"),
+        (lambda: Schedule("mine", ((1.0,) * 6 + (0.0,) * 3,)), "polynomials"),
+        (lambda: Schedule("mine", ((1.5, -0.5, 0.0),), in_half=polar_express(1, 0.1, degree=9)), "in_half"),
         (lambda: polar_express(0), "steps"),
+        (lambda: polar_express(2, degree=7), "degree"),
+        (lambda: polar_express(2, degree=(9, 9, 9)), "degree"),
         (lambda: polar_express(5, 0.0), "lower_bound"),
         (lambda: polar_express(5, 1e-3, "nuclear"), "prescale"),
         (lambda: polar_express(5, 1e-3, safety=0.9), "safety"),
@@ -128,6 +147,13 @@ def test_wrong_arguments_are_named(make: object, named: str) -> None:
     # A value of a wrong type is stopped by the type checks that the test run puts around the library, before ours.
     with pytest.raises((ValueError, TypeError), match=named):
         make()  # type: ignore[operator]
+
+
+def test_zeros_beyond_the_degree_are_dropped() -> None:
+    padded = Schedule(
+        "mine", ((1.5, -0.5, 0.0, 0.0, 0.0), (1.0, 2.0, 3.0, *(0.0,) * 6), (1.0, 0.0, 0.0, 4.0, *(0.0,) * 5))
+    )
+    assert padded.polynomials == ((1.5, -0.5, 0.0), (1.0, 2.0, 3.0), (1.0, 0.0, 0.0, 4.0, 0.0)) and padded.degree == 9
 
 
 def test_values_pass_through() -> None:

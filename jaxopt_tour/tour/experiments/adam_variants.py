@@ -226,7 +226,18 @@ VARIANTS: Final = (
 BY_TITLE: Final = {variant.title: variant for variant in VARIANTS}
 
 #: Those that the GPT is trained with, too.
-ON_GPT: Final = ("Adam", "Signum", "nested, corrected", "eps 1e-04", "Adam, other rates")
+ON_GPT: Final = (
+    "Adam",
+    "Adam, other rates",
+    "eps 1e-12",
+    "eps 1e-04",
+    "eps 1e-02",
+    "b2 0.999",
+    "nested, corrected",
+    "EAdam",
+    "signSGD",
+    "Signum",
+)
 
 
 class Problem(NamedTuple):

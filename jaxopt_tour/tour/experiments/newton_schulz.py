@@ -54,7 +54,8 @@ _polar_express, _keller_jordan, _cubic = (
 VARIANTS: Final[dict[str, tuple[Schedule | Exact, str]]] = {
     EXACT: (Exact(), "float32"),
     **{f"polar_express x {steps}": (_polar_express(steps), "float32") for steps in range(1, 11)},
-    "fast x 4": (jt.schedules.fast(), "float32"),
+    "polar_express x 4, from 0.01": (_polar_express(4, 1e-2), "float32"),
+    "fast, degree 17 x 2": (jt.schedules.fast(), "float32"),
     "keller_jordan x 5": (_keller_jordan(), "float32"),
     "you x 5": (jt.schedules.you(), "float32"),
     "cubic x 5": (_cubic(5), "float32"),
@@ -106,7 +107,14 @@ def settings(quick: bool) -> list[Setting]:
     if quick:
         few = (EXACT, "polar_express x 1", "polar_express x 5, bfloat16")
         return [Setting(tiny_workload(), 4, few, trials=5, tuning_seeds=1, seeds=2, looks=2)]
-    some = (EXACT, "polar_express x 1", "polar_express x 5")
+    some = (
+        EXACT,
+        *(f"polar_express x {steps}" for steps in (1, 2, 3, 5, 7, 10)),
+        "keller_jordan x 5",
+        "cubic x 5",
+        "fast, degree 17 x 2",
+        "polar_express x 5, bfloat16",
+    )
     return [
         Setting(fashion_mlp(), 120, (*VARIANTS, ADAMW.name)),
         Setting(small_gpt(), 120, (*some, ADAMW.name), tuning_seeds=1, seeds=5),
