@@ -67,7 +67,7 @@ class Schedule:
         if any(len(polynomial) == 9 and polynomial[-1] == 0 for polynomial in polynomials):
             raise ValueError(f"polynomials must be of degree 3, 5, 9 or 17, none between, got {self.polynomials!r}")
         if self.in_half is not None and self.in_half.degree > 5:
-            raise ValueError(f"in_half must be a schedule of degree 5 or 3, got one of degree {self.in_half.degree}")
+            raise ValueError(f"in_half must be a schedule of degree 3 or 5, got one of degree {self.in_half.degree}")
         object.__setattr__(self, "polynomials", polynomials)
 
     @property
@@ -77,8 +77,8 @@ class Schedule:
 
     @property
     def degree(self) -> int:
-        """The largest degree of a step: 5, 9 or 17 (a cubic counts as a quintic whose c is 0)."""
-        return max(odd.DEGREES[len(polynomial)] for polynomial in self.polynomials)
+        """The largest degree of a step: 3, 5, 9 or 17."""
+        return max(odd.degree(polynomial) for polynomial in self.polynomials)
 
     def map_singular_values(self, values: np.ndarray) -> np.ndarray:
         """What the schedule makes of singular values that are already divided by the prescale."""

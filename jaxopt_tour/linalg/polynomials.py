@@ -43,8 +43,8 @@ _PRODUCTS: Final = {3: 1, 5: 2, 9: 3}
 
 def shortest(polynomial: Sequence[float]) -> Polynomial:
     """Without the zeros that make it longer than its degree asks for."""
-    degree = 2 * int(np.max(np.flatnonzero(polynomial), initial=0)) + 1
-    length = min((length for length, longest in DEGREES.items() if degree <= longest), default=len(polynomial))
+    highest = 2 * int(np.max(np.flatnonzero(polynomial), initial=0)) + 1
+    length = min(length for length, degree in DEGREES.items() if highest <= degree)
     return tuple(float(value) for value in polynomial[:length])
 
 
@@ -56,6 +56,11 @@ def products(polynomial: Sequence[float]) -> int:
 def is_cubic(polynomial: Sequence[float]) -> bool:
     """Whether it needs no square of R."""
     return not any(polynomial[2:])
+
+
+def degree(polynomial: Sequence[float]) -> int:
+    """3, 5, 9 or 17."""
+    return 3 if is_cubic(polynomial) else DEGREES[len(polynomial)]
 
 
 def value(polynomial: Sequence[float], s: _Values) -> _Values:

@@ -45,7 +45,8 @@ def orthogonalize_via_newton_schulz(
     Args:
         schedule: ``"polar_express"``, ``"fast"``, ``"keller_jordan"``, ``"you"``, ``"modula"``, ``"turbo"``,
             ``"cans"``, ``"cubic"``, ``"exact"``, a value such as
-            ``jt.schedules.polar_express(steps=4, lower_bound=1e-2)``, or a sequence of (a, b, c).
+            ``jt.schedules.polar_express(steps=4, lower_bound=1e-2)``, or a sequence of (a, b, c), longer for degree 9
+            and 17.
         method: ``"auto"``, ``"standard"`` or ``"gram"``, see :func:`jaxopt_tour.linalg.newton_schulz.orthogonalize`.
         dtype: of the iteration; None: float32 on CPU, float16 on a GPU, bfloat16 on a TPU. Updates keep their dtype.
         eps: added to the prescaling norm.

@@ -456,7 +456,7 @@ def _draw_differences(ax: Axes, cells: Cells) -> None:
     for place, problem in enumerate((first, *others)):
         ax.plot([], [], "so"[place == 0], color="0.3", markerfacecolor="0.3" if place == 0 else "white",
                 label=problem.workload.title)  # fmt: skip
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0, 0.78))
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def _draw_eps(ax: Axes, cells: Cells, problem: Problem) -> None:

@@ -54,8 +54,8 @@ _polar_express, _keller_jordan, _cubic = (
 VARIANTS: Final[dict[str, tuple[Schedule | Exact, str]]] = {
     EXACT: (Exact(), "float32"),
     **{f"polar_express x {steps}": (_polar_express(steps), "float32") for steps in range(1, 11)},
-    "polar_express x 4, from 0.01": (_polar_express(4, 1e-2), "float32"),
-    "fast, degree 17 x 2": (jt.schedules.fast(), "float32"),
+    "polar_express x 4 (from 0.01)": (_polar_express(4, 1e-2), "float32"),
+    "degree 17 x 2 (fast)": (jt.schedules.fast(), "float32"),
     "keller_jordan x 5": (_keller_jordan(), "float32"),
     "you x 5": (jt.schedules.you(), "float32"),
     "cubic x 5": (_cubic(5), "float32"),
@@ -112,7 +112,7 @@ def settings(quick: bool) -> list[Setting]:
         *(f"polar_express x {steps}" for steps in (1, 2, 3, 5, 7, 10)),
         "keller_jordan x 5",
         "cubic x 5",
-        "fast, degree 17 x 2",
+        "degree 17 x 2 (fast)",
         "polar_express x 5, bfloat16",
     )
     return [

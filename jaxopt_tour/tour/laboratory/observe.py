@@ -16,7 +16,16 @@ import optax
 from jaxopt_tour._trees import named_leaves
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.problems.workloads import Workload
-from jaxopt_tour.tour.laboratory.runs import CURVE_POINTS, Numbers, Outcome, Rule, device_data, keys_of, rate_at
+from jaxopt_tour.tour.laboratory.runs import (
+    CURVE_POINTS,
+    Numbers,
+    Outcome,
+    Rule,
+    device_data,
+    keys_of,
+    rate_at,
+    training_step,
+)
 from jaxopt_tour.tour.rollout import STATE_FIELDS
 
 
@@ -121,37 +130,35 @@ def _program(
         params = workload.init(first)
         tx = build(lambda count: rate_at(count, jnp.int32(steps), numbers), numbers, workload)
 
-        def step(count: Array, carry: Any) -> tuple[Any, Any, Any]:
-            """One step: what is carried on, the gradient, and the batch."""
-            params, state, _, total = carry
-            batch = workload.draw(data, jax.random.fold_in(batches, count))
-            loss, gradient = jax.value_and_grad(workload.loss)(params, batch)
-            update, state = tx.update(gradient, state, params)
-            total = total.at[count * CURVE_POINTS // steps].add(jnp.stack([loss, jnp.ones_like(loss)]))
-            return (optax.apply_updates(params, update), state, update, total), gradient, batch
+        step = training_step(workload, tx, data, batches, steps)
+
+        def step_with_update(count: Array, carry: Any) -> Any:
+            """The same, with the update carried on for the next step to see."""
+            run, happened = step(count, carry[0])
+            return run, happened.update
 
         def observation(carry: Any, number: Array) -> tuple[Any, tuple[Array, Any]]:
             last = (number + 1) * every - 1
-            before = jax.lax.fori_loop(number * every, last, lambda count, carry: step(count, carry)[0], carry)
-            after, gradient, batch = step(last, before)
+            before, previous_update = jax.lax.fori_loop(number * every, last, step_with_update, carry)
+            after, happened = step(last, before)
             moment = Moment(
                 step=last + 1,
                 params=before[0],
-                gradient=named_leaves(gradient),
+                gradient=named_leaves(happened.gradient),
                 momentum=of_state(after[1], "m"),
                 second=of_state(after[1], "v"),
-                update=named_leaves(after[2]),
-                previous_update=named_leaves(before[2]),
-                batch=batch,
+                update=named_leaves(happened.update),
+                previous_update=named_leaves(previous_update),
+                batch=happened.batch,
                 data=data,
                 key=jax.random.fold_in(jax.random.fold_in(batches, steps), last),
                 numbers=numbers,
             )
-            return after, (moment.step, measure(moment))
+            return (after, happened.update), (moment.step, measure(moment))
 
+        start = params, tx.init(params), jnp.zeros((CURVE_POINTS, 2), jnp.float32)
         zeros = jax.tree.map(jnp.zeros_like, params)
-        start = params, tx.init(params), zeros, jnp.zeros((CURVE_POINTS, 2), jnp.float32)
-        (params, _, _, total), (at, seen) = jax.lax.scan(observation, start, jnp.arange(steps // every))
+        ((params, _, total), _), (at, seen) = jax.lax.scan(observation, (start, zeros), jnp.arange(steps // every))
         return at, seen, Outcome(workload.measure(params, data), total[:, 0] / total[:, 1]), params
 
     return jax.jit(run)

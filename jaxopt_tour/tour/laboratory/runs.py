@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._types import Array
+from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.problems.workloads import Workload
 
 #: Points of a curve: the training loss, averaged over that many equal parts of a run.
@@ -72,6 +72,33 @@ def keys_of(seed: Array) -> tuple[Array, Array]:
     return first, batches
 
 
+class Happened(NamedTuple):
+    """What a training step made on its way."""
+
+    batch: Any
+    gradient: Tree
+    update: Tree
+
+
+def training_step(
+    workload: Workload, tx: optax.GradientTransformation, data: Any, batches: Array, steps: Array | int
+) -> Callable[[Array, Any], tuple[Any, Happened]]:
+    """``(count, (params, state, total)) -> the same after the step, what happened``.
+
+    ``total`` is (CURVE_POINTS, 2): of every part of the run the sum of training losses, and how many.
+    """
+
+    def step(count: Array, carry: Any) -> tuple[Any, Happened]:
+        params, state, total = carry
+        batch = workload.draw(data, jax.random.fold_in(batches, count))
+        loss, gradient = jax.value_and_grad(workload.loss)(params, batch)
+        update, state = tx.update(gradient, state, params)
+        total = total.at[count * CURVE_POINTS // steps].add(jnp.stack([loss, jnp.ones_like(loss)]))
+        return (optax.apply_updates(params, update), state, total), Happened(batch, gradient, update)
+
+    return step
+
+
 def train(
     workload: Workload, rule: Rule, settings: Sequence[Numbers], seeds: Sequence[int], steps: int
 ) -> list[list[Outcome]]:
@@ -122,17 +149,9 @@ def _program(workload: Workload, build: Build) -> Callable[..., Outcome]:
         first, batches = keys_of(seed)
         params = workload.init(first)
         tx = build(lambda count: rate_at(count, steps, numbers), numbers, workload)
-
-        def step(count: Array, carry: Any) -> Any:
-            params, state, total = carry
-            batch = workload.draw(data, jax.random.fold_in(batches, count))
-            loss, gradient = jax.value_and_grad(workload.loss)(params, batch)
-            update, state = tx.update(gradient, state, params)
-            total = total.at[count * CURVE_POINTS // steps].add(jnp.stack([loss, jnp.ones_like(loss)]))
-            return optax.apply_updates(params, update), state, total
-
+        step = training_step(workload, tx, data, batches, steps)
         start = params, tx.init(params), jnp.zeros((CURVE_POINTS, 2), jnp.float32)
-        params, _, total = jax.lax.fori_loop(0, steps, step, start)
+        params, _, total = jax.lax.fori_loop(0, steps, lambda count, carry: step(count, carry)[0], start)
         return Outcome(workload.measure(params, data), total[:, 0] / total[:, 1])
 
     if workload.side_by_side > 1:
