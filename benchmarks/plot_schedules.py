@@ -14,6 +14,7 @@ import numpy as np
 from _common import ROOT
 from accuracy import PRESCALE_NAMES, SCHEDULES, Case, recorded
 
+from jaxopt_tour.linalg import polynomials as odd
 from jaxopt_tour.linalg.coefficients import Schedule
 
 OUT = ROOT / "docs" / "figures" / "singular_value_maps.svg"
@@ -52,8 +53,10 @@ def draw(cases: Sequence[Case], schedules: dict[str, Schedule]) -> matplotlib.fi
         color = DEFAULT if name == "polar_express" else LINE
         panel.plot(s, schedule.map_singular_values(s), color=color, linewidth=1.8, zorder=3)
         title = name + (" (default)" if name == "polar_express" else "")
-        panel.text(0.03, 0.95, title, transform=panel.transAxes, va="top", weight="bold", color=color)
-        about = f"{schedule.steps} steps, {PRESCALE_NAMES[schedule.prescale]}"
+        size = 9.5 if len(title) < 30 else 7.2
+        panel.text(0.03, 0.95, title, transform=panel.transAxes, va="top", weight="bold", color=color, size=size)
+        degrees = " and ".join(str(degree) for degree in sorted({odd.degree(p) for p in schedule.polynomials}))
+        about = f"{schedule.steps} steps, degree {degrees}, {PRESCALE_NAMES[schedule.prescale]}"
         panel.text(0.03, 0.845, about, transform=panel.transAxes, va="top", color="0.25", size=8.5)
         panel.set(xscale="log", xlim=(low, 1), ylim=(0, 1.7), yticks=(0, 0.5, 1))
         panel.spines[["top", "right"]].set_visible(False)
