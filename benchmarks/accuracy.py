@@ -211,7 +211,7 @@ def rows_of(cases: Mapping[str, Case], quick: bool = False) -> list[Row]:
     rows = [Row(OPTAX, "frobenius", True, "float32", "standard", apply(optax_default, cases))]
     for name, (schedule, any_prescale) in SCHEDULES.items():
         for prescale in PRESCALES if any_prescale and not quick else (schedule.prescale,):
-            made = dataclasses.replace(schedule, prescale=prescale)
+            made = dataclasses.replace(schedule, prescale=prescale, in_half=None)
             for dtype, method in ITERATIONS[:1] if quick else ITERATIONS:
                 if schedule.degree > 5 and dtype != "float32":
                     continue  # half precision refuses it, or takes another schedule, which has its own row

@@ -40,7 +40,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg import newton_schulz
+from jaxopt_tour.linalg import newton_schulz, polynomials
 from jaxopt_tour.linalg.coefficients import Schedule, keller_jordan, polar_express
 from jaxopt_tour.linalg.polar import polar_factor
 from jaxopt_tour.problems.landscapes import matrix_regression, styblinski_tang
@@ -88,6 +88,7 @@ assert jnp.sum(G * others, axis=(-2, -1)).max() < best
 # %%
 print(inspect.getsource(newton_schulz._standard))
 print(inspect.getsource(Schedule.map_singular_values))
+print(inspect.getsource(polynomials.value))
 
 # %%
 X = jax.random.normal(jax.random.key(2), (8, 20))

@@ -26,6 +26,9 @@ PRESCALES: Final = ("frobenius", "schatten4", "schatten8", "aol")
 #: 9 and 17: the end at which the error of the best polynomial is as large as the quintic's at its end.
 _CUSHION: Final = {5: 0.02407327424182761, 9: 0.013486970356131226, 17: 0.007160122504144433}
 
+#: How much larger than a polynomial of degree 17 what it is evaluated from may be; of generated ones it is at most 800.
+_MOST_GROWTH: Final = 1e4
+
 #: What for_tolerance generates its candidates with.
 _SAFETY: Final = 1.02
 _MOST_STEPS: Final = 20
@@ -65,9 +68,18 @@ class Schedule:
             raise ValueError(f"polynomials must be finite, got {self.polynomials!r}")
         polynomials = tuple(odd.shortest(polynomial) for polynomial in polynomials)
         if any(len(polynomial) == 9 and polynomial[-1] == 0 for polynomial in polynomials):
-            raise ValueError(f"polynomials must be of degree 3, 5, 9 or 17, none between, got {self.polynomials!r}")
-        if self.in_half is not None and self.in_half.degree > 5:
-            raise ValueError(f"in_half must be a schedule of degree 3 or 5, got one of degree {self.in_half.degree}")
+            raise ValueError(f"polynomials must be of degree up to 9 or of degree 17, got {self.polynomials!r}")
+        if any(len(polynomial) == 9 and odd.growth(polynomial) > _MOST_GROWTH for polynomial in polynomials):
+            raise ValueError(
+                "polynomials of degree 17 must have a last coefficient that is not small beside the others: rounding "
+                f"would take the result, got {self.polynomials!r}"
+            )
+        if self.in_half is not None and not (isinstance(self.in_half, Schedule) and self.in_half.degree <= 5):
+            raise ValueError(f"in_half must be a Schedule of degree 3 or 5, got {self.in_half!r}")
+        if self.in_half is not None and self.in_half.prescale != self.prescale:
+            raise ValueError(
+                f"in_half must have the same prescale, {self.prescale!r}, got one with {self.in_half.prescale!r}"
+            )
         object.__setattr__(self, "polynomials", polynomials)
 
     @property
@@ -186,13 +198,12 @@ def turbo() -> Schedule:
     )
 
 
-@functools.cache
 def polar_express(
     steps: int = 5,
     lower_bound: float = 3e-3,
     prescale: str = "schatten8",
     safety: float = 1.02,
-    degree: int | tuple[int, ...] = 5,
+    degree: int | Sequence[int] = 5,
 ) -> Schedule:
     """The best composition of odd polynomials for singular values in [lower_bound, 1], generated for the arguments.
 
@@ -216,14 +227,24 @@ def polar_express(
             three m x m products fewer in the Gram form. In float32 a first step of degree 17 costs digits that a third
             step multiplies in the Gram form: begin with 9 there.
 
+    Raises:
+        ValueError: an argument is out of range.
+
     Source: Amsel et al., The Polar Express, 2025, Algorithm 1 and Theorem 3.1, https://arxiv.org/abs/2505.16932; the
     paper's code has degree 5 alone.
     """
     _check_safety(safety)
-    low, high = _check_bound(lower_bound), 1.0
-    degrees = degree if isinstance(degree, tuple) else (degree,) * _check_steps(steps)
-    if len(degrees) != _check_steps(steps) or not all(one in _CUSHION for one in degrees):
+    _check_bound(lower_bound)
+    degrees = tuple(degree) if isinstance(degree, (tuple, list)) else (degree,) * _check_steps(steps)
+    known = all(isinstance(one, int) and one in _CUSHION for one in degrees)
+    if len(degrees) != _check_steps(steps) or not known:
         raise ValueError(f"degree must be 5, 9 or 17, or {steps} of them, one a step; got {degree!r}")
+    return _polar_express(degrees, lower_bound, prescale, safety)
+
+
+@functools.cache
+def _polar_express(degrees: tuple[int, ...], lower_bound: float, prescale: str, safety: float) -> Schedule:
+    low, high = lower_bound, 1.0
     polynomials = []
     for step, one in enumerate(degrees):
         best = odd.best(max(low, _CUSHION[one] * high), high, one)
@@ -233,7 +254,7 @@ def polar_express(
         low = at_low * center
         high = 2 - low
         # The last step is not stretched: it is the one that lands on 1.
-        stretch = safety if step < steps - 1 else 1.0
+        stretch = safety if step < len(degrees) - 1 else 1.0
         polynomials.append(odd.scaled(best, values=center, stretch=stretch))
     return Schedule(
         "polar_express", tuple(polynomials), prescale, "Amsel et al. 2025, https://arxiv.org/abs/2505.16932"
@@ -244,8 +265,8 @@ def fast() -> Schedule:
     """Two Polar Express steps of degree 17 for [1e-2, 1] under the Schatten-8 norm: the fewest products.
 
     Nine products of m x m matrices in the Gram form, where the default has seventeen. Its polar error is larger than
-    the default's, its alignment with the polar factor nearly the same: what it leaves below 1 are the smallest singular
-    values (``docs/accuracy.md``). Half precision takes four quintics for the same interval instead.
+    the default's and its alignment with the polar factor a little less even: what it leaves below 1 are the smallest
+    singular values (``docs/accuracy.md``). Half precision takes four quintics for the same interval instead.
     """
     return dataclasses.replace(polar_express(2, 1e-2, degree=17), name="fast", in_half=polar_express(4, 1e-2))
 
@@ -296,12 +317,13 @@ def for_tolerance(
     m: int | None = None,
     n: int | None = None,
 ) -> Schedule:
-    """The cheapest generated schedule that brings every singular value in [lower_bound, 1] within polar_error of 1.
+    """The cheapest schedule of degree 3 or 5 that brings singular values in [lower_bound, 1] within polar_error of 1.
 
     ``for_tolerance(0.05, 1e-3)``: for a matrix with singular values, divided by its Schatten-8 norm, of at least 1e-3,
     the result O has ``|s - 1| <= 0.05`` for each of its singular values, hence ``|O - U V^T|_F <= 0.05 |U V^T|_F``, up
     to rounding. The candidates are :func:`polar_express` and :func:`cans` of degree 3 and 5 with 1 to 20 steps and a
-    safety factor of 1.02; the cost is that of :func:`jaxopt_tour.linalg.flops.flops` in the cheaper of the two forms of
+    safety factor of 1.02, which run in every dtype (:func:`polar_express` of a higher degree may need fewer products
+    in full precision); the cost is that of :func:`jaxopt_tour.linalg.flops.flops` in the cheaper of the two forms of
     the iteration.
 
     Args:
@@ -391,7 +413,7 @@ SCHEDULES: Final[dict[str, Callable[[], Schedule | Exact]]] = {
 
 
 def as_schedule(schedule: str | Schedule | Exact | Sequence[Sequence[float]]) -> Schedule | Exact:
-    """A schedule from its name, from a sequence of ``(a, b, c)`` (Frobenius prescale) or as it is.
+    """A schedule from its name, from a sequence of polynomials (Frobenius prescale) or as it is.
 
     Raises:
         ValueError: the name is unknown (the known ones are listed) or the value is no schedule.
@@ -406,5 +428,5 @@ def as_schedule(schedule: str | Schedule | Exact | Sequence[Sequence[float]]) ->
         return Schedule("custom", tuple(tuple(row) for row in schedule))  # type: ignore[misc]
     raise ValueError(
         f"schedule must be a name ({', '.join(map(repr, SCHEDULES))}), a Schedule such as polar_express(steps=5), or a "
-        f"sequence of (a, b, c); got {schedule!r}"
+        f"sequence of (a, b, c), of five or of nine coefficients; got {schedule!r}"
     )

@@ -124,7 +124,13 @@ class Orthogonalization:
         check_choice("method", method, METHODS)
         check_choice("symmetric", symmetric, SYMMETRIC_METHODS)
         check_nonnegative("eps", eps)
-        return cls(as_schedule(schedule), method, check_float_dtype("dtype", dtype), eps, symmetric)
+        known, dtype = as_schedule(schedule), check_float_dtype("dtype", dtype)
+        if isinstance(known, Schedule) and _in_full_precision_alone(known) and dtype is not None and _is_half(dtype):
+            raise ValueError(
+                f"dtype must be float32 or float64 for a schedule of degree {known.degree} without in_half=, got "
+                f"{jnp.dtype(dtype)}"
+            )
+        return cls(known, method, dtype, eps, symmetric)
 
     def __call__(self, x: Float[Array, "*batch m n"]) -> Float[Array, "*batch m n"]:
         """All of it."""
@@ -141,28 +147,21 @@ class Orthogonalization:
         return (result.mT if tall else result).astype(x.dtype)
 
     def work_dtype(self, dtype: DTypeLike) -> DTypeLike:
-        """The iteration's dtype for matrices of this one."""
+        """The iteration's dtype for matrices of this one; at least float32 if the schedule cannot do with less."""
         if self.dtype is not None:
             return jnp.dtype(self.dtype)
         wide = jnp.dtype(_wide(dtype))
+        if isinstance(self.schedule, Schedule) and _in_full_precision_alone(self.schedule):
+            return wide
         return wide if wide == jnp.float64 else jnp.dtype(DEFAULT_DTYPES.get(jax.default_backend(), wide))
 
     def schedule_in(self, work_dtype: DTypeLike) -> Schedule:
-        """The schedule that an iteration in this dtype runs; not for the exact method.
+        """The schedule that an iteration in this dtype runs: in half precision the stand-in, where there is one.
 
-        Raises:
-            ValueError: its degree is too high for half precision, and it names no other for that.
+        Not for the exact method.
         """
         assert isinstance(self.schedule, Schedule)
-        if not _is_half(work_dtype):
-            return self.schedule
-        schedule = self.schedule.in_half or self.schedule
-        if schedule.degree > 5:
-            raise ValueError(
-                f"schedule {schedule.name!r} of degree {schedule.degree} must run in float32 or float64, got dtype "
-                f"{jnp.dtype(work_dtype)}; give dtype='float32', steps of degree 5, or a schedule with in_half="
-            )
-        return schedule
+        return (self.schedule.in_half or self.schedule) if _is_half(work_dtype) else self.schedule
 
     def form(self, shape: tuple[int, ...], dtype: DTypeLike) -> str:
         """``"standard"`` or ``"gram"`` for matrices of this shape and dtype; ``"exact"`` by SVD."""
@@ -401,6 +400,10 @@ def _polynomial_of(gram: Array, square: Array | None, polynomial: Sequence[Any],
         return of_v * v + of_square * square + of_gram * gram + of_identity * identity
 
     return _commuting(combined(known.left), combined(known.right), symmetric) + combined(known.rest), 0.0
+
+
+def _in_full_precision_alone(schedule: Schedule) -> bool:
+    return schedule.degree > 5 and schedule.in_half is None
 
 
 def _is_half(dtype: DTypeLike) -> bool:

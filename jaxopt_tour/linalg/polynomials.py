@@ -34,7 +34,7 @@ _Values = TypeVar("_Values", float, np.ndarray)
 DEGREES: Final = {3: 5, 5: 9, 9: 17}
 
 #: From which width of an interval on its best polynomial is told from the limit of narrow ones: below, both are within
-#: 1e-9 of 1, and the linear system that gives the best is singular.
+#: 4e-9 of 1, and the linear system that gives the best is nearly singular.
 _NARROW: Final = {3: 1e-4, 5: 1e-4, 9: 1e-2, 17: 1e-1}
 
 #: Products that q takes, by the number of coefficients.
@@ -73,6 +73,8 @@ def value(polynomial: Sequence[float], s: _Values) -> _Values:
 
 def image(polynomial: Sequence[float], low: float, high: float) -> tuple[float, float]:
     """The least and the largest value on [low, high]; at its ends, or where the derivative is zero."""
+    if not any(polynomial):
+        return 0.0, 0.0
     roots = monomials.polyroots(np.trim_zeros(_derivative(polynomial), "b"))
     s = np.sqrt(roots[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0)].real)
     values = value(polynomial, np.array([low, high, *s[(s > low) & (s < high)]]))
@@ -129,14 +131,12 @@ def _exchange(low: float, degree: int) -> Polynomial:
             break
         previous = error
         distance = value(coefficients, grid) - 1
-        inner = 1 + np.flatnonzero(np.diff(np.sign(np.diff(distance))))
-        peaks = np.array([_vertex(grid[i - 1 : i + 2], distance[i - 1 : i + 2]) for i in inner])
-        extrema = np.array([low, *peaks, 1.0])
-        if len(extrema) != count + 1:
-            raise ValueError(
-                f"no best polynomial of degree {degree} was found for [{low!r}, 1]: the interval is too wide"
-            )
-        points = extrema
+        stretches = np.split(np.arange(len(grid)), 1 + np.flatnonzero(np.diff(np.sign(distance))))
+        largest = [int(stretch[np.argmax(np.abs(distance[stretch]))]) for stretch in stretches]
+        if len(largest) != count + 1:  # as many as the polynomial has terms, and one
+            raise ValueError(f"no best polynomial of degree {degree} was found for the interval [{low}, 1]")
+        inner = [_vertex(grid[i - 1 : i + 2], distance[i - 1 : i + 2]) for i in largest[1:-1]]
+        points = np.array([low, *inner, 1.0])
     return tuple(float(c) for c in coefficients)
 
 
@@ -188,7 +188,8 @@ def factors(polynomial: Polynomial) -> Factors:
         ``q / k = (V + u2 x^2 + u1 x) (V + w2 x^2 + w1 x) + g V + r2 x^2 + r1 x + r0``.
 
     The powers 6 and 5 give u + w; 3 gives (u2 - w2) (u1 - w1), one number for two, and both roots are taken alike; then
-    4 gives g, and the rest what is left. Every polynomial with k other than 0 has this form.
+    4 gives g, and the rest what is left. Every polynomial with k other than 0 has this form; where k is small beside
+    the others the center is far from [0, 1], and rounding takes q (:func:`growth`).
     """
     c = np.asarray(polynomial)
     lead, center = c[8], -c[7] / (8 * c[8])
@@ -219,3 +220,13 @@ def factors(polynomial: Polynomial) -> Factors:
         right=in_r(1.0, w),
         rest=in_r(lead * g, lead * rest),
     )
+
+
+def growth(polynomial: Polynomial) -> float:
+    """By what q of nine coefficients is evaluated from, in units of what it is: the growth of rounding on [0, 1]."""
+    known, r = factors(polynomial), np.linspace(0, 1, 101)
+    y = r**2 + known.y[0] * r + known.y[1]
+    terms = np.stack([y**2, r**2, r, np.ones_like(r)])
+    sizes = [np.abs(weights) @ np.abs(terms) for weights in (known.left, known.right, known.rest)]
+    largest = np.max(np.abs(monomials.polyval(r, polynomial)))
+    return float(np.max(sizes[0] * sizes[1] + sizes[2]) / largest)

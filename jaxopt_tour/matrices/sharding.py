@@ -207,13 +207,15 @@ def costs(operation: Orthogonalization) -> tuple[Cost, Parts]:
     def cost(m: int, n: int) -> float:
         if isinstance(operation.schedule, Exact):
             return float(m * m * n)
-        return float(flops(operation.schedule, m, n, operation.form((m, n), jnp.float32)))
+        schedule = operation.schedule_in(operation.work_dtype(jnp.float32))
+        return float(flops(schedule, m, n, operation.form((m, n), jnp.float32)))
 
     def parts(m: int, n: int, dtype: str) -> tuple[float, float] | None:
         if isinstance(operation.schedule, Exact) or not operation.has_parts((m, n), jnp.dtype(dtype)):
             return None
         products = 4.0 * m**2 * n
-        return flops(operation.schedule, m, n, "gram") - products, products
+        schedule = operation.schedule_in(operation.work_dtype(dtype))
+        return flops(schedule, m, n, "gram") - products, products
 
     return cost, parts
 

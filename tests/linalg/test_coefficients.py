@@ -122,9 +122,13 @@ def test_steps_belong_to_the_schedule() -> None:
         (lambda: Schedule("mine", ((1.5, -0.5, 0.0, 0.0),)), "polynomials"),
         (lambda: Schedule("mine", ((1.0,) * 6 + (0.0,) * 3,)), "polynomials"),
         (lambda: Schedule("mine", ((1.5, -0.5, 0.0),), in_half=polar_express(1, 0.1, degree=9)), "in_half"),
+        (lambda: Schedule("mine", ((1.5, -0.5, 0.0),), in_half=polar_express()), "in_half.*prescale"),
+        (lambda: Schedule("mine", ((1.5, -0.5, 0.0),), in_half=Exact()), "in_half"),
+        (lambda: Schedule("mine", ((1.5, -0.5, *(0.0,) * 5, 0.1, 1e-3),)), "polynomials.*last coefficient"),
         (lambda: polar_express(0), "steps"),
         (lambda: polar_express(2, degree=7), "degree"),
         (lambda: polar_express(2, degree=(9, 9, 9)), "degree"),
+        (lambda: polar_express(2, degree=17.0), "degree"),
         (lambda: polar_express(5, 0.0), "lower_bound"),
         (lambda: polar_express(5, 1e-3, "nuclear"), "prescale"),
         (lambda: polar_express(5, 1e-3, safety=0.9), "safety"),
@@ -154,6 +158,22 @@ def test_zeros_beyond_the_degree_are_dropped() -> None:
         "mine", ((1.5, -0.5, 0.0, 0.0, 0.0), (1.0, 2.0, 3.0, *(0.0,) * 6), (1.0, 0.0, 0.0, 4.0, *(0.0,) * 5))
     )
     assert padded.polynomials == ((1.5, -0.5, 0.0), (1.0, 2.0, 3.0), (1.0, 0.0, 0.0, 4.0, 0.0)) and padded.degree == 9
+
+
+def test_a_degree_for_every_step_may_come_in_a_list() -> None:
+    assert polar_express(2, 1e-2, degree=[9, 17]) == polar_express(2, 1e-2, degree=(9, 17))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_polar_express_of_any_degrees_keeps_its_promise(seed: int) -> None:
+    """All of [l, 1] ends as near 1 as l does, wherever no step needed the raised lower end."""
+    rng = np.random.default_rng(seed)
+    degree = tuple(int(one) for one in rng.choice([5, 9, 17], rng.integers(1, 4)))
+    low = float(np.exp(rng.uniform(np.log(0.03), np.log(0.95))))
+    schedule = polar_express(len(degree), low, safety=1.0, degree=degree)
+    mapped = schedule.map_singular_values(np.linspace(low, 1, 10_001))
+    assert np.abs(mapped - 1).max() <= 1 - mapped[0] + 1e-7  # far below, rounding is all of the error
+    assert schedule.worst_error(low) == pytest.approx(np.abs(mapped - 1).max(), abs=1e-7)
 
 
 def test_values_pass_through() -> None:

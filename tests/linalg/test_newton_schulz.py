@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxopt_tour.linalg import newton_schulz
 from jaxopt_tour.linalg.coefficients import (
     PRESCALES,
     SCHEDULES,
@@ -47,7 +48,7 @@ def by_hand(x: np.ndarray, schedule: Schedule, eps: float = 0.0) -> np.ndarray:
 @pytest.mark.parametrize("name", SCHEDULE_NAMES)
 def test_both_forms_agree_with_the_iteration_by_hand(name: str, prescale: str, method: str, x64: None) -> None:
     rng = np.random.default_rng(0)
-    schedule = dataclasses.replace(as_schedule(name), prescale=prescale)  # type: ignore[type-var]
+    schedule = dataclasses.replace(as_schedule(name), prescale=prescale, in_half=None)  # type: ignore[type-var]
     # Every shape for a quintic, a cubic and a schedule of degree 17; the others differ from them in numbers alone.
     shapes = SHAPES if name in ("polar_express", "cans", "fast") else [(3, 8), (9, 4)]
     for shape, eps in [*((shape, 0.0) for shape in shapes), ((3, 8), 1e-4)]:
@@ -70,14 +71,14 @@ def test_steps_of_every_degree_agree_with_the_iteration_by_hand(
         np.testing.assert_allclose(ours, [by_hand(matrix, schedule) for matrix in x], atol=1e-9)  # as above
 
 
-@pytest.mark.parametrize("name", ["polar_express", "fast"])
+@pytest.mark.parametrize("schedule", [polar_express(), fast(), polar_express(2, 1e-2, degree=9)], ids=["5", "17", "9"])
 @pytest.mark.parametrize("method", ["standard", "gram"])
-def test_gradients_agree_with_finite_differences(method: str, name: str, x64: None) -> None:
+def test_gradients_agree_with_finite_differences(method: str, schedule: Schedule, x64: None) -> None:
     rng = np.random.default_rng(1)
     x, weights, direction = rng.normal(size=(3, 2, 3, 5))
 
     def loss(x: np.ndarray | jax.Array) -> jax.Array:
-        return jnp.sum(orthogonalize(jnp.asarray(x), name, method=method) * weights)
+        return jnp.sum(orthogonalize(jnp.asarray(x), schedule, method=method) * weights)
 
     step = 1e-6
     difference = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
@@ -152,7 +153,8 @@ def test_float32_is_enough_for_degree_17(shape: tuple[int, int], tolerance: floa
     for schedule in (fast(), polar_express(3, 3e-3, degree=(9, 17, 17))):
         expected = by_hand(x.astype(np.float64), schedule)
         for method in ("standard", "gram"):
-            error = np.linalg.norm(orthogonalize(jnp.asarray(x), schedule, method=method) - expected)
+            ours = orthogonalize(jnp.asarray(x), schedule, method=method, dtype="float32")
+            error = np.linalg.norm(ours - expected)
             assert error / np.linalg.norm(expected) < tolerance, (schedule.steps, method)
 
 
@@ -161,8 +163,31 @@ def test_half_precision_takes_the_stand_in_or_refuses(dtype: str) -> None:
     x = jnp.asarray(np.random.default_rng(7).normal(size=(8, 20)), jnp.float32)
     stand_in = polar_express(4, 1e-2)
     np.testing.assert_array_equal(orthogonalize(x, "fast", dtype=dtype), orthogonalize(x, stand_in, dtype=dtype))
-    with pytest.raises(ValueError, match=rf"degree 9 must run in float32 or float64, got dtype {dtype}"):
-        orthogonalize(x, polar_express(2, 1e-2, degree=9), dtype=dtype)
+    alone = polar_express(2, 1e-2, degree=9)
+    for call in (lambda: orthogonalize(x, alone, dtype=dtype), lambda: Orthogonalization.of(alone, dtype=dtype)):
+        with pytest.raises(ValueError, match=rf"dtype must be float32 or float64 .* degree 9 .* {dtype}"):
+            call()
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_a_schedule_for_full_precision_runs_in_it_on_every_backend(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    alone = Orthogonalization.of(polar_express(2, 1e-2, degree=(9, 17)))
+    assert alone.work_dtype(jnp.float32) == alone.work_dtype(jnp.bfloat16) == jnp.float32
+    assert Orthogonalization.of("fast").work_dtype(jnp.float32) != jnp.float32
+
+
+@pytest.mark.parametrize("method", ["standard", "gram"])
+def test_steps_of_degree_9_in_a_loop_are_those_without(method: str, monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
+    x = jnp.asarray(np.random.default_rng(8).normal(size=(2, 6, 9)))
+    run = jax.jit(lambda x: orthogonalize(x, polar_express(4, 1e-2, degree=9), method=method))
+    apart = run(x)
+    monkeypatch.setattr(newton_schulz, "LOOP_FROM", 1)
+    jax.clear_caches()
+    assert "while" in run.lower(x).as_text()
+    np.testing.assert_allclose(run(x), apart, atol=1e-11)  # float64; XLA may order sums otherwise
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxopt_tour.linalg.coefficients import polar_express
+from jaxopt_tour.linalg.newton_schulz import Orthogonalization
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.exchange import pack, unpack, whole_and_blocks
 from jaxopt_tour.matrices.layouts import check_mesh_axes, whole_shapes
+from jaxopt_tour.matrices.sharding import costs
 from jaxopt_tour.matrices.shares import Deal, deals
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
@@ -159,3 +162,11 @@ def test_mesh_axes_by_one_name_or_several() -> None:
 
 def test_without_a_mesh_leaves_are_whole() -> None:
     assert whole_shapes({"a": jnp.ones((2, 3))}, None) == {"a": (2, 3)}
+
+
+def test_costs_are_those_of_the_schedule_that_runs() -> None:
+    """In half precision another stands in for fast."""
+    fast, four = (Orthogonalization.of(one, dtype="float16") for one in ("fast", polar_express(4, 1e-2)))
+    for shape in ((64, 64), (64, 256)):
+        assert costs(fast)[0](*shape) == costs(four)[0](*shape)
+    assert costs(Orthogonalization.of("fast", dtype="float32"))[0](64, 256) < costs(four)[0](64, 256)

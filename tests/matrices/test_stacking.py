@@ -132,3 +132,11 @@ def test_slices_on_an_accelerator_stay_within_their_bound() -> None:
         small = min(m, n)
         assert count == 1 or count * 4 * (2 * m * n + 5 * small * small) <= stacking.SLICE_BYTES
         assert matrices_at_once(m, n, 4, "cpu") == 1
+
+
+def test_schedules_of_a_high_degree_share_the_stack_of_gram_matrices(x64: None) -> None:
+    tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
+    found = orthogonalize_leaves(Orthogonalization.of("fast", method="gram"), tree, AXES)
+    alone = one_by_one(tree, schedule="fast", method="standard")
+    for name in tree:
+        np.testing.assert_allclose(found[name], alone[name], atol=1e-8, err_msg=name)  # slopes of a hundred
