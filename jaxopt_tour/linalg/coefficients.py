@@ -26,7 +26,7 @@ PRESCALES: Final = ("frobenius", "schatten4", "schatten8", "aol")
 #: 9 and 17: the end at which the error of the best polynomial is as large as the quintic's at its end.
 _CUSHION: Final = {5: 0.02407327424182761, 9: 0.013486970356131226, 17: 0.007160122504144433}
 
-#: How much larger than a polynomial of degree 17 what it is evaluated from may be; of generated ones it is at most 800.
+#: How much larger than a polynomial of degree 17 what it is evaluated from may be; of generated ones it is below 1e3.
 _MOST_GROWTH: Final = 1e4
 
 #: What for_tolerance generates its candidates with.
@@ -47,7 +47,8 @@ class Schedule:
             of X by rsqrt(sum_j |X X^T|_ij) (almost-orthogonal layers; it also turns the singular vectors a little).
         source: where the numbers come from.
         in_half: the schedule that stands in for this one where the iteration runs in half precision. Polynomials of
-            degree 9 and 17 have coefficients too large for it, and without a stand-in are refused there.
+            degree 9 and 17 have coefficients too large for it: without a stand-in they run in float32, and a dtype of
+            half precision is refused.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Schedule:
     def __post_init__(self) -> None:
         check_choice("prescale", self.prescale, PRESCALES)
         polynomials = tuple(tuple(float(value) for value in polynomial) for polynomial in self.polynomials)
-        if not polynomials or not all(len(polynomial) in odd.DEGREES for polynomial in polynomials):
+        if not polynomials or not all(len(polynomial) in odd.PRODUCTS for polynomial in polynomials):
             raise ValueError(
                 "polynomials must be a non-empty sequence of (a, b, c), or of five or nine coefficients for degree 9 "
                 f"or 17, got {self.polynomials!r}"

@@ -30,27 +30,23 @@ Polynomial = tuple[float, ...]
 
 _Values = TypeVar("_Values", float, np.ndarray)
 
-#: What a step may be: its degree, by the number of its coefficients. A cubic is a quintic whose c is 0.
-DEGREES: Final = {3: 5, 5: 9, 9: 17}
+#: How many coefficients a polynomial may have, and the products that its q takes. A cubic is a quintic whose c is 0.
+PRODUCTS: Final = {3: 1, 5: 2, 9: 3}
 
 #: From which width of an interval on its best polynomial is told from the limit of narrow ones: below, both are within
 #: 4e-9 of 1, and the linear system that gives the best is nearly singular.
 _NARROW: Final = {3: 1e-4, 5: 1e-4, 9: 1e-2, 17: 1e-1}
 
-#: Products that q takes, by the number of coefficients.
-_PRODUCTS: Final = {3: 1, 5: 2, 9: 3}
-
 
 def shortest(polynomial: Sequence[float]) -> Polynomial:
     """Without the zeros that make it longer than its degree asks for."""
-    highest = 2 * int(np.max(np.flatnonzero(polynomial), initial=0)) + 1
-    length = min(length for length, degree in DEGREES.items() if highest <= degree)
-    return tuple(float(value) for value in polynomial[:length])
+    last = int(np.max(np.flatnonzero(polynomial), initial=0))
+    return tuple(polynomial[: min(length for length in PRODUCTS if last < length)])
 
 
 def products(polynomial: Sequence[float]) -> int:
     """How many products of m x m matrices ``q(R)`` takes: 0 of degree 3, 1 of degree 5, 2 of 9, and 3 of 17."""
-    return 0 if is_cubic(polynomial) else _PRODUCTS[len(polynomial)]
+    return 0 if is_cubic(polynomial) else PRODUCTS[len(polynomial)]
 
 
 def is_cubic(polynomial: Sequence[float]) -> bool:
@@ -60,7 +56,7 @@ def is_cubic(polynomial: Sequence[float]) -> bool:
 
 def degree(polynomial: Sequence[float]) -> int:
     """3, 5, 9 or 17."""
-    return 3 if is_cubic(polynomial) else DEGREES[len(polynomial)]
+    return 3 if is_cubic(polynomial) else 2 * len(polynomial) - 1
 
 
 def value(polynomial: Sequence[float], s: _Values) -> _Values:
@@ -117,7 +113,7 @@ def _best_quintic(low: float, high: float) -> Polynomial:
 
 
 def _exchange(low: float, degree: int) -> Polynomial:
-    """The best on [low, 1] by Remez's exchange; between the ends the error's extrema are the roots of p'."""
+    """The best on [low, 1] by Remez's exchange; the error's extrema are looked for on a grid."""
     count = (degree + 1) // 2
     # Where the error of a best polynomial of that degree has its extrema, nearly: Chebyshev's points.
     points = (1 + low) / 2 - (1 - low) / 2 * np.cos(np.pi * np.arange(count + 1) / count)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxopt_tour.linalg import coefficients
+from jaxopt_tour.linalg import polynomials as odd
 from jaxopt_tour.linalg.coefficients import (
     Exact,
     Schedule,
@@ -56,10 +57,16 @@ def test_polar_express_error_is_the_distance_of_the_last_interval(steps: int, lo
 
 @pytest.mark.parametrize(("degree", "most"), [(5, 7), (9, 4), (17, 3)])  # more steps end within rounding
 def test_more_steps_are_never_worse(degree: int, most: int) -> None:
-    s = np.linspace(2e-2, 1, 2_001)
-    schedules = [polar_express(steps, 2e-2, safety=1.0, degree=degree) for steps in range(1, most + 1)]
+    s = np.linspace(1e-2, 1, 2_001)
+    schedules = [polar_express(steps, 1e-2, safety=1.0, degree=degree) for steps in range(1, most + 1)]
     errors = [np.abs(schedule.map_singular_values(s) - 1).max() for schedule in schedules]
     assert all(later < earlier for earlier, later in itertools.pairwise(errors))
+
+
+@pytest.mark.parametrize("degree", [5, 9, 17])
+def test_the_raised_lower_end_has_the_same_error_in_every_degree(degree: int) -> None:
+    end = coefficients._CUSHION[degree]
+    assert 1 - odd.value(odd.best(end, 1.0, degree), end) == pytest.approx(9 / 11, abs=1e-9)
 
 
 def test_a_higher_degree_reaches_further_with_fewer_products() -> None:

@@ -32,8 +32,8 @@ def mean(values: Values) -> Interval:
 
     From :data:`ENOUGH` values on that is the bootstrap's percentile interval, expanded for its number: the level is
     ``Phi(-t sqrt(n / (n - 1)))`` with Student's t of n - 1 degrees of freedom in place of 2.5 %, at which the interval
-    would be too narrow. Of fewer values it is Student's, ``t s / sqrt(n)`` to either side, and
-    of a single one it has no ends. It says nothing about other data, other models or other grids of rates.
+    would be too narrow. Of fewer values it is Student's, ``t s / sqrt(n)`` to either side, and of a single one it has
+    no ends. It says nothing about other data, other models or other grids of rates.
 
     Raises:
         ValueError: no values.
