@@ -1,10 +1,10 @@
 """How close to orthogonal every schedule gets, under every prescale and in every dtype, on made and recorded matrices.
 
-python benchmarks/accuracy.py [--quick] [--no-write] [--render] [--default polar_express]
+python benchmarks/accuracy.py [--quick] [--no-write] [--render] [--default NAME]
 
 Prints tables, writes benchmarks/results/accuracy.json and the tables of docs/accuracy.md, and exits with 1 where the
-default schedule in float32 has a larger polar error than Optax's default on any recorded matrix. ``--quick`` takes two
-small matrices, float32 and the standard form alone, and writes nothing.
+default (or its quintics, or ``fast``) in float32 has a larger polar error than Optax's default on any recorded matrix.
+``--quick`` takes two small matrices, float32 and one form alone, and writes nothing.
 
 For M = U S V^T over its numerical range (singular values above max(m, n) eps s_max in float32) and the result O:
 
@@ -36,21 +36,28 @@ import optax.contrib._muon as peer
 from _common import RESULTS, ROOT, write
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.coefficients import Schedule
 from jaxopt_tour.linalg.flops import flops
+from jaxopt_tour.linalg.schedules import RationalSchedule, Schedule
 
 RECORDED = ROOT / "benchmarks" / "data" / "recorded_momentum.npz"
 DOCUMENT = ROOT / "docs" / "accuracy.md"
 
+#: What the default and ``fast`` are on CPU in full precision, and where inverses do not pay.
+ZOLOTAREV, QUINTICS = "zolotarev", "polar_express"
+SHORT, DEGREE_17 = "zolotarev(1, 2e-3, inverses=2)", "polar_express(2, 1e-2, degree=17)"
+DEFAULTS = (ZOLOTAREV, SHORT, QUINTICS)
+
 #: Every schedule by the name that tables give it, and whether it can be made for any prescale.
-SCHEDULES: dict[str, tuple[Schedule, bool]] = {
+SCHEDULES: dict[str, tuple[Schedule | RationalSchedule, bool]] = {
+    ZOLOTAREV: (jt.schedules.zolotarev(), True),
+    SHORT: (jt.schedules.zolotarev(1, 2e-3, inverses=2), True),
     "keller_jordan": (jt.schedules.keller_jordan(), False),
     "you": (jt.schedules.you(), False),
     "modula": (jt.schedules.modula(), False),
     "turbo": (jt.schedules.turbo(), False),
     "cubic": (jt.schedules.cubic(), False),
-    "polar_express": (jt.schedules.polar_express(), True),
-    "fast": (jt.schedules.fast(), True),
+    QUINTICS: (jt.schedules.polar_express(), True),
+    DEGREE_17: (jt.schedules.polar_express(2, 1e-2, degree=17), True),
     "polar_express(4, 1e-2)": (jt.schedules.polar_express(4, 1e-2), True),
     "polar_express(3, 3e-3, degree=(9, 17, 17))": (jt.schedules.polar_express(3, 3e-3, degree=(9, 17, 17)), False),
     "polar_express(8, 1e-3)": (jt.schedules.polar_express(8, 1e-3), True),
@@ -68,9 +75,11 @@ ITERATIONS = (
 OPTAX = "optax default"
 #: What the tables by dtype show; the results file has all.
 IN_EVERY_DTYPE = (
+    ZOLOTAREV,
+    SHORT,
     "keller_jordan",
-    "polar_express",
-    "fast",
+    QUINTICS,
+    DEGREE_17,
     "polar_express(4, 1e-2)",
     "polar_express(3, 3e-3, degree=(9, 17, 17))",
     "polar_express(8, 1e-3)",
@@ -211,10 +220,11 @@ def rows_of(cases: Mapping[str, Case], quick: bool = False) -> list[Row]:
     rows = [Row(OPTAX, "frobenius", True, "float32", "standard", apply(optax_default, cases))]
     for name, (schedule, any_prescale) in SCHEDULES.items():
         for prescale in PRESCALES if any_prescale and not quick else (schedule.prescale,):
-            made = dataclasses.replace(schedule, prescale=prescale, in_half=None)
-            for dtype, method in ITERATIONS[:1] if quick else ITERATIONS:
-                if schedule.degree > 5 and dtype != "float32":
-                    continue  # half precision refuses it, or takes another schedule, which has its own row
+            made = dataclasses.replace(schedule, prescale=prescale)
+            iterations = [("float32", form_of(name))] if quick else ITERATIONS
+            for dtype, method in [("float32", "gram")] if isinstance(schedule, RationalSchedule) else iterations:
+                if dtype != "float32" and isinstance(schedule, Schedule) and schedule.degree > 5:
+                    continue  # half precision refuses it
                 function = functools.partial(jt.orthogonalize, schedule=made, method=method, dtype=dtype)
                 rows.append(Row(name, prescale, prescale == schedule.prescale, dtype, method, apply(function, cases)))
         print(f"measured {name}", file=sys.stderr)
@@ -291,14 +301,31 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *lines))
 
 
-def products(schedule: Schedule) -> int:
-    """How many products of m x m matrices the Gram form takes, beside X X^T and Q X."""
-    return flops(schedule, 1, 0, "gram") // 2
+def form_of(name: str) -> str:
+    """The form that the tables of float32 show: the standard one where there is one."""
+    return "gram" if isinstance(SCHEDULES.get(name, (None,))[0], RationalSchedule) else "standard"
 
 
-def cost(schedule: Schedule, m: int, n: int) -> float:
+def products(schedule: Schedule | RationalSchedule) -> str:
+    """How many products of m x m matrices, and inverses, the Gram form takes, beside X X^T and Q X."""
+    if isinstance(schedule, RationalSchedule):
+        inverses = sum(len(function.shifts) for function in schedule.functions)
+        between = 2 * (schedule.steps - 1)
+        return f"{inverses} inverses" + (f", {between}" if between else "")
+    return str(flops(schedule, 1, 0, "gram") // 2)
+
+
+def degree(schedule: Schedule | RationalSchedule) -> int:
+    """Of a step: of a rational function, that of its numerator."""
+    if isinstance(schedule, RationalSchedule):
+        return 2 * len(schedule.functions[0].shifts) + 1
+    return schedule.degree
+
+
+def cost(schedule: Schedule | RationalSchedule, m: int, n: int) -> float:
     """Operations in the cheaper form, as a share of five Keller Jordan steps in the standard form."""
-    least = min(flops(schedule, m, n, method) for method in ("standard", "gram"))
+    forms = ("gram",) if isinstance(schedule, RationalSchedule) else ("standard", "gram")
+    least = min(flops(schedule, m, n, form) for form in forms)
     return least / flops(jt.schedules.keller_jordan(), m, n, "standard")
 
 
@@ -308,10 +335,10 @@ def by_cost() -> str:
         [
             f"`{name}`",
             str(schedule.steps),
-            str(schedule.degree),
+            str(degree(schedule)),
             PRESCALE_NAMES[schedule.prescale],
-            str(products(schedule)),
-            *(f"{cost(schedule, m, n):.2f}" for m, n in ((1, 1), (1, 4))),
+            products(schedule),
+            *(f"{cost(schedule, m, n):.2f}" for m, n in ((768, 768), (768, 3072))),
             *(number(schedule.worst_error(bound)) for bound in (1e-1, 1e-2, 1e-3)),
         ]
         for name, (schedule, _) in SCHEDULES.items()
@@ -348,7 +375,7 @@ def tables_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The tables, from the summary; the document shows some of them."""
 
     def plain(row: Mapping[str, Any]) -> bool:
-        return (row["dtype"], row["method"]) == ("float32", "standard")
+        return (row["dtype"], row["method"]) == ("float32", form_of(row["schedule"]))
 
     def plain_own(row: Mapping[str, Any]) -> bool:
         return plain(row) and row["own"]
@@ -389,12 +416,10 @@ def put(document: pathlib.Path, tables: Mapping[str, str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="two small matrices, float32, standard form, nothing written"
-    )
+    parser.add_argument("--quick", action="store_true", help="two small matrices, float32, one form, nothing written")
     parser.add_argument("--no-write", action="store_true", help="print only")
     parser.add_argument("--render", action="store_true", help="write the document again from the results file")
-    parser.add_argument("--default", default="polar_express", choices=SCHEDULES, help="what Optax's is compared with")
+    parser.add_argument("--default", default=ZOLOTAREV, choices=SCHEDULES, help="what Optax's is compared with")
     arguments = parser.parse_args(argv)
     if arguments.render:
         put(DOCUMENT, tables_of(json.loads((RESULTS / "accuracy.json").read_text(encoding="utf-8"))["results"]["rows"]))
@@ -415,16 +440,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         one_by_one = {
             row.schedule: {name: float(f"{row.values('polar_error', [name])[0]:.4g}") for name in compared}
             for row in rows
-            if row.own and (row.dtype, row.method) == ("float32", "standard")
+            if row.own and row.dtype == "float32" and row.method == form_of(row.schedule)
         }
         path = write("accuracy", {"recorded_polar_error_float32": one_by_one, "rows": summed_up})
         put(DOCUMENT, tables)
         print(f"\nwritten to {path.relative_to(ROOT)} and {DOCUMENT.relative_to(ROOT)}")
     print(f"\nlarger polar error than Optax's default (float32), of {len(compared)} matrices in each form:")
-    for name, dtype in itertools.product(dict.fromkeys((arguments.default, "fast")), dict(ITERATIONS)):
+    for name, dtype in itertools.product(dict.fromkeys((arguments.default, *DEFAULTS)), dict(ITERATIONS)):
         if any((row.schedule, row.dtype) == (name, dtype) for row in rows):
             print(f"  {name} in {dtype}: {len(worse_than_optax(rows, compared, name, dtype))}")
-    worse = worse_than_optax(rows, compared, arguments.default)
+    worse = [
+        line
+        for name in dict.fromkeys((arguments.default, *DEFAULTS))
+        for line in worse_than_optax(rows, compared, name)
+    ]
     print(
         "\nFAILED: the default is worse than Optax's:" if worse else "\nThe default is nowhere worse.", *worse, sep="\n"
     )

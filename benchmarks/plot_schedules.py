@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from _common import ROOT
-from accuracy import PRESCALE_NAMES, SCHEDULES, Case, recorded
+from accuracy import PRESCALE_NAMES, QUINTICS, SCHEDULES, ZOLOTAREV, Case, degree, recorded
 
 from jaxopt_tour.linalg import polynomials as odd
-from jaxopt_tour.linalg.coefficients import Schedule
+from jaxopt_tour.linalg.schedules import RationalSchedule, Schedule
 
 OUT = ROOT / "docs" / "figures" / "singular_value_maps.svg"
 # Blue and vermilion of Okabe and Ito's palette differ for every kind of color blindness, and in gray.
@@ -33,7 +33,7 @@ def prescaled(one: Case, prescale: str) -> np.ndarray:
     return one.s / np.sum(one.s**power) ** (1 / power)
 
 
-def draw(cases: Sequence[Case], schedules: dict[str, Schedule]) -> matplotlib.figure.Figure:
+def draw(cases: Sequence[Case], schedules: dict[str, Schedule | RationalSchedule]) -> matplotlib.figure.Figure:
     from matplotlib.figure import Figure
 
     low = 1e-4
@@ -50,13 +50,17 @@ def draw(cases: Sequence[Case], schedules: dict[str, Schedule]) -> matplotlib.fi
         share, _ = np.histogram(np.concatenate(values), bins, weights=np.concatenate(weights) / len(cases))
         panel.stairs(9 * share, bins, fill=True, color=SHADE, zorder=1)  # 9: a good height, the same in all panels
         panel.axhline(1, color="0.35", linewidth=0.8, linestyle=(0, (4, 3)), zorder=2)
-        color = DEFAULT if name == "polar_express" else LINE
+        color = DEFAULT if name in (ZOLOTAREV, QUINTICS) else LINE
         panel.plot(s, schedule.map_singular_values(s), color=color, linewidth=1.8, zorder=3)
-        title = name + (" (default)" if name == "polar_express" else "")
+        title = name + {ZOLOTAREV: " (default, CPU)", QUINTICS: " (default, GPU and TPU)"}.get(name, "")
         size = 9.5 if len(title) < 30 else 7.2
         panel.text(0.03, 0.95, title, transform=panel.transAxes, va="top", weight="bold", color=color, size=size)
-        degrees = " and ".join(str(degree) for degree in sorted({odd.degree(p) for p in schedule.polynomials}))
-        about = f"{schedule.steps} steps, degree {degrees}, {PRESCALE_NAMES[schedule.prescale]}"
+        if isinstance(schedule, RationalSchedule):
+            degrees = f"{degree(schedule)}, rational"
+        else:
+            degrees = " and ".join(str(one) for one in sorted({odd.degree(p) for p in schedule.polynomials}))
+        steps = f"{schedule.steps} step" + ("s" if schedule.steps > 1 else "")
+        about = f"{steps}, degree {degrees}, {PRESCALE_NAMES[schedule.prescale]}"
         panel.text(0.03, 0.845, about, transform=panel.transAxes, va="top", color="0.25", size=8.5)
         panel.set(xscale="log", xlim=(low, 1), ylim=(0, 1.7), yticks=(0, 0.5, 1))
         panel.spines[["top", "right"]].set_visible(False)

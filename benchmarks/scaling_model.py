@@ -26,7 +26,7 @@ from jaxopt_tour.matrices.sharding import costs
 from jaxopt_tour.matrices.shares import Deal, Layout, deals
 
 DOCUMENT = ROOT / "docs" / "mesh.md"
-#: Operations of the default schedule in float32, of a matrix and of its parts.
+#: Operations of the default schedule of GPUs and TPUs in the Gram form, of a matrix and of its parts.
 COST, PARTS = costs(Orthogonalization.of("polar_express"))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from jaxopt_tour.linalg import coefficients as schedules
+from jaxopt_tour.linalg import schedules
 from jaxopt_tour.linalg.newton_schulz import orthogonalize
 from jaxopt_tour.matrices import routing
 from jaxopt_tour.matrices.axes import MatrixAxes

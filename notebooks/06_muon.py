@@ -41,8 +41,8 @@ import numpy as np
 
 import jaxopt_tour as jt
 from jaxopt_tour.linalg import newton_schulz, polynomials
-from jaxopt_tour.linalg.coefficients import Schedule, keller_jordan, polar_express
 from jaxopt_tour.linalg.polar import polar_factor
+from jaxopt_tour.linalg.schedules import Schedule, keller_jordan, polar_express
 from jaxopt_tour.problems.landscapes import matrix_regression, styblinski_tang
 from jaxopt_tour.tour import measures, plots
 from jaxopt_tour.tour.presets import muon_on_everything
@@ -218,7 +218,7 @@ np.testing.assert_allclose(lengths, lengths[0], rtol=0.02)
 # Change the schedule: what does each leave of the spectrum, and what does it do to the smallest values?
 
 # %%
-schedule = jt.schedules.cubic(5)  # try cubic(10), you(), modula(), fast(), cans(), polar_express(3)
+schedule = jt.schedules.cubic(5)  # try cubic(10), you(), cans(), polar_express(3, degree=9)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
 plots.newton_schulz_map(left, schedule)

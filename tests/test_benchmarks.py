@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.coefficients import Schedule
 from jaxopt_tour.linalg.flops import flops
+from jaxopt_tour.linalg.newton_schulz import Orthogonalization
+from jaxopt_tour.linalg.schedules import RationalSchedule, Schedule
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -41,7 +42,7 @@ def test_accuracy_runs_on_two_small_matrices(accuracy: ModuleType, capsys: pytes
 def test_accuracy_fails_where_the_default_is_worse(
     accuracy: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = {name: accuracy.SCHEDULES[name] for name in ("cubic", "fast")}
+    kept = {name: accuracy.SCHEDULES[name] for name in ("cubic", accuracy.DEGREE_17)}
     monkeypatch.setattr(accuracy, "SCHEDULES", kept)
     assert accuracy.main(["--quick", "--default", "cubic"]) == 1
     assert "FAILED" in capsys.readouterr().out
@@ -87,14 +88,15 @@ class TestRecordedMomentum:
     def test_no_default_is_worse_on_it_than_optaxs(self, accuracy: ModuleType) -> None:
         """In exact arithmetic, by the maps of singular values; the script measures it in float32."""
 
-        def polar_error(one: object, schedule: Schedule) -> float:
-            power = {"frobenius": 2, "schatten8": 8}[schedule.prescale]
+        def polar_error(one: object, schedule: Schedule | RationalSchedule) -> float:
+            power = {"frobenius": 2, "schatten4": 4, "schatten8": 8}[schedule.prescale]
             mapped = schedule.map_singular_values(one.s / np.sum(one.s**power) ** (1 / power))
             return float(np.sqrt(np.mean((mapped - 1) ** 2)))
 
-        ours, theirs = jt.schedules.polar_express(), jt.schedules.keller_jordan()
-        for name, one in accuracy.recorded().items():
-            assert polar_error(one, ours) <= polar_error(one, theirs), name
+        theirs = jt.schedules.keller_jordan()
+        for ours in (jt.schedules.auto(), jt.schedules.auto().polynomial, jt.schedules.fast()):
+            for name, one in accuracy.recorded().items():
+                assert polar_error(one, ours) <= polar_error(one, theirs), (ours.name, name)
 
 
 def test_the_document_shows_the_results_file(accuracy: ModuleType, tmp_path: pathlib.Path) -> None:
@@ -115,14 +117,16 @@ def test_roofline_counts_the_products_of_the_flop_model() -> None:
         import roofline
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
-    shapes = {"a": (16, 64), "b": (64, 16), "c": (16, 16), "d": (3, 16, 40)}  # wide, tall, square, three scanned layers
+    # Wide, tall, square, three scanned layers; and one that inverses pay for, of whole blocks.
+    shapes = {"a": (16, 64), "b": (64, 16), "c": (16, 16), "d": (3, 16, 40), "e": (128, 192)}
     params = {name: {"kernel": jnp.ones(shape)} for name, shape in shapes.items()}
     axes = {f"{name}/kernel": jt.MatrixAxes(-2, -1) for name in shapes}
     tx = jt.orthogonalize_via_newton_schulz(axes=axes)
     compiled = jax.jit(lambda tree: tx.update(tree, tx.init(tree))[0]).lower(params).compile()
-    schedule = jt.schedules.polar_express()
+    operation = Orthogonalization.of("auto")
     expected = 0
     for shape in shapes.values():
         m, n = sorted(shape[-2:])
-        expected += math.prod(shape[:-2]) * min(flops(schedule, m, n, form) for form in ("standard", "gram"))
+        schedule, form = operation.schedule_for(m, jnp.float32), operation.form(shape, jnp.float32)
+        expected += math.prod(shape[:-2]) * flops(schedule, m, n, form)
     assert roofline.operations(roofline.products_of(compiled.as_text())) == expected

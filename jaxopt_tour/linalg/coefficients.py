@@ -1,4 +1,4 @@
-"""Newton-Schulz schedules: published tables with their sources, and the generators.
+"""Newton-Schulz schedules of polynomials: published tables with their sources, and the generators.
 
 A schedule is a value: it carries its polynomials, hence its number of steps, and the prescale it was made for. It is
 never cycled, cut short or used with another prescale, because each of these can turn an update uphill.
@@ -105,17 +105,10 @@ class Schedule:
 
         Exact up to rounding: a polynomial maps an interval onto an interval.
         """
-        low, high = _check_bound(lower_bound), 1.0
+        low, high = check_bound(lower_bound), 1.0
         for polynomial in self.polynomials:
             low, high = odd.image(polynomial, low, high)
         return max(abs(low - 1), abs(high - 1))
-
-
-@dataclasses.dataclass(frozen=True)
-class Exact:
-    """The exact polar factor by singular value decomposition, in place of a schedule."""
-
-    name: str = "exact"
 
 
 def cubic(steps: int = 10) -> Schedule:
@@ -124,7 +117,7 @@ def cubic(steps: int = 10) -> Schedule:
     Source: Björck & Bowie, An iterative algorithm for computing the best estimate of an orthogonal matrix, 1971.
     """
     return Schedule(
-        "cubic", ((1.5, -0.5, 0.0),) * _check_steps(steps), "frobenius", "Björck & Bowie 1971, doi:10.1137/0708036"
+        "cubic", ((1.5, -0.5, 0.0),) * check_steps(steps), "frobenius", "Björck & Bowie 1971, doi:10.1137/0708036"
     )
 
 
@@ -135,7 +128,7 @@ def keller_jordan(steps: int = 5) -> Schedule:
     """
     return Schedule(
         "keller_jordan",
-        ((3.4445, -4.7750, 2.0315),) * _check_steps(steps),
+        ((3.4445, -4.7750, 2.0315),) * check_steps(steps),
         "frobenius",
         "Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/",
     )
@@ -212,8 +205,8 @@ def polar_express(
     ``[l, u] -> [p(l), 2 - p(l)]``. Its lower end is raised, for quintics to 0.0241 u, while the interval is wide, which
     keeps a step from blowing up what lies below it.
 
-    The default, five quintics for [3e-3, 1] under the Schatten-8 norm, needs the products of five Keller Jordan steps
-    and ends closer to the polar factor.
+    With its default arguments, five quintics for [3e-3, 1] under the Schatten-8 norm, it needs the products of five
+    Keller Jordan steps and ends closer to the polar factor.
 
     Args:
         steps: number of polynomials.
@@ -224,7 +217,7 @@ def polar_express(
             rounding in half precision makes, are mapped as if they were at most 1. At 1, the plain optimum, bfloat16
             iterations blow up; 1.01 to 1.05 is usual.
         degree: 5, 9 or 17, of every step or one for each: products of fewer steps of a higher degree reach further, in
-            full precision alone. ``polar_express(3, 3e-3, degree=(9, 17, 17))`` is closer than the default and needs
+            full precision alone. ``polar_express(3, 3e-3, degree=(9, 17, 17))`` is closer than five quintics and needs
             three m x m products fewer in the Gram form. In float32 a first step of degree 17 costs digits that a third
             step multiplies in the Gram form: begin with 9 there.
 
@@ -235,10 +228,10 @@ def polar_express(
     paper's code has degree 5 alone.
     """
     _check_safety(safety)
-    _check_bound(lower_bound)
-    degrees = tuple(degree) if isinstance(degree, (tuple, list)) else (degree,) * _check_steps(steps)
+    check_bound(lower_bound)
+    degrees = tuple(degree) if isinstance(degree, (tuple, list)) else (degree,) * check_steps(steps)
     known = all(isinstance(one, int) and one in _CUSHION for one in degrees)
-    if len(degrees) != _check_steps(steps) or not known:
+    if len(degrees) != check_steps(steps) or not known:
         raise ValueError(f"degree must be 5, 9 or 17, or {steps} of them, one a step; got {degree!r}")
     return _polar_express(degrees, lower_bound, prescale, safety)
 
@@ -260,16 +253,6 @@ def _polar_express(degrees: tuple[int, ...], lower_bound: float, prescale: str, 
     return Schedule(
         "polar_express", tuple(polynomials), prescale, "Amsel et al. 2025, https://arxiv.org/abs/2505.16932"
     )
-
-
-def fast() -> Schedule:
-    """Two Polar Express steps of degree 17 for [1e-2, 1] under the Schatten-8 norm: the fewest products.
-
-    Nine products of m x m matrices in the Gram form, where the default has seventeen. Its polar error is larger than
-    the default's and its alignment with the polar factor a little less even: what it leaves below 1 are the smallest
-    singular values (``docs/accuracy.md``). Half precision takes four quintics for the same interval instead.
-    """
-    return dataclasses.replace(polar_express(2, 1e-2, degree=17), name="fast", in_half=polar_express(4, 1e-2))
 
 
 @functools.cache
@@ -298,9 +281,9 @@ def cans(
     if degree not in (3, 5):
         raise ValueError(f"degree must be 3 or 5, got {degree!r}")
     _check_safety(safety)
-    low, high = _check_bound(lower_bound), 1.0
+    low, high = check_bound(lower_bound), 1.0
     polynomials = []
-    for step in range(_check_steps(steps)):
+    for step in range(check_steps(steps)):
         best = odd.best(low, high, degree)
         low = odd.value(best, low)
         high = 2 - low
@@ -346,7 +329,7 @@ def for_tolerance(
     check_choice("prescale", prescale, [name for name in PRESCALES if name != "aol"])
     if not 0 < polar_error < 1:
         raise ValueError(f"polar_error must be a number with 0 < polar_error < 1, got {polar_error!r}")
-    _check_bound(lower_bound)
+    check_bound(lower_bound)
     if (m is None) != (n is None):
         raise ValueError(f"m and n must be given together, got m={m!r}, n={n!r}")
     for name, size in (("m", m), ("n", n)):
@@ -382,7 +365,8 @@ def for_tolerance(
     return min(reached, key=lambda schedule: (cost(schedule), schedule.worst_error(lower_bound)))
 
 
-def _check_steps(steps: int) -> int:
+def check_steps(steps: int) -> int:
+    """The number of steps, an integer."""
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"steps must be an integer >= 1, got {steps!r}")
     return int(steps)
@@ -393,41 +377,8 @@ def _check_safety(safety: float) -> None:
         raise ValueError(f"safety must be a number with 1 <= safety < 2, got {safety!r}")
 
 
-def _check_bound(lower_bound: float) -> float:
+def check_bound(lower_bound: float) -> float:
+    """The lower bound, inside (0, 1)."""
     if not 0 < lower_bound < 1:
         raise ValueError(f"lower_bound must be a number with 0 < lower_bound < 1, got {lower_bound!r}")
     return float(lower_bound)
-
-
-#: The schedules by name, each with its default arguments.
-SCHEDULES: Final[dict[str, Callable[[], Schedule | Exact]]] = {
-    "cubic": cubic,
-    "keller_jordan": keller_jordan,
-    "you": you,
-    "modula": modula,
-    "turbo": turbo,
-    "polar_express": polar_express,
-    "fast": fast,
-    "cans": cans,
-    "exact": Exact,
-}
-
-
-def as_schedule(schedule: str | Schedule | Exact | Sequence[Sequence[float]]) -> Schedule | Exact:
-    """A schedule from its name, from a sequence of polynomials (Frobenius prescale) or as it is.
-
-    Raises:
-        ValueError: the name is unknown (the known ones are listed) or the value is no schedule.
-    """
-    if isinstance(schedule, (Schedule, Exact)):
-        return schedule
-    if isinstance(schedule, str):
-        if schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(map(repr, SCHEDULES))}; got {schedule!r}")
-        return SCHEDULES[schedule]()
-    if isinstance(schedule, (tuple, list)):
-        return Schedule("custom", tuple(tuple(row) for row in schedule))  # type: ignore[misc]
-    raise ValueError(
-        f"schedule must be a name ({', '.join(map(repr, SCHEDULES))}), a Schedule such as polar_express(steps=5), or a "
-        f"sequence of (a, b, c), of five or of nine coefficients; got {schedule!r}"
-    )

@@ -1,6 +1,6 @@
 """The Newton-Schulz iteration on X, the same on its Gram matrix, and the choice between them.
 
-Both apply the polynomials of a schedule to the singular values of ``X / S(X)`` and leave the singular vectors alone.
+Both apply the functions of a schedule to the singular values of ``X / S(X)`` and leave the singular vectors alone.
 Written for wide matrices, m <= n; tall ones are transposed on the way in and out.
 
 Standard form, T steps: ``A = X X^T``, ``X <- a X + (b A + c A A) X``.
@@ -15,6 +15,8 @@ steps), and X is touched twice::
 Z is that of a step of degree 5; one of degree 9 or 17 takes one or two products more
 (:mod:`jaxopt_tour.linalg.polynomials`). Every matrix commutes with R, so each is symmetric. Source: Dao-AILab,
 gram-newton-schulz, 2026, https://github.com/Dao-AILab/gram-newton-schulz
+
+Rational functions have the Gram form alone, with inverses in it (:mod:`jaxopt_tour.linalg.rational_steps`).
 
 The prescale costs no pass over X, because every norm in use is a function of the Gram matrix A that step one forms
 anyway: Frobenius^2 = tr A, Schatten-4^4 = |A|_F^2, Schatten-8^8 = |A A|_F^2.
@@ -32,27 +34,31 @@ import jax.numpy as jnp
 
 from jaxopt_tour._checks import check_choice, check_float_dtype, check_nonnegative
 from jaxopt_tour._types import Array, DTypeLike, Float
-from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule
-from jaxopt_tour.linalg.flops import flops, needs_square
+from jaxopt_tour.linalg import rational_steps
+from jaxopt_tour.linalg.flops import flops, takes_square
 from jaxopt_tour.linalg.polar import polar_factor
 from jaxopt_tour.linalg.polynomials import Polynomial, factors, is_cubic
 from jaxopt_tour.linalg.products import product
+from jaxopt_tour.linalg.schedules import AnySchedule, Exact, RationalSchedule, Schedule, ScheduleLike, as_schedule
 from jaxopt_tour.linalg.symmetric import METHODS as SYMMETRIC_METHODS
 from jaxopt_tour.linalg.symmetric import symmetric_product
 
 METHODS: Final = ("auto", "standard", "gram")
 
 #: What the iteration runs in when nothing is said, by backend, for matrices of float32 and less; elsewhere float32.
-#: Measured polar errors are in docs/accuracy.md: the default schedule keeps its place in both.
+#: Measured polar errors are in docs/accuracy.md: the default's quintics keep their place in both.
 DEFAULT_DTYPES: Final = {"gpu": "float16", "tpu": "bfloat16"}
 
-#: From so many rows on the steps are a loop in the program.
+#: From so many rows on the steps of polynomials are a loop in the program.
 LOOP_FROM: Final = 512
+
+#: From so many rows on, on CPU, a schedule of inverses runs itself and not the polynomials that stand in for it.
+INVERSES_FROM: Final = 128
 
 
 def orthogonalize(
     x: Float[Array, "*batch m n"],
-    schedule: str | Schedule | Exact | Sequence[Sequence[float]] = "polar_express",
+    schedule: ScheduleLike = "auto",
     *,
     method: str = "auto",
     dtype: DTypeLike | None = None,
@@ -65,10 +71,11 @@ def orthogonalize(
 
     Args:
         x: a batch of real matrices, wide or tall.
-        schedule: the polynomials and their prescale, by name or as a value, see
-            :mod:`jaxopt_tour.linalg.coefficients`; ``"exact"`` takes the polar factor by SVD instead.
+        schedule: the functions of singular values and their prescale, by name or as a value, see
+            :mod:`jaxopt_tour.linalg.schedules`; ``"exact"`` takes the polar factor by SVD instead.
         method: ``"standard"``, ``"gram"``, or ``"auto"``: the one with fewer floating-point operations at this shape
-            (:func:`flops`), where its rounding is harmless in ``dtype``.
+            (:func:`flops`), where its rounding is harmless in ``dtype``. Inverses have the Gram form alone:
+            ``"standard"`` takes the polynomials that stand in for them.
         dtype: of the products; None: float16 on a GPU and bfloat16 on a TPU (:data:`DEFAULT_DTYPES`), float32 on CPU,
             float64 for x of float64. Products of half precision are summed in float32.
         eps: added to the prescaling norm, in the units of x. Keller Jordan's Muon has 1e-7, Optax's 1e-8. Any eps > 0
@@ -100,7 +107,7 @@ class Orthogonalization:
         o = operation.apply(factor, unit).astype(x.dtype)
     """
 
-    schedule: Schedule | Exact
+    schedule: AnySchedule
     method: str = "auto"
     dtype: DTypeLike | None = None
     eps: float | Array = 0.0
@@ -109,7 +116,7 @@ class Orthogonalization:
     @classmethod
     def of(
         cls,
-        schedule: str | Schedule | Exact | Sequence[Sequence[float]],
+        schedule: ScheduleLike,
         *,
         method: str = "auto",
         dtype: DTypeLike | None = None,
@@ -125,11 +132,11 @@ class Orthogonalization:
         check_choice("symmetric", symmetric, SYMMETRIC_METHODS)
         check_nonnegative("eps", eps)
         known, dtype = as_schedule(schedule), check_float_dtype("dtype", dtype)
-        if isinstance(known, Schedule) and _in_full_precision_alone(known) and dtype is not None and _is_half(dtype):
-            raise ValueError(
-                f"dtype must be float32 or float64 for a schedule of degree {known.degree} without in_half=, got "
-                f"{jnp.dtype(dtype)}"
-            )
+        if _in_full_precision_alone(known) and dtype is not None and _is_half(dtype):
+            kind = f"of degree {known.degree} without in_half=" if isinstance(known, Schedule) else "of inverses alone"
+            raise ValueError(f"dtype must be float32 or float64 for a schedule {kind}, got {jnp.dtype(dtype)}")
+        if isinstance(known, RationalSchedule) and known.polynomial is None and method == "standard":
+            raise ValueError(f"method must be 'auto' or 'gram' for a schedule with inverses, got {method!r}")
         return cls(known, method, dtype, eps, symmetric)
 
     def __call__(self, x: Float[Array, "*batch m n"]) -> Float[Array, "*batch m n"]:
@@ -141,9 +148,12 @@ class Orthogonalization:
         tall = x.shape[-2] > x.shape[-1]
         wide = x.mT if tall else x
         scale = self.unit_scale(wide)
-        iterate = _gram if self.form(wide.shape, x.dtype) == "gram" else _standard
-        schedule = self.schedule_in(self.work_dtype(x.dtype))
-        result = iterate(self.near_unit(wide, scale), schedule, self._eps_unit(scale), self.symmetric)
+        schedule = self.schedule_for(wide.shape[-2], self.work_dtype(x.dtype))
+        unit, eps = self.near_unit(wide, scale), self._eps_unit(scale)
+        if isinstance(schedule, Schedule) and self.form(wide.shape, x.dtype) == "standard":
+            result = _standard(unit, schedule, eps, self.symmetric)
+        else:
+            result = _gram(unit, schedule, eps, self.symmetric)
         return (result.mT if tall else result).astype(x.dtype)
 
     def work_dtype(self, dtype: DTypeLike) -> DTypeLike:
@@ -151,17 +161,23 @@ class Orthogonalization:
         if self.dtype is not None:
             return jnp.dtype(self.dtype)
         wide = jnp.dtype(_wide(dtype))
-        if isinstance(self.schedule, Schedule) and _in_full_precision_alone(self.schedule):
+        if _in_full_precision_alone(self.schedule):
             return wide
         return wide if wide == jnp.float64 else jnp.dtype(DEFAULT_DTYPES.get(jax.default_backend(), wide))
 
-    def schedule_in(self, work_dtype: DTypeLike) -> Schedule:
-        """The schedule that an iteration in this dtype runs: in half precision the stand-in, where there is one.
+    def schedule_for(self, m: int, work_dtype: DTypeLike) -> Schedule | RationalSchedule:
+        """The schedule that an iteration on matrices of short side m runs in this dtype: itself, or its stand-in.
 
         Not for the exact method.
         """
-        assert isinstance(self.schedule, Schedule)
-        return (self.schedule.in_half or self.schedule) if _is_half(work_dtype) else self.schedule
+        schedule = self.schedule
+        assert not isinstance(schedule, Exact)
+        if isinstance(schedule, RationalSchedule) and schedule.polynomial is not None:
+            inverses_pay = jax.default_backend() == "cpu" and not _is_half(work_dtype) and m >= INVERSES_FROM
+            schedule = schedule if inverses_pay and self.method != "standard" else schedule.polynomial
+        if isinstance(schedule, Schedule) and schedule.in_half is not None and _is_half(work_dtype):
+            schedule = schedule.in_half
+        return schedule
 
     def form(self, shape: tuple[int, ...], dtype: DTypeLike) -> str:
         """``"standard"`` or ``"gram"`` for matrices of this shape and dtype; ``"exact"`` by SVD."""
@@ -169,8 +185,9 @@ class Orthogonalization:
             return "exact"
         if self.method != "auto":
             return self.method
+        m, n = sorted(shape[-2:])
         work_dtype = self.work_dtype(dtype)
-        return cheaper_method(self.schedule_in(work_dtype), min(shape[-2:]), max(shape[-2:]), work_dtype)
+        return cheaper_method(self.schedule_for(m, work_dtype), m, n, work_dtype)
 
     def has_parts(self, shape: tuple[int, ...], dtype: DTypeLike) -> bool:
         """Whether the parts below may be used for such matrices: in the Gram form, if no step returns to X."""
@@ -197,9 +214,12 @@ class Orthogonalization:
 
     def factor(self, gram: Float[Array, "*batch m m"], scale: Array) -> Float[Array, "*batch m m"]:
         """The Q of ``O = Q X`` (``X Q``, of a tall X), from the Gram matrix of a unit X and its scale."""
-        schedule = self.schedule_in(gram.dtype)
+        schedule = self.schedule_for(gram.shape[-1], gram.dtype)
         start = _prescaled(gram, gram.dtype, schedule, self._eps_unit(scale), self.symmetric)
-        q, _ = _product_of_steps(start.gram, start.square, schedule.polynomials, self.symmetric)
+        if isinstance(schedule, RationalSchedule):
+            q = rational_steps.product_of_steps(start.gram, schedule.functions, self.symmetric)
+        else:
+            q, _ = _product_of_steps(start.gram, start.square, schedule.polynomials, self.symmetric)
         return q * start.row_scale.mT
 
     def apply(self, factor: Float[Array, "*batch k k"], unit: Float[Array, "*batch m n"]) -> Array:
@@ -213,13 +233,15 @@ class Orthogonalization:
         return 0.0 if _is_zero(self.eps) else jnp.asarray(self.eps, scale.dtype) * scale
 
 
-def cheaper_method(schedule: Schedule, m: int, n: int, dtype: DTypeLike) -> str:
-    """``"gram"`` where it takes fewer operations at this shape, else ``"standard"``.
+def cheaper_method(schedule: Schedule | RationalSchedule, m: int, n: int, dtype: DTypeLike) -> str:
+    """``"gram"`` where it takes fewer operations at this shape, else ``"standard"``; inverses have the Gram form alone.
 
-    Always the standard form in bfloat16: its eight bits are too few for the product of the steps to stay symmetric, and
-    the error shows on square and on steep spectra. So in float16 beyond five steps, over which rounding grows until
-    nothing else is left.
+    Polynomials take the standard form always in bfloat16: its eight bits are too few for the product of the steps to
+    stay symmetric, and the error shows on square and on steep spectra. So in float16 beyond five steps, over which
+    rounding grows until nothing else is left.
     """
+    if isinstance(schedule, RationalSchedule):
+        return "gram"
     if jnp.dtype(dtype) == jnp.bfloat16 or (_is_half(dtype) and schedule.steps > 5):
         return "standard"
     gram = flops(schedule, m, n, "gram", len(_restarts(schedule, dtype)))
@@ -248,10 +270,12 @@ def _standard(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) 
     return _repeat(step, x, schedule.polynomials[1:], _loop_pays(x, schedule.polynomials[1:]))
 
 
-def _gram(x: Array, schedule: Schedule, eps: Array | float, symmetric: str) -> Array:
+def _gram(x: Array, schedule: Schedule | RationalSchedule, eps: Array | float, symmetric: str) -> Array:
     start = _prescaled(_gram_matrix(x, symmetric, keep=True), x.dtype, schedule, eps, symmetric)
     gram, square = start.gram, start.square
     x, late_scale = _scaled_rows(x, start.row_scale)
+    if isinstance(schedule, RationalSchedule):
+        return _apply(rational_steps.product_of_steps(gram, schedule.functions, symmetric), 0.0, x, late_scale)
     edges = (0, *_restarts(schedule, x.dtype), schedule.steps)
     for first, last in itertools.pairwise(edges):
         if first:
@@ -332,7 +356,9 @@ def _scaled_rows(x: Array, row_scale: Array) -> tuple[Array, Array | None]:
     return x, row_scale
 
 
-def _prescaled(gram: Array, dtype: DTypeLike, schedule: Schedule, eps: Array | float, symmetric: str) -> _Start:
+def _prescaled(
+    gram: Array, dtype: DTypeLike, schedule: Schedule | RationalSchedule, eps: Array | float, symmetric: str
+) -> _Start:
     """Fold ``X / (S(X) + eps)`` into the Gram matrix of X and, where it is needed, its square, both in ``dtype``.
 
     For half precision ``gram`` comes in float32: norms and scales are taken before rounding.
@@ -362,10 +388,10 @@ def _prescaled(gram: Array, dtype: DTypeLike, schedule: Schedule, eps: Array | f
     return _Start(gram, _cast(square, dtype), _safe_reciprocal(norm))
 
 
-def _square_if_needed(schedule: Schedule, gram: Array, symmetric: str, keep: bool = False) -> Array | None:
-    if is_cubic(schedule.polynomials[0]) and not needs_square(schedule):
-        return None
-    return _commuting(gram, gram, symmetric, keep=keep)
+def _square_if_needed(
+    schedule: Schedule | RationalSchedule, gram: Array, symmetric: str, keep: bool = False
+) -> Array | None:
+    return _commuting(gram, gram, symmetric, keep=keep) if takes_square(schedule) else None
 
 
 def _restarts(schedule: Schedule, dtype: DTypeLike) -> tuple[int, ...]:
@@ -402,8 +428,10 @@ def _polynomial_of(gram: Array, square: Array | None, polynomial: Sequence[Any],
     return _commuting(combined(known.left), combined(known.right), symmetric) + combined(known.rest), 0.0
 
 
-def _in_full_precision_alone(schedule: Schedule) -> bool:
-    return schedule.degree > 5 and schedule.in_half is None
+def _in_full_precision_alone(schedule: AnySchedule) -> bool:
+    if isinstance(schedule, RationalSchedule):
+        return schedule.polynomial is None or _in_full_precision_alone(schedule.polynomial)
+    return isinstance(schedule, Schedule) and schedule.degree > 5 and schedule.in_half is None
 
 
 def _is_half(dtype: DTypeLike) -> bool:

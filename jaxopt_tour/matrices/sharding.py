@@ -25,9 +25,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxopt_tour._types import Array
-from jaxopt_tour.linalg.coefficients import Exact
 from jaxopt_tour.linalg.flops import flops
 from jaxopt_tour.linalg.newton_schulz import Orthogonalization
+from jaxopt_tour.linalg.schedules import Exact
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.exchange import apply_to_whole, exchange, pack, unpack
 from jaxopt_tour.matrices.inside import split_inside
@@ -207,14 +207,14 @@ def costs(operation: Orthogonalization) -> tuple[Cost, Parts]:
     def cost(m: int, n: int) -> float:
         if isinstance(operation.schedule, Exact):
             return float(m * m * n)
-        schedule = operation.schedule_in(operation.work_dtype(jnp.float32))
+        schedule = operation.schedule_for(m, operation.work_dtype(jnp.float32))
         return float(flops(schedule, m, n, operation.form((m, n), jnp.float32)))
 
     def parts(m: int, n: int, dtype: str) -> tuple[float, float] | None:
         if isinstance(operation.schedule, Exact) or not operation.has_parts((m, n), jnp.dtype(dtype)):
             return None
         products = 4.0 * m**2 * n
-        schedule = operation.schedule_in(operation.work_dtype(dtype))
+        schedule = operation.schedule_for(m, operation.work_dtype(dtype))
         return flops(schedule, m, n, "gram") - products, products
 
     return cost, parts

@@ -9,7 +9,7 @@ import optax
 
 from jaxopt_tour._checks import check_choice, check_decay_rate, check_float_dtype, check_nonnegative, check_rate
 from jaxopt_tour._types import DTypeLike, ScalarOrSchedule
-from jaxopt_tour.linalg.coefficients import Exact, Schedule
+from jaxopt_tour.linalg.schedules import ScheduleLike
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.layouts import Layouts
@@ -27,7 +27,7 @@ def scale_by_muon(
     *,
     nesterov: bool = True,
     bias_correction: bool = False,
-    schedule: str | Schedule | Exact | Sequence[Sequence[float]] = "polar_express",
+    schedule: ScheduleLike = "auto",
     method: str = "auto",
     dtype: DTypeLike | None = None,
     eps: float = 0.0,
@@ -58,7 +58,7 @@ def scale_by_muon(
         bias_correction: Optax's; Keller Jordan's and PyTorch's Muon have none.
         schedule: see :func:`jaxopt_tour.orthogonalize_via_newton_schulz`, as for ``method``, ``dtype``, ``eps``,
             ``symmetric``, ``stacking`` and ``axes``.
-        method: standard or Gram form of the iteration.
+        method: standard or Gram form of the iteration; inverses have the Gram form alone.
         dtype: of the iteration; None: float32 on CPU, float16 on a GPU, bfloat16 on a TPU.
         eps: added to the prescaling norm.
         symmetric: how products that are known to be symmetric are computed.
@@ -99,7 +99,7 @@ def muon(
     beta: float = 0.95,
     nesterov: bool = True,
     bias_correction: bool = False,
-    schedule: str | Schedule | Exact | Sequence[Sequence[float]] = "polar_express",
+    schedule: ScheduleLike = "auto",
     shape_factor: str | None = "match_rms_adamw",
     method: str = "auto",
     dtype: DTypeLike | None = None,
@@ -152,7 +152,7 @@ def muon(
             ``dtype``, ``eps``, ``symmetric`` and ``stacking``.
         shape_factor: ``"match_rms_adamw"``, ``"original"``, ``"spectral"`` or None, see
             :func:`jaxopt_tour.scale_by_matrix_shape`.
-        method: standard or Gram form of the iteration.
+        method: standard or Gram form of the iteration; inverses have the Gram form alone.
         dtype: of the iteration; None: float32 on CPU, float16 on a GPU, bfloat16 on a TPU.
         eps: added to the prescaling norm.
         symmetric: how products that are known to be symmetric are computed.

@@ -12,8 +12,8 @@ import optax
 from jaxopt_tour._checks import check_choice, check_float_dtype
 from jaxopt_tour._trees import map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, DTypeLike, Tree
-from jaxopt_tour.linalg.coefficients import Exact, Schedule
 from jaxopt_tour.linalg.newton_schulz import Orthogonalization
+from jaxopt_tour.linalg.schedules import ScheduleLike
 from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS, shape_factor
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.layouts import Layouts, check_mesh_axes, explicit_axes, whole_shapes
@@ -23,7 +23,7 @@ from jaxopt_tour.matrices.stacking import STACKINGS, orthogonalize_leaves
 
 
 def orthogonalize_via_newton_schulz(
-    schedule: str | Schedule | Exact | Sequence[Sequence[float]] = "polar_express",
+    schedule: ScheduleLike = "auto",
     *,
     method: str = "auto",
     dtype: DTypeLike | None = None,
@@ -43,8 +43,9 @@ def orthogonalize_via_newton_schulz(
     ``1 / sqrt(max(fan_in, fan_out))`` at full rank.
 
     Args:
-        schedule: ``"polar_express"``, ``"fast"``, ``"keller_jordan"``, ``"you"``, ``"modula"``, ``"turbo"``,
-            ``"cans"``, ``"cubic"``, ``"exact"``, a value such as
+        schedule: ``"auto"`` (rational functions on CPU from 128 rows on, five quintics elsewhere, see
+            :func:`jaxopt_tour.linalg.schedules.auto`), ``"fast"``, ``"zolotarev"``, ``"polar_express"``, ``"cans"``,
+            ``"keller_jordan"``, ``"you"``, ``"modula"``, ``"turbo"``, ``"cubic"``, ``"exact"``, a value such as
             ``jt.schedules.polar_express(steps=4, lower_bound=1e-2)``, or a sequence of (a, b, c), longer for degree 9
             and 17.
         method: ``"auto"``, ``"standard"`` or ``"gram"``, see :func:`jaxopt_tour.linalg.newton_schulz.orthogonalize`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise ImportError("pictures need matplotlib, which comes with: pip install 'jaxopt-tour[tour]'") from error
 
-from jaxopt_tour.linalg.coefficients import Exact, Schedule, as_schedule
+from jaxopt_tour.linalg.schedules import Exact, RationalSchedule, Schedule, as_schedule
 from jaxopt_tour.problems.landscapes import Landscape
 from jaxopt_tour.problems.stationary import minima, stationary_points
 from jaxopt_tour.tour import measures
@@ -296,7 +296,7 @@ def singular_values_over_time(ax: Axes, name: str, run: Trajectory) -> Axes:
 # --- Newton-Schulz ----------------------------------------------------------------------------------------------------
 
 
-def newton_schulz_map(ax: Axes, schedule: str | Schedule = "polar_express") -> Axes:
+def newton_schulz_map(ax: Axes, schedule: str | Schedule | RationalSchedule = "polar_express") -> Axes:
     """What a schedule makes of a singular value, step by step; its last step in full.
 
     Raises:
@@ -309,8 +309,13 @@ def newton_schulz_map(ax: Axes, schedule: str | Schedule = "polar_express") -> A
     values = s
     ax.axhline(1, color=_SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
     ax.plot(s, s, color="0.75", label="before")
-    for step, polynomial in enumerate(known.polynomials, 1):
-        values = Schedule(known.name, (polynomial,)).map_singular_values(values)
+    each: Sequence[Schedule | RationalSchedule]
+    if isinstance(known, RationalSchedule):
+        each = [RationalSchedule(known.name, (function,)) for function in known.functions]
+    else:
+        each = [Schedule(known.name, (polynomial,)) for polynomial in known.polynomials]
+    for step, one in enumerate(each, 1):
+        values = one.map_singular_values(values)
         last = step == known.steps
         style: dict[str, Any] = {"color": HUES["vermillion"][0] if last else _SOFT, "linewidth": 2.2 if last else 1.0}
         alpha = 1.0 if last else 0.25 + 0.6 * step / known.steps

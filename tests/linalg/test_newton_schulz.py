@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,26 +11,38 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import export
 
 from jaxopt_tour.linalg import newton_schulz
-from jaxopt_tour.linalg.coefficients import (
+from jaxopt_tour.linalg.newton_schulz import INVERSES_FROM, Orthogonalization, cheaper_method, flops, orthogonalize
+from jaxopt_tour.linalg.schedules import (
     PRESCALES,
     SCHEDULES,
+    RationalSchedule,
     Schedule,
     as_schedule,
+    auto,
     cans,
     fast,
     keller_jordan,
     polar_express,
+    zolotarev,
 )
-from jaxopt_tour.linalg.newton_schulz import Orthogonalization, cheaper_method, flops, orthogonalize
 
 SCHEDULE_NAMES = [name for name in SCHEDULES if name != "exact"]
+POLYNOMIALS = {name: made for name in SCHEDULES if isinstance(made := as_schedule(name), Schedule)}
+POLYNOMIALS["degree 17"] = polar_express(2, 1e-2, degree=17)
+RATIONALS = {
+    "2 steps": zolotarev(),
+    "2 inverses": zolotarev(1, 2e-3, inverses=2),
+    "3 steps": zolotarev(3, 1e-2),
+    "2 steps of 2 inverses": zolotarev(2, 1e-2, "frobenius", inverses=2),
+}
 SHAPES = [(5, 5), (3, 8), (9, 4), (1, 6), (6, 1), (1, 1), (24, 96)]
 
 
-def by_hand(x: np.ndarray, schedule: Schedule, eps: float = 0.0) -> np.ndarray:
-    """Scale by the norm of the singular values, then apply the polynomials one after the other."""
+def by_hand(x: np.ndarray, schedule: Schedule | RationalSchedule, eps: float = 0.0) -> np.ndarray:
+    """Scale by the norm of the singular values, then apply the functions one after the other."""
     if x.shape[0] > x.shape[1]:
         return by_hand(x.T, schedule, eps).T
     if schedule.prescale == "aol":
@@ -37,6 +50,12 @@ def by_hand(x: np.ndarray, schedule: Schedule, eps: float = 0.0) -> np.ndarray:
     else:
         p = {"frobenius": 2, "schatten4": 4, "schatten8": 8}[schedule.prescale]
         x = x / ((np.linalg.svd(x, compute_uv=False) ** p).sum() ** (1 / p) + eps)
+    if isinstance(schedule, RationalSchedule):
+        for constant, weights, shifts in schedule.functions:
+            gram, identity = x @ x.T, np.eye(len(x))
+            inverses = [np.linalg.inv(gram + shift * identity) for shift in shifts]
+            x = (constant * identity + sum(a * w for a, w in zip(weights, inverses, strict=True))) @ x
+        return x
     for polynomial in schedule.polynomials:
         gram = x @ x.T
         x = sum(c * np.linalg.matrix_power(gram, k) for k, c in enumerate(polynomial)) @ x
@@ -45,18 +64,107 @@ def by_hand(x: np.ndarray, schedule: Schedule, eps: float = 0.0) -> np.ndarray:
 
 @pytest.mark.parametrize("method", ["standard", "gram"])
 @pytest.mark.parametrize("prescale", PRESCALES)
-@pytest.mark.parametrize("name", SCHEDULE_NAMES)
+@pytest.mark.parametrize("name", POLYNOMIALS)
 def test_both_forms_agree_with_the_iteration_by_hand(name: str, prescale: str, method: str, x64: None) -> None:
     rng = np.random.default_rng(0)
-    schedule = dataclasses.replace(as_schedule(name), prescale=prescale, in_half=None)  # type: ignore[type-var]
+    schedule = dataclasses.replace(POLYNOMIALS[name], prescale=prescale)
     # Every shape for a quintic, a cubic and a schedule of degree 17; the others differ from them in numbers alone.
-    shapes = SHAPES if name in ("polar_express", "cans", "fast") else [(3, 8), (9, 4)]
+    shapes = SHAPES if name in ("polar_express", "cans", "degree 17") else [(3, 8), (9, 4)]
     for shape, eps in [*((shape, 0.0) for shape in shapes), ((3, 8), 1e-4)]:
         x = 1e-2 * rng.normal(size=shape)
         ours = orthogonalize(jnp.asarray(x), schedule, method=method, eps=eps)
         # float64, at most ten steps of products of at most 96 terms: 1e-12 and room for a steep polynomial. The powers
         # that the one by hand sums have coefficients up to 3e5 in degree 17.
         np.testing.assert_allclose(ours, by_hand(x, schedule, eps), atol=1e-9 if schedule.degree > 5 else 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "prescale"), [*itertools.product(RATIONALS, ["schatten4"]), *itertools.product(["2 steps"], PRESCALES)]
+)
+def test_inverses_agree_with_the_iteration_by_hand(name: str, prescale: str, x64: None) -> None:
+    rng = np.random.default_rng(0)
+    schedule = dataclasses.replace(RATIONALS[name], prescale=prescale)
+    # Also a matrix of several blocks, the last of them not full.
+    for shape, eps in [((5, 5), 0.0), ((9, 4), 0.0), ((1, 6), 0.0), ((150, 170), 0.0), ((3, 8), 1e-4)]:
+        x = 1e-2 * rng.normal(size=shape)
+        # float64, at a condition of R + c I of up to 1e5.
+        np.testing.assert_allclose(
+            orthogonalize(jnp.asarray(x), schedule, eps=eps), by_hand(x, schedule, eps), atol=1e-9
+        )
+
+
+def test_inverses_in_float32_on_whatever_comes() -> None:
+    """Singular and graded Gram matrices included: R + c I stays positive definite, and little is added to the error."""
+    rng = np.random.default_rng(9)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape)
+
+    m, n = 130, 150
+    cases = {
+        "ones": np.ones((m, n)),
+        "rank one": normal(m, 1) @ normal(1, n),
+        "rank one and a little": normal(m, 1) @ normal(1, n) + 1e-4 * normal(m, n),
+        "repeated rows": np.repeat(normal(m // 5, n), 5, axis=0),
+        "graded rows": normal(m, n) * np.geomspace(1, 1e-12, m)[:, None],
+        "graded columns": normal(m, n) * np.geomspace(1, 1e-12, n),
+        "zero rows": normal(m, n) * (np.arange(m) % 3 == 0)[:, None],
+        "heavy tails": normal(m, n) ** 9,
+        "one entry": np.eye(m, n) * (np.arange(n) == 3),
+        "huge": 1e30 * normal(m, n),
+        "tiny": 1e-30 * normal(m, n),
+    }
+    run = {name: jax.jit(lambda x, s=schedule: orthogonalize(x, s)) for name, schedule in RATIONALS.items()}
+    for case, x in cases.items():
+        x = x.astype(np.float32)
+        for name, schedule in RATIONALS.items():
+            ours = np.asarray(run[name](jnp.asarray(x)), np.float64)
+            expected = by_hand(x.astype(np.float64), schedule)
+            # A condition of 1e5 and the digits of float32.
+            assert np.linalg.norm(ours - expected) < 0.06 * np.linalg.norm(expected), (case, name)
+    assert not np.asarray(orthogonalize(jnp.zeros((m, n)), zolotarev())).any()
+
+
+def test_where_inverses_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CPU, in full precision, from so many rows on, in the Gram form; else the polynomials that stand in."""
+    m, schedule = INVERSES_FROM, auto()
+    assert isinstance(schedule, RationalSchedule)
+    operation = Orthogonalization.of("auto")
+    assert operation.schedule_for(m, jnp.float32) is schedule
+    assert operation.schedule_for(m, jnp.float64) is schedule
+    assert operation.form((m, m), jnp.float32) == "gram"
+    quintics = polar_express()
+    assert operation.schedule_for(m - 1, jnp.float32) == quintics
+    assert operation.schedule_for(m, jnp.bfloat16) == quintics
+    assert Orthogonalization.of("auto", method="standard").schedule_for(m, jnp.float32) == quintics
+    assert Orthogonalization.of(zolotarev()).schedule_for(2, jnp.float32) == zolotarev()
+    short = Orthogonalization.of("fast")
+    assert short.schedule_for(m - 1, jnp.float32) == fast().polynomial
+    assert short.schedule_for(m, jnp.float16) == polar_express(4, 1e-2)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert operation.schedule_for(m, jnp.float32) == quintics
+    assert operation.work_dtype(jnp.float32) == jnp.float16
+    assert Orthogonalization.of(zolotarev()).work_dtype(jnp.bfloat16) == jnp.float32
+
+
+def test_the_default_is_what_it_says_on_either_side_of_the_bound() -> None:
+    rng = np.random.default_rng(10)
+    for m, schedule in ((INVERSES_FROM, zolotarev()), (INVERSES_FROM - 1, polar_express())):
+        x = jnp.asarray(rng.normal(size=(m, m + 2)), jnp.float32)
+        np.testing.assert_array_equal(orthogonalize(x), orthogonalize(x, schedule))
+
+
+def test_inverses_lower_for_every_platform() -> None:
+    run = jax.jit(jax.vmap(lambda x: orthogonalize(x, "zolotarev")))
+    exported = export.export(run, platforms=["cpu", "cuda", "tpu"])(jnp.zeros((2, 70, 80)))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+
+
+def test_inverses_refuse_what_they_cannot_do() -> None:
+    with pytest.raises(ValueError, match=r"dtype must be float32 or float64 .* inverses alone, got bfloat16"):
+        Orthogonalization.of(zolotarev(), dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"method must be 'auto' or 'gram'"):
+        Orthogonalization.of("zolotarev", method="standard")
 
 
 @pytest.mark.parametrize("method", ["standard", "gram"])
@@ -71,9 +179,15 @@ def test_steps_of_every_degree_agree_with_the_iteration_by_hand(
         np.testing.assert_allclose(ours, [by_hand(matrix, schedule) for matrix in x], atol=1e-9)  # as above
 
 
-@pytest.mark.parametrize("schedule", [polar_express(), fast(), polar_express(2, 1e-2, degree=9)], ids=["5", "17", "9"])
-@pytest.mark.parametrize("method", ["standard", "gram"])
-def test_gradients_agree_with_finite_differences(method: str, schedule: Schedule, x64: None) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "method"),
+    [
+        *itertools.product((polar_express(), POLYNOMIALS["degree 17"]), ("standard", "gram")),
+        *((polar_express(2, 1e-2, degree=9), method) for method in ("standard", "gram")),
+        *((schedule, "gram") for schedule in RATIONALS.values()),
+    ],
+)
+def test_gradients_agree_with_finite_differences(schedule: Schedule | RationalSchedule, method: str, x64: None) -> None:
     rng = np.random.default_rng(1)
     x, weights, direction = rng.normal(size=(3, 2, 3, 5))
 
@@ -150,7 +264,7 @@ def test_half_precision_iterations_stay_near_the_polar_factor(
 def test_float32_is_enough_for_degree_17(shape: tuple[int, int], tolerance: float) -> None:
     """What float32 adds to the polar error; in the Gram form more with every step."""
     x = np.random.default_rng(6).normal(size=shape).astype(np.float32)
-    for schedule in (fast(), polar_express(3, 3e-3, degree=(9, 17, 17))):
+    for schedule in (POLYNOMIALS["degree 17"], polar_express(3, 3e-3, degree=(9, 17, 17))):
         expected = by_hand(x.astype(np.float64), schedule)
         for method in ("standard", "gram"):
             ours = orthogonalize(jnp.asarray(x), schedule, method=method, dtype="float32")
@@ -205,8 +319,8 @@ def test_empty_matrices_pass(shape: tuple[int, ...]) -> None:
 def test_flops_are_those_of_the_products_in_the_traced_program() -> None:
     """The model against the dot_generals in the jaxpr."""
     mixed = polar_express(3, 1e-2, degree=(5, 9, 17))
-    for schedule in (keller_jordan(4), keller_jordan(5), cans(6), as_schedule("polar_express"), fast(), mixed):
-        assert isinstance(schedule, Schedule)
+    short = POLYNOMIALS["degree 17"]
+    for schedule in (keller_jordan(4), keller_jordan(5), cans(6), polar_express(), short, mixed):
         for method in ("standard", "gram"):
             m, n = 8, 32
             jaxpr = jax.make_jaxpr(lambda x, s=schedule, f=method: orthogonalize(x, s, method=f))(jnp.zeros((m, n)))

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxopt_tour.linalg.coefficients import polar_express
 from jaxopt_tour.linalg.newton_schulz import Orthogonalization
+from jaxopt_tour.linalg.schedules import polar_express
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.exchange import pack, unpack, whole_and_blocks
 from jaxopt_tour.matrices.layouts import check_mesh_axes, whole_shapes

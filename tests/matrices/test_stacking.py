@@ -12,6 +12,7 @@ import pytest
 
 from jaxopt_tour.linalg import newton_schulz
 from jaxopt_tour.linalg.newton_schulz import Orthogonalization, orthogonalize
+from jaxopt_tour.linalg.schedules import RationalSchedule, zolotarev
 from jaxopt_tour.matrices import stacking
 from jaxopt_tour.matrices.axes import MatrixAxes
 from jaxopt_tour.matrices.stacking import STACKINGS, matrices_at_once, orthogonalize_leaves
@@ -70,6 +71,17 @@ def test_every_matrix_comes_out_as_alone(
     for name in tree:
         # float64 rounding, lifted at most 8 times a step on the way from the smallest singular values.
         np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "schedule", [zolotarev(), zolotarev(1, 2e-3, inverses=2), zolotarev(3, 1e-2, "aol")], ids=["two", "one", "aol"]
+)
+def test_inverses_share_the_stack_of_gram_matrices(schedule: RationalSchedule, x64: None) -> None:
+    tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
+    found = orthogonalize_leaves(Orthogonalization.of(schedule, eps=1e-7), tree, AXES)
+    alone = one_by_one(tree, schedule=schedule, method="auto", eps=1e-7)
+    for name in tree:
+        np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)  # conditions of 1e5
 
 
 @pytest.mark.parametrize("schedule", ["cans", "turbo", "keller_jordan", "exact"])

@@ -214,6 +214,27 @@ for checked in (False, True):
         params, state = spread(params, state, grads)
     report("shard_map, checked types" if checked else "shard_map", error=error(params, REFERENCE))
 
+# --- inverses --------------------------------------------------------------------------------------------------------
+
+FEW = {name: GRADS[0][name] for name in ("a", "layers")}
+FEW["layers"] = {"kernel": FEW["layers"]["kernel"]}
+FEW_AXES = {name: AXES[name] for name in ("a/kernel", "layers/kernel")}
+for name, schedule in {"steps": jt.schedules.zolotarev(), "poles": jt.schedules.zolotarev(1, 2e-3, inverses=2)}.items():
+    specs = jax.tree_util.tree_map_with_path(lambda path, _: rows("/".join(key.key for key in path)), FEW)
+
+    def orthogonal(grads: Tree, schedule: Any = schedule, **arguments: Any) -> Tree:
+        tx = jt.orthogonalize_via_newton_schulz(schedule, axes=FEW_AXES, **arguments)
+        return tx.update(grads, tx.init(grads))[0]
+
+    alone = orthogonal(FEW)
+    found = {
+        mesh_kind: jax.jit(lambda grads, of=orthogonal: of(grads, mesh_axes="fsdp"))(placer(mesh, rows)(FEW))
+        for mesh_kind, mesh in (("Auto", AUTO), ("Explicit", EXPLICIT))
+    }
+    inside = lambda grads, of=orthogonal, specs=specs: of(grads, mesh_axes="fsdp", layouts=specs)  # noqa: E731
+    found["shard_map"] = jax.jit(jax.shard_map(inside, mesh=AUTO, in_specs=(specs,), out_specs=specs))(FEW)
+    report(f"inverses, {name}", **{kind: error(tree, alone) for kind, tree in found.items()})
+
 # --- eager, hyperparameters that are traced, a fused projection ------------------------------------------------------
 
 place = placer(AUTO, rows)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.coefficients import keller_jordan
+from jaxopt_tour.linalg.schedules import keller_jordan
 from tests.agreement import STEPS, follow
 from tests.references import adam_by_hand, muon_by_hand, newton_schulz_by_hand, polar_by_hand
 

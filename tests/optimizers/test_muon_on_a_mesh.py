@@ -77,6 +77,13 @@ def test_other_ways_in(cases: dict[str, Any], case: str) -> None:
     assert cases[case]["error"] < ROUNDING
 
 
+@pytest.mark.parametrize("case", ["inverses, steps", "inverses, poles"])
+def test_inverses_on_every_kind_of_mesh(cases: dict[str, Any], case: str) -> None:
+    errors = {kind: error for kind, error in cases[case].items() if kind != "case"}
+    assert list(errors) == ["Auto", "Explicit", "shard_map"]
+    assert max(errors.values()) < 1e-4  # rounding, times a condition of a thousand
+
+
 @pytest.mark.parametrize("case", ["grad", "vmap"])
 def test_derivatives_and_batches_are_those_of_the_plain_program(cases: dict[str, Any], case: str) -> None:
     # Derivatives multiply rounding by the slope of the polynomials at small singular values.

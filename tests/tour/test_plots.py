@@ -154,7 +154,7 @@ class TestAgainstTheStep:
 
 
 class TestNewtonSchulz:
-    @pytest.mark.parametrize("name", ["polar_express", "keller_jordan", "cubic"])
+    @pytest.mark.parametrize("name", ["polar_express", "keller_jordan", "cubic", "zolotarev"])
     def test_ends_with_the_map_of_the_schedule(self, ax, name):
         plots.newton_schulz_map(ax, name)
         schedule = jt.schedules.as_schedule(name)

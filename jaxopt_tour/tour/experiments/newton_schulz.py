@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 import jaxopt_tour as jt
 from jaxopt_tour._types import Array
-from jaxopt_tour.linalg.coefficients import Exact, Schedule
+from jaxopt_tour.linalg.schedules import AnySchedule, Exact
 from jaxopt_tour.problems.workloads import Workload, fashion_cnn, fashion_mlp, small_gpt
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import (
@@ -51,11 +51,13 @@ _polar_express, _keller_jordan, _cubic = (
 )
 
 #: What the update is orthogonalized with, by the name of the row: a schedule and the dtype it is iterated in.
-VARIANTS: Final[dict[str, tuple[Schedule | Exact, str]]] = {
+VARIANTS: Final[dict[str, tuple[AnySchedule, str]]] = {
     EXACT: (Exact(), "float32"),
     **{f"polar_express x {steps}": (_polar_express(steps), "float32") for steps in range(1, 11)},
     "polar_express x 4 (from 0.01)": (_polar_express(4, 1e-2), "float32"),
-    "degree 17 x 2 (fast)": (jt.schedules.fast(), "float32"),
+    "degree 17 x 2": (jt.schedules.polar_express(2, 1e-2, degree=17), "float32"),
+    "zolotarev x 2 (default)": (jt.schedules.zolotarev(), "float32"),
+    "zolotarev, degree 5 (fast)": (jt.schedules.zolotarev(1, 2e-3, inverses=2), "float32"),
     "keller_jordan x 5": (_keller_jordan(), "float32"),
     "you x 5": (jt.schedules.you(), "float32"),
     "cubic x 5": (_cubic(5), "float32"),
@@ -112,7 +114,9 @@ def settings(quick: bool) -> list[Setting]:
         *(f"polar_express x {steps}" for steps in (1, 2, 3, 5, 7, 10)),
         "keller_jordan x 5",
         "cubic x 5",
-        "degree 17 x 2 (fast)",
+        "degree 17 x 2",
+        "zolotarev x 2 (default)",
+        "zolotarev, degree 5 (fast)",
         "polar_express x 5, bfloat16",
     )
     return [

@@ -26,7 +26,7 @@ from jaxopt_tour.tour.laboratory.comparison import direction, listed, tuned_in_w
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
 from jaxopt_tour.tour.laboratory.observe import Moment, observe
 from jaxopt_tour.tour.laboratory.protocol import tune
-from jaxopt_tour.tour.laboratory.rules import ADAM, SGD_MOMENTUM, rate_alone
+from jaxopt_tour.tour.laboratory.rules import ADAM, QUINTICS, SGD_MOMENTUM, rate_alone
 from jaxopt_tour.tour.laboratory.runs import Rule
 from jaxopt_tour.tour.laboratory.statistics import Interval, in_words, mean
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
@@ -117,7 +117,12 @@ def expected(pair: str, t: int, beta: float, nesterov: bool = False) -> float:
 MUON: Final = Rule(
     "muon",
     lambda schedule, numbers, workload: jt.muon(
-        schedule, 0.0, beta=numbers["momentum"], adamw_b1=numbers["momentum"], routing=workload.routing
+        schedule,
+        0.0,
+        beta=numbers["momentum"],
+        schedule=QUINTICS,
+        adamw_b1=numbers["momentum"],
+        routing=workload.routing,
     ),
     {"learning_rate": 1e-2, "momentum": 0.9},
 )

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.coefficients import Schedule
+from jaxopt_tour.linalg.schedules import Schedule
 from jaxopt_tour.problems.landscapes import LANDSCAPES, Landscape, make_landscape
 from jaxopt_tour.tour.explore.optimizers import RULES, SCHEDULES, SETTINGS, Rule
 from jaxopt_tour.tour.explore.questions import QUESTIONS

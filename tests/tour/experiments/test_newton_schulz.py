@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.coefficients import Schedule
+from jaxopt_tour.linalg.schedules import Schedule
 from jaxopt_tour.tour.experiments.newton_schulz import EXACT, VARIANTS, polar_error, settings
 from jaxopt_tour.tour.laboratory.experiment import find, perform
 
