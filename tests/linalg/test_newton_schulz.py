@@ -114,10 +114,11 @@ def test_inverses_in_float32_on_whatever_comes() -> None:
         "huge": 1e30 * normal(m, n),
         "tiny": 1e-30 * normal(m, n),
     }
-    run = {name: jax.jit(lambda x, s=schedule: orthogonalize(x, s)) for name, schedule in RATIONALS.items()}
+    schedules = {name: RATIONALS[name] for name in ("2 steps", "2 inverses")}  # what the default and fast are
+    run = {name: jax.jit(lambda x, s=schedule: orthogonalize(x, s)) for name, schedule in schedules.items()}
     for case, x in cases.items():
         x = x.astype(np.float32)
-        for name, schedule in RATIONALS.items():
+        for name, schedule in schedules.items():
             ours = np.asarray(run[name](jnp.asarray(x)), np.float64)
             expected = by_hand(x.astype(np.float64), schedule)
             # A condition of 1e5 and the digits of float32.

@@ -73,9 +73,7 @@ def test_every_matrix_comes_out_as_alone(
         np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "schedule", [zolotarev(), zolotarev(1, 2e-3, inverses=2), zolotarev(3, 1e-2, "aol")], ids=["two", "one", "aol"]
-)
+@pytest.mark.parametrize("schedule", [zolotarev(), zolotarev(1, 1e-2, "aol", inverses=2)], ids=["steps", "aol"])
 def test_inverses_share_the_stack_of_gram_matrices(schedule: RationalSchedule, x64: None) -> None:
     tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
     found = orthogonalize_leaves(Orthogonalization.of(schedule, eps=1e-7), tree, AXES)

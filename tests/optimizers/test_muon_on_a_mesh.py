@@ -81,7 +81,8 @@ def test_other_ways_in(cases: dict[str, Any], case: str) -> None:
 def test_inverses_on_every_kind_of_mesh(cases: dict[str, Any], case: str) -> None:
     errors = {kind: error for kind, error in cases[case].items() if kind != "case"}
     assert list(errors) == ["Auto", "Explicit", "shard_map"]
-    assert max(errors.values()) < 1e-4  # rounding, times a condition of a thousand
+    # Rounding times the condition of R + c I, 1 / 6e-5, where sums of X X^T come in another order: 1e-3 and room.
+    assert max(errors.values()) < 2e-3
 
 
 @pytest.mark.parametrize("case", ["grad", "vmap"])
