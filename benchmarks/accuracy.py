@@ -221,9 +221,9 @@ def rows_of(cases: Mapping[str, Case], quick: bool = False) -> list[Row]:
     for name, (schedule, any_prescale) in SCHEDULES.items():
         for prescale in PRESCALES if any_prescale and not quick else (schedule.prescale,):
             made = dataclasses.replace(schedule, prescale=prescale)
-            iterations = [("float32", form_of(name))] if quick else ITERATIONS
-            for dtype, method in [("float32", "gram")] if isinstance(schedule, RationalSchedule) else iterations:
-                if dtype != "float32" and isinstance(schedule, Schedule) and schedule.degree > 5:
+            rational = isinstance(schedule, RationalSchedule)  # one form, and full precision
+            for dtype, method in (("float32", form_of(name)),) if quick or rational else ITERATIONS:
+                if dtype != "float32" and degree(schedule) > 5:
                     continue  # half precision refuses it
                 function = functools.partial(jt.orthogonalize, schedule=made, method=method, dtype=dtype)
                 rows.append(Row(name, prescale, prescale == schedule.prescale, dtype, method, apply(function, cases)))

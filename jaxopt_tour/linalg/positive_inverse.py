@@ -29,8 +29,8 @@ from jaxopt_tour.linalg.products import product
 #: Rows of a block that is eliminated at once.
 BLOCK: Final = 64
 
-#: Rows of the triangles that LAPACK inverts; larger ones are put together by products. From 32 rows on OpenBLAS, which
-#: is LAPACK on CPU, wakes threads of its own, and while those wait for work the products around run at half the speed.
+#: Rows of the triangles that LAPACK inverts; larger ones are put together by products. For larger ones OpenBLAS, which
+#: is LAPACK on CPU, wakes threads of its own, and while those wait for work they take cores from the products around.
 TRIANGLE: Final = 16
 
 

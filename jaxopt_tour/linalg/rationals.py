@@ -2,9 +2,9 @@
 
 ``r(s) = s (C + sum_j a_j / (s^2 + c_j))`` with every c_j > 0. It acts on a matrix as ``q(R) X``, ``R = X X^T``, with
 ``q(R) = C I + sum_j a_j (R + c_j I)^-1``: one inverse of a positive definite matrix for every two degrees
-(:mod:`jaxopt_tour.linalg.positive_inverse`). An inverse costs less than two products of m x m matrices and does what
-many products do: for [1e-3, 1] the best polynomial within .02 of 1 has a degree in the thousands, the best rational
-function nine.
+(:mod:`jaxopt_tour.linalg.positive_inverse`). An inverse takes the operations of little more than one product and does
+what many products do: on [1e-3, 1] five quintics, of degree 3,125 together, end within .512 of 1, and two rational
+functions of degree 3 within .019 (``docs/accuracy.md``).
 """
 
 from __future__ import annotations
@@ -154,8 +154,7 @@ def zolotarev(
     they are the best of all of the degree ``(2 inverses + 1)^steps``: ``zolotarev(2)`` has degree 9 and two inverses.
     With one inverse a step is the dynamically weighted Halley iteration (QDWH).
 
-    For full precision: the inverses are of matrices with a condition of ten thousand and more. In m x m products an
-    inverse costs less than two, a further step two.
+    For full precision: the inverses are of matrices with a condition of ten thousand and more.
 
     Args:
         steps: number of functions.
@@ -188,11 +187,9 @@ def _amplitudes(shares: np.ndarray, complement: float) -> np.ndarray:
     Source: Abramowitz & Stegun, Handbook of Mathematical Functions, 16.4 (by arithmetic-geometric means).
     """
     a, b, ratios = 1.0, complement, []
-    while a - b > 1e-16 * a:
+    while a - b > 1e-15 * a:
         a, b, c = (a + b) / 2, np.sqrt(a * b), (a - b) / 2
         ratios.append(c / a)
-        if len(ratios) == 64:
-            break
     phi = 2.0 ** len(ratios) * shares * np.pi / 2  # 2^n a_n u with u = share K and K = pi / (2 a_n)
     for ratio in reversed(ratios):
         phi = (phi + np.arcsin(ratio * np.sin(phi))) / 2
