@@ -87,7 +87,7 @@ def compiled_step(tx: optax.GradientTransformation, params: Tree, gradients: Tre
     state = tx.init(params)
 
     layout = jax.tree.map(lambda leaf: leaf.sharding, (params, state))
-    return jax.jit(whole_update(tx), out_shardings=layout).lower(gradients, state, params).compile(), state
+    return jax.jit(whole_update(tx), out_shardings=layout).lower(params, state, gradients).compile(), state
 
 
 # --- reading a compiled program --------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def measure(name: str, tree: Tree, layout: str, peer: bool, wire_dtype: str | No
             "temporary_bytes": memory,
             "temporary_shares": memory / (total / shards),
         }
-        runs[label] = lambda step=step, state=state: step(gradients, state, params)
+        runs[label] = lambda step=step, state=state: step(params, state, gradients)
     return found, runs
 
 

@@ -33,7 +33,7 @@ def compile_seconds(make: Callable[[], optax.GradientTransformation], params: Tr
     state = jax.eval_shape(tx.init, params)
 
     with peer_loops():
-        lowered = jax.jit(whole_update(tx), donate_argnums=(1, 2)).lower(params, state, params)
+        lowered = jax.jit(whole_update(tx), donate_argnums=(0, 1)).lower(params, state, params)
     start = time.perf_counter()
     lowered.compile()
     return time.perf_counter() - start

@@ -22,16 +22,21 @@ from _common import alternate, compare, table
 import jaxopt_tour as jt
 from jaxopt_tour.matrices import stacking
 
-SHAPES = ("64x64x128", "8x128x128", "24x128x128", "24x128x352", "12x256x256", "6x512x512", "4x768x768")
-#: How many matrices of a stack are worked on together; None: no stack.
-TOGETHER = {"one by one": 1, "four at a time": 4, "all at once": 10**6, "apart": None}
+SHAPES = ("64x64x128", "8x128x128", "24x128x128", "24x128x352", "12x256x256", "48x256x256", "6x512x512", "4x768x768")
+#: The stacking, and how many matrices of a stack are worked on together.
+WAYS = {
+    "one by one": ("by_shape", 1),
+    "four at a time": ("by_shape", 4),
+    "all at once": ("by_shape", 10**6),
+    "apart": ("apart", 1),
+    "as chosen": ("auto", 1),
+}
 
 
-def contender(tree: dict[str, jax.Array], method: str, together: int | None) -> tuple[Callable[[], Any], float]:
+def contender(tree: dict[str, jax.Array], method: str, how: str, together: int) -> tuple[Callable[[], Any], float]:
     """A compiled function of no arguments, and the seconds that it took to compile."""
-    how = "apart" if together is None else "by_shape"
     tx = jt.orthogonalize_via_newton_schulz(method=method, stacking=how, axes=jt.MatrixAxes(0, 1))
-    with mock.patch.object(stacking, "matrices_at_once", lambda *_: together or 1):
+    with mock.patch.object(stacking, "matrices_at_once", lambda *_: together):
         lowered = jax.jit(lambda tree: tx.update(tree, tx.init(tree))[0]).lower(tree)
     start = time.perf_counter()
     compiled = lowered.compile()
@@ -48,7 +53,7 @@ def main() -> None:
         rng = np.random.default_rng(0)
         tree = {str(i): jnp.asarray(rng.standard_normal((rows, columns), np.float32)) for i in range(count)}
         for method in ("standard", "gram"):
-            runs = {name: contender(tree, method, together) for name, together in TOGETHER.items()}
+            runs = {name: contender(tree, method, *way) for name, way in WAYS.items()}
             lines = compare(alternate({name: run for name, (run, _) in runs.items()}, arguments.rounds), "one by one")
             print(f"\n{text}, {method} form\n{table(lines)}")
             print("  compiled in " + ", ".join(f"{name} {seconds:.1f} s" for name, (_, seconds) in runs.items()))

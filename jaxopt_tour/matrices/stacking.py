@@ -28,6 +28,11 @@ SLICE_BYTES: Final = 2**30
 APART_ROWS: Final = range(128, 513)
 APART_COUNT: Final = 16
 
+#: On CPU ``"auto"`` makes equal stacks of up to so many pieces, and not less than half of it. Every piece is cut out of
+#: its stack again by a kernel that holds its place in it; stacks of one length share these kernels, and XLA compiles a
+#: kernel once.
+STACK_COUNT: Final = 16
+
 #: A piece of a parameter: its path name, and which one of a split fan-out.
 Key = tuple[str, int]
 
@@ -46,8 +51,8 @@ def orthogonalize_leaves(
         axes: how each is seen as matrices.
         stacking: ``"by_shape"``: one stack a shape (in the Gram form, of Gram matrices), worked on in slices
             (:func:`matrices_at_once`); the program holds one iteration a shape, however many layers there are.
-            ``"apart"``: one iteration a piece. ``"auto"``: by shape, except for a few small matrices on CPU
-            (:data:`APART_ROWS`).
+            ``"apart"``: one iteration a piece. ``"auto"``: by shape, but on CPU in stacks that compile in less time
+            (:data:`STACK_COUNT`), and apart where matrices are few and small (:data:`APART_ROWS`).
 
     Returns:
         The parameters, by path name, with every matrix replaced.
@@ -101,7 +106,16 @@ def _groups(pieces: Mapping[Key, Array], stacking: str, kind: Callable[[Array], 
     groups: dict[object, list[Key]] = {}
     for key, piece in pieces.items():
         groups.setdefault(key if stacking == "apart" else kind(piece), []).append(key)
-    return groups.values()
+    if stacking != "auto" or jax.default_backend() != "cpu":
+        return groups.values()
+    return [part for keys in groups.values() for part in _equal_parts(keys)]
+
+
+def _equal_parts(keys: list[Key]) -> Iterable[list[Key]]:
+    """Parts of one length, as long as :data:`STACK_COUNT` allows; all keys where no length divides them."""
+    lengths = [n for n in range(STACK_COUNT // 2, STACK_COUNT + 1) if len(keys) % n == 0]
+    length = max(lengths, default=len(keys))
+    return [keys[start : start + length] for start in range(0, len(keys), length)]
 
 
 def _shape_and_dtype(piece: Array) -> object:

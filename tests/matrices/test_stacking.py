@@ -136,6 +136,26 @@ def test_a_stack_holds_one_iteration_whatever_the_number_of_layers() -> None:
     assert products(8) - products(4) == 8
 
 
+@pytest.mark.parametrize("method", ["standard", "gram"])
+def test_a_large_group_is_cut_into_stacks_of_one_length(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacking, "STACK_COUNT", 4)
+    operation = Orthogonalization.of("polar_express", method=method)
+
+    def loops(layers: int, how: str = "auto") -> int:
+        tree = {str(i): jnp.asarray(rng.normal(size=(6, 14)), "float32") for i in range(layers)}
+        axes = dict.fromkeys(tree, MatrixAxes(0, 1))
+        run = jax.jit(lambda tree: orthogonalize_leaves(operation, tree, axes, how))
+        found = run(tree)
+        for name, leaf in tree.items():
+            alone = orthogonalize(leaf, operation.schedule, method=method)
+            np.testing.assert_allclose(found[name], alone, atol=1e-5, err_msg=name)  # rounding, lifted with the rest
+        return run.lower(tree).as_text().count("stablehlo.while")
+
+    rng = np.random.default_rng(0)
+    # Of three, then of four; no length from two to four divides eleven.
+    assert [loops(9), loops(12), loops(11), loops(12, "by_shape")] == [3, 3, 1, 1]
+
+
 def test_slices_on_an_accelerator_stay_within_their_bound() -> None:
     for m, n in ((768, 3072), (3072, 768), (64, 64), (8192, 8192)):
         count = matrices_at_once(m, n, 4, "gpu")
