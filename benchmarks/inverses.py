@@ -54,11 +54,7 @@ def pay_from(cases: Sequence[dict[str, Any]]) -> int | None:
     start = None
     for rows in sorted({case["rows"] for case in cases}):
         ratios = [
-            line["ratio"]
-            for case in cases
-            if case["rows"] == rows
-            for line in case["ways"]
-            if line["name"] == INVERSES
+            line["ratio"] for case in cases if case["rows"] == rows for line in case["ways"] if line["name"] == INVERSES
         ]
         start = None if max(ratios) >= 1 else rows if start is None else start
     return start

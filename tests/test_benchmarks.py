@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import pathlib
 import re
 import sys
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +18,24 @@ import pytest
 
 import jaxopt_tour as jt
 from jaxopt_tour.linalg.flops import flops
-from jaxopt_tour.linalg.newton_schulz import Orthogonalization
+from jaxopt_tour.linalg.newton_schulz import INVERSES_FROM, Orthogonalization
 from jaxopt_tour.linalg.schedules import RationalSchedule, Schedule
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def accuracy() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "benchmarks"))  # the scripts import each other by name
+def script(name: str) -> ModuleType:
+    """A script of benchmarks/, which import each other by name."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        import accuracy
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
-    return accuracy
+
+
+@pytest.fixture(scope="module")
+def accuracy() -> ModuleType:
+    return script("accuracy")
 
 
 def test_accuracy_runs_on_two_small_matrices(accuracy: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,11 +118,7 @@ def test_the_document_shows_the_results_file(accuracy: ModuleType, tmp_path: pat
 
 
 def test_roofline_counts_the_products_of_the_flop_model() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import roofline
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    roofline = script("roofline")
     # Wide, tall, square, three scanned layers; and one that inverses pay for, of whole blocks.
     shapes = {"a": (16, 64), "b": (64, 16), "c": (16, 16), "d": (3, 16, 40), "e": (128, 192)}
     params = {name: {"kernel": jnp.ones(shape)} for name, shape in shapes.items()}
@@ -130,3 +132,17 @@ def test_roofline_counts_the_products_of_the_flop_model() -> None:
         schedule, form = operation.schedule_for(m, jnp.float32), operation.form(shape, jnp.float32)
         expected += math.prod(shape[:-2]) * flops(schedule, m, n, form)
     assert roofline.operations(roofline.products_of(compiled.as_text())) == expected
+
+
+def test_inverses_run_from_where_they_were_measured_to_pay() -> None:
+    written = json.loads((ROOT / "benchmarks/results/inverses-cpu.json").read_text(encoding="utf-8"))["results"]
+    inverses = script("inverses")
+    assert inverses.pay_from(written["cases"]) == written["pay_from"] == INVERSES_FROM
+
+    def case(rows: int, ratio: float) -> dict[str, Any]:
+        return {"rows": rows, "ways": [{"name": "polynomials", "ratio": 1.0}, {"name": "inverses", "ratio": ratio}]}
+
+    # From the last loss on; one of two cases that loses is a loss.
+    cases = [case(1, 0.5), case(2, 0.9), case(2, 1.0), case(3, 0.9), case(4, 0.7)]
+    assert inverses.pay_from(cases) == 3
+    assert inverses.pay_from([*cases, case(4, 1.2)]) is None
