@@ -3,8 +3,9 @@
 python benchmarks/inverses.py [--rounds 9] [--rows 64 96 ...] [--count 16]
 
 For square matrices and those four times as wide, prints time and ratio to the polynomials (below 1 is faster), and
-writes benchmarks/results/inverses-BACKEND.json. The last line is INVERSES_FROM in
-jaxopt_tour/linalg/newton_schulz.py: the size from which the median of the ratio is below 1 in every case.
+writes benchmarks/results/inverses-BACKEND.json. On CPU the size that it prints at the end is INVERSES_FROM in
+jaxopt_tour/linalg/newton_schulz.py: the least of those measured from which on the median of the ratio is below 1 in
+every case.
 """
 
 from __future__ import annotations

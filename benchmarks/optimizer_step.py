@@ -28,7 +28,8 @@ BASELINE, ROLLED = "optax.contrib.muon", "the same, loop not unrolled"
 def whole_update(tx: optax.GradientTransformation) -> Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]:
     """Parameters, state and gradients in, new parameters and state out.
 
-    In this order donated buffers serve their own successors: XLA gives each to the first result of its shape.
+    In this order donated buffers serve their own successors: JAX pairs each with the first free result of its shape and
+    dtype.
     """
 
     def update(params: Tree, state: Tree, gradients: Tree) -> tuple[Tree, Tree]:

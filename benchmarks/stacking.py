@@ -23,20 +23,23 @@ import jaxopt_tour as jt
 from jaxopt_tour.matrices import stacking
 
 SHAPES = ("64x64x128", "8x128x128", "24x128x128", "24x128x352", "12x256x256", "48x256x256", "6x512x512", "4x768x768")
-#: The stacking, and how many matrices of a stack are worked on together.
+#: The stacking, and how many matrices of a stack are worked on together; None: as the library does.
 WAYS = {
     "one by one": ("by_shape", 1),
     "four at a time": ("by_shape", 4),
     "all at once": ("by_shape", 10**6),
     "apart": ("apart", 1),
-    "as chosen": ("auto", 1),
+    "as chosen": ("auto", None),
 }
 
 
-def contender(tree: dict[str, jax.Array], method: str, how: str, together: int) -> tuple[Callable[[], Any], float]:
+def contender(
+    tree: dict[str, jax.Array], method: str, how: str, together: int | None
+) -> tuple[Callable[[], Any], float]:
     """A compiled function of no arguments, and the seconds that it took to compile."""
     tx = jt.orthogonalize_via_newton_schulz(method=method, stacking=how, axes=jt.MatrixAxes(0, 1))
-    with mock.patch.object(stacking, "matrices_at_once", lambda *_: together):
+    chosen = stacking.matrices_at_once
+    with mock.patch.object(stacking, "matrices_at_once", lambda *shape: together or chosen(*shape)):
         lowered = jax.jit(lambda tree: tx.update(tree, tx.init(tree))[0]).lower(tree)
     start = time.perf_counter()
     compiled = lowered.compile()

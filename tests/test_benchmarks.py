@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def script(name: str) -> ModuleType:
-    """A script of benchmarks/, which import each other by name."""
+    """A script of benchmarks/; the scripts import each other by name."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         return importlib.import_module(name)

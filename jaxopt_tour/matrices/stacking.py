@@ -3,7 +3,8 @@
 Every parameter is viewed as pieces of shape (batch, rows, columns). What is stacked depends on the form of the
 iteration. In the Gram form it is the m x m Gram matrices, of all pieces whose short side is m, whichever side that is
 and however long the other; the pieces themselves are multiplied in place. In the standard form it is the pieces of one
-shape and dtype, a tall one transposed among the wide ones. A stack is worked on a slice at a time.
+shape and dtype, a tall one transposed among the wide ones. A stack is worked on a slice at a time; on CPU a long one is
+cut into equal ones first (:data:`STACK_COUNT`).
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ SLICE_BYTES: Final = 2**30
 APART_ROWS: Final = range(128, 513)
 APART_COUNT: Final = 16
 
-#: On CPU ``"auto"`` makes equal stacks of up to so many pieces, and not less than half of it. Every piece is cut out of
-#: its stack again by a kernel that holds its place in it; stacks of one length share these kernels, and XLA compiles a
-#: kernel once.
+#: On CPU ``"auto"`` cuts a group into stacks of equal length, at most so many pieces and at least half as many; where
+#: no such length divides their number, the group stays one stack. Every piece is cut out of its stack again by a kernel
+#: with its offset built in; stacks of one length share these kernels, and XLA compiles each once.
 STACK_COUNT: Final = 16
 
 #: A piece of a parameter: its path name, and which one of a split fan-out.
@@ -51,8 +52,8 @@ def orthogonalize_leaves(
         axes: how each is seen as matrices.
         stacking: ``"by_shape"``: one stack a shape (in the Gram form, of Gram matrices), worked on in slices
             (:func:`matrices_at_once`); the program holds one iteration a shape, however many layers there are.
-            ``"apart"``: one iteration a piece. ``"auto"``: by shape, but on CPU in stacks that compile in less time
-            (:data:`STACK_COUNT`), and apart where matrices are few and small (:data:`APART_ROWS`).
+            ``"apart"``: one iteration a piece. ``"auto"``: by shape, but on CPU in equal stacks, which share compiled
+            kernels (:data:`STACK_COUNT`), and apart where matrices are few and small (:data:`APART_ROWS`).
 
     Returns:
         The parameters, by path name, with every matrix replaced.
@@ -72,7 +73,7 @@ def orthogonalize_leaves(
 
 
 def _by_gram_matrices(operation: Orthogonalization, pieces: Mapping[Key, Array], stacking: str) -> dict[Key, Array]:
-    """Gram matrices of one size in one stack, their factors, and every piece times its own."""
+    """Gram matrices of one size in a stack, their factors, and every piece times its own."""
     results: dict[Key, Array] = {}
     for keys in _groups(pieces, stacking, lambda piece: (min(piece.shape[-2:]), piece.dtype)):
         batches = [pieces[key] for key in keys]
@@ -86,7 +87,7 @@ def _by_gram_matrices(operation: Orthogonalization, pieces: Mapping[Key, Array],
 
 
 def _by_shape(operation: Orthogonalization, pieces: Mapping[Key, Array], stacking: str) -> dict[Key, Array]:
-    """Pieces of one shape in one stack, all wide."""
+    """Pieces of one shape in a stack, all wide."""
     wide = {key: piece.mT if _is_tall(piece) else piece for key, piece in pieces.items()}
     results: dict[Key, Array] = {}
     if stacking == "auto" and jax.default_backend() == "cpu":
