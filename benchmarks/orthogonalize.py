@@ -21,9 +21,12 @@ from _common import ROOT, alternate, compare, quartiles, table, write
 from peers import loops_not_unrolled
 
 import jaxopt_tour as jt
+from jaxopt_tour.linalg.newton_schulz import INVERSES_FROM
 
 SHAPES = ("12x768x768", "12x768x3072", "1x1024x4096", "64x64x128")
-FAST = jt.schedules.fast()
+SCHEDULES = {"default": jt.schedules.auto(), "fast": jt.schedules.fast()}
+#: Fewer products than those of ``fast``, where no inverses run; it is no default anywhere (docs/accuracy.md).
+FEWEST = {"degree 9 x 2": jt.schedules.polar_express(2, 2e-2, degree=9)}
 
 
 def optax_orthogonalize(x: jax.Array) -> jax.Array:
@@ -51,8 +54,9 @@ def contenders(xs: list[jax.Array]) -> dict[str, Callable[[], Any]]:
     with loops_not_unrolled():
         rolled = jax.jit(functools.partial(each, lambda x: optax_orthogonalize(x))).lower(xs).compile()
     compiled: dict[str, Callable[..., Any]] = {"optax 0.2.8": released, "optax, loop not unrolled": rolled}
-    for name, schedule in {"ours, default": "auto", "ours, fast": FAST}.items():
-        compiled[name] = jax.jit(functools.partial(ours, schedule=schedule)).lower(xs).compile()
+    small = min(xs[0].shape) < INVERSES_FROM
+    for name, schedule in (SCHEDULES | (FEWEST if small else {})).items():
+        compiled[f"ours, {name}"] = jax.jit(functools.partial(ours, schedule=schedule)).lower(xs).compile()
     found = {name: functools.partial(function, xs) for name, function in compiled.items()}
     try:
         import torch
