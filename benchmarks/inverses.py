@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _common import ROOT, alternate, compare, table, write
+from orthogonalize import ours
 
 import jaxopt_tour as jt
 
@@ -28,22 +29,20 @@ ASPECTS = (1, 4)
 POLYNOMIALS, INVERSES = "polynomials", "inverses"
 
 
-def orthogonalizer(schedule: jt.schedules.AnySchedule, leaves: dict[str, jax.Array]) -> Callable[[], Any]:
+def contender(schedule: jt.schedules.AnySchedule, xs: list[jax.Array]) -> Callable[[], Any]:
     """All leaves as the library works on them, compiled, as a function of no arguments."""
-    tx = jt.orthogonalize_via_newton_schulz(schedule, axes=jt.MatrixAxes(0, 1))
-    compiled = jax.jit(lambda leaves: tx.update(leaves, tx.init(leaves))[0]).lower(leaves).compile()
-    return functools.partial(compiled, leaves)
+    return functools.partial(jax.jit(functools.partial(ours, schedule=schedule)).lower(xs).compile(), xs)
 
 
 def one_case(name: str, rows: int, columns: int, count: int, rounds: int) -> dict[str, Any]:
     """The comparison for one of the two schedules and one shape."""
     rng = np.random.default_rng(0)
-    leaves = {str(i): jnp.asarray(rng.standard_normal((rows, columns), np.float32)) for i in range(count)}
+    xs = [jnp.asarray(rng.standard_normal((rows, columns), np.float32)) for _ in range(count)]
     schedule = {"default": jt.schedules.auto, "fast": jt.schedules.fast}[name]()
     assert schedule.polynomial is not None
     runs = {
-        POLYNOMIALS: orthogonalizer(schedule.polynomial, leaves),
-        INVERSES: orthogonalizer(dataclasses.replace(schedule, polynomial=None), leaves),  # whatever the size
+        POLYNOMIALS: contender(schedule.polynomial, xs),
+        INVERSES: contender(dataclasses.replace(schedule, polynomial=None), xs),  # whatever the size
     }
     lines = compare(alternate(runs, rounds), baseline=POLYNOMIALS)
     print(f"\n{name}, {count} x {rows}x{columns}\n{table(lines)}")
