@@ -1,4 +1,4 @@
-"""How close to orthogonal every schedule gets, under every prescale and in every dtype, on made and recorded matrices.
+"""How close to orthogonal every coefficients gets, under every prescale and in every dtype, on made and recorded matrices.
 
 python benchmarks/accuracy.py [--quick] [--no-write] [--render] [--default NAME]
 
@@ -36,8 +36,8 @@ import optax.contrib._muon as peer
 from _common import RESULTS, ROOT, write
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.flops import flops
-from jaxopt_tour.linalg.schedules import RationalSchedule, Schedule
+from jaxopt_tour.coefficients.operations import operations
+from jaxopt_tour.coefficients.by_name import RationalCoefficients, PolynomialCoefficients
 
 RECORDED = ROOT / "benchmarks" / "data" / "recorded_momentum.npz"
 DOCUMENT = ROOT / "docs" / "accuracy.md"
@@ -47,21 +47,21 @@ ZOLOTAREV, QUINTICS = "zolotarev", "polar_express"
 SHORT, DEGREE_17 = "zolotarev(1, 2e-3, inverses=2)", "polar_express(2, 1e-2, degree=17)"
 DEFAULTS = (ZOLOTAREV, SHORT, QUINTICS)
 
-#: Every schedule by the name that tables give it, and whether it can be made for any prescale.
-SCHEDULES: dict[str, tuple[Schedule | RationalSchedule, bool]] = {
-    ZOLOTAREV: (jt.schedules.zolotarev(), True),
-    SHORT: (jt.schedules.zolotarev(1, 2e-3, inverses=2), True),
-    "keller_jordan": (jt.schedules.keller_jordan(), False),
-    "you": (jt.schedules.you(), False),
-    "modula": (jt.schedules.modula(), False),
-    "turbo": (jt.schedules.turbo(), False),
-    "cubic": (jt.schedules.cubic(), False),
-    QUINTICS: (jt.schedules.polar_express(), True),
-    DEGREE_17: (jt.schedules.polar_express(2, 1e-2, degree=17), True),
-    "polar_express(4, 1e-2)": (jt.schedules.polar_express(4, 1e-2), True),
-    "polar_express(3, 3e-3, degree=(9, 17, 17))": (jt.schedules.polar_express(3, 3e-3, degree=(9, 17, 17)), False),
-    "polar_express(8, 1e-3)": (jt.schedules.polar_express(8, 1e-3), True),
-    "cans": (jt.schedules.cans(), True),
+#: Every coefficients by the name that tables give it, and whether it can be made for any prescale.
+BY_NAME: dict[str, tuple[PolynomialCoefficients | RationalCoefficients, bool]] = {
+    ZOLOTAREV: (jt.coefficients.zolotarev(), True),
+    SHORT: (jt.coefficients.zolotarev(1, 2e-3, inverses=2), True),
+    "keller_jordan": (jt.coefficients.keller_jordan(), False),
+    "you": (jt.coefficients.you(), False),
+    "modula": (jt.coefficients.modula(), False),
+    "turbo": (jt.coefficients.turbo(), False),
+    "cubic": (jt.coefficients.cubic(), False),
+    QUINTICS: (jt.coefficients.polar_express(), True),
+    DEGREE_17: (jt.coefficients.polar_express(2, 1e-2, degree=17), True),
+    "polar_express(4, 1e-2)": (jt.coefficients.polar_express(4, 1e-2), True),
+    "polar_express(3, 3e-3, degree=(9, 17, 17))": (jt.coefficients.polar_express(3, 3e-3, degree=(9, 17, 17)), False),
+    "polar_express(8, 1e-3)": (jt.coefficients.polar_express(8, 1e-3), True),
+    "cans": (jt.coefficients.cans(), True),
 }
 PRESCALES = ("frobenius", "schatten4", "schatten8")
 #: dtype and form; bfloat16 has too few bits for the Gram form.
@@ -200,11 +200,11 @@ def optax_default(stack: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One schedule under one prescale, in one dtype and form, on every case."""
+    """One coefficients under one prescale, in one dtype and form, on every case."""
 
-    schedule: str
+    coefficients: str
     prescale: str
-    own: bool  # the prescale that the schedule has by default
+    own: bool  # the prescale that the coefficients has by default
     dtype: str
     method: str
     measures: dict[str, dict[str, float] | None]
@@ -216,29 +216,29 @@ class Row:
 
 
 def rows_of(cases: Mapping[str, Case], quick: bool = False) -> list[Row]:
-    """Optax's default, then every schedule x prescale x dtype and form."""
+    """Optax's default, then every coefficients x prescale x dtype and form."""
     rows = [Row(OPTAX, "frobenius", True, "float32", "standard", apply(optax_default, cases))]
-    for name, (schedule, any_prescale) in SCHEDULES.items():
-        for prescale in PRESCALES if any_prescale and not quick else (schedule.prescale,):
-            made = dataclasses.replace(schedule, prescale=prescale)
-            rational = isinstance(schedule, RationalSchedule)  # one form, and full precision
+    for name, (coefficients, any_prescale) in BY_NAME.items():
+        for prescale in PRESCALES if any_prescale and not quick else (coefficients.prescale,):
+            made = dataclasses.replace(coefficients, prescale=prescale)
+            rational = isinstance(coefficients, RationalCoefficients)  # one form, and full precision
             for dtype, method in (("float32", form_of(name)),) if quick or rational else ITERATIONS:
-                if dtype != "float32" and degree(schedule) > 5:
+                if dtype != "float32" and degree(coefficients) > 5:
                     continue  # half precision refuses it
-                function = functools.partial(jt.orthogonalize, schedule=made, method=method, dtype=dtype)
-                rows.append(Row(name, prescale, prescale == schedule.prescale, dtype, method, apply(function, cases)))
+                function = functools.partial(jt.orthogonalize, coefficients=made, method=method, dtype=dtype)
+                rows.append(Row(name, prescale, prescale == coefficients.prescale, dtype, method, apply(function, cases)))
         print(f"measured {name}", file=sys.stderr)
     return rows
 
 
-def worse_than_optax(rows: Sequence[Row], names: Iterable[str], schedule: str, dtype: str = "float32") -> list[str]:
-    """Where a schedule under its own prescale has a larger polar error than Optax's default, in either form."""
+def worse_than_optax(rows: Sequence[Row], names: Iterable[str], coefficients: str, dtype: str = "float32") -> list[str]:
+    """Where coefficients under its own prescale has a larger polar error than Optax's default, in either form."""
     names = list(names)
-    (theirs,) = (row for row in rows if row.schedule == OPTAX)
+    (theirs,) = (row for row in rows if row.coefficients == OPTAX)
     return [
-        f"{name}: {schedule} ({dtype}, {row.method} form) {ours:.4f}, Optax's default {other:.4f}"
+        f"{name}: {coefficients} ({dtype}, {row.method} form) {ours:.4f}, Optax's default {other:.4f}"
         for row in rows
-        if row.schedule == schedule and row.own and row.dtype == dtype
+        if row.coefficients == coefficients and row.own and row.dtype == dtype
         for name, ours, other in zip(
             names, row.values("polar_error", names), theirs.values("polar_error", names), strict=True
         )
@@ -268,7 +268,7 @@ def summary(rows: Sequence[Row], families: Mapping[str, Sequence[str]]) -> list[
 
     return [
         {
-            "schedule": row.schedule,
+            "coefficients": row.coefficients,
             "prescale": row.prescale,
             "own": row.own,
             "dtype": row.dtype,
@@ -303,48 +303,48 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def form_of(name: str) -> str:
     """The form that the tables of float32 show: the standard one where there is one."""
-    return "gram" if isinstance(SCHEDULES.get(name, (None,))[0], RationalSchedule) else "standard"
+    return "gram" if isinstance(BY_NAME.get(name, (None,))[0], RationalCoefficients) else "standard"
 
 
-def products(schedule: Schedule | RationalSchedule) -> str:
+def products(coefficients: PolynomialCoefficients | RationalCoefficients) -> str:
     """How many products of m x m matrices, and inverses, the Gram form takes, beside X X^T and Q X."""
-    if isinstance(schedule, RationalSchedule):
-        inverses = sum(len(function.shifts) for function in schedule.functions)
-        between = 2 * (schedule.steps - 1)
+    if isinstance(coefficients, RationalCoefficients):
+        inverses = sum(len(function.shifts) for function in coefficients.functions)
+        between = 2 * (coefficients.steps - 1)
         return f"{inverses} inverses" + (f", {between}" if between else "")
-    return str(flops(schedule, 1, 0, "gram") // 2)
+    return str(operations(coefficients, 1, 0, "gram") // 2)
 
 
-def degree(schedule: Schedule | RationalSchedule) -> int:
+def degree(coefficients: PolynomialCoefficients | RationalCoefficients) -> int:
     """Of a step: of a rational function, that of its numerator."""
-    if isinstance(schedule, RationalSchedule):
-        return 2 * len(schedule.functions[0].shifts) + 1
-    return schedule.degree
+    if isinstance(coefficients, RationalCoefficients):
+        return 2 * len(coefficients.functions[0].shifts) + 1
+    return coefficients.degree
 
 
-def cost(schedule: Schedule | RationalSchedule, m: int, n: int) -> float:
+def cost(coefficients: PolynomialCoefficients | RationalCoefficients, m: int, n: int) -> float:
     """Operations in the cheaper form, as a share of five Keller Jordan steps in the standard form."""
-    forms = ("gram",) if isinstance(schedule, RationalSchedule) else ("standard", "gram")
-    least = min(flops(schedule, m, n, form) for form in forms)
-    return least / flops(jt.schedules.keller_jordan(), m, n, "standard")
+    forms = ("gram",) if isinstance(coefficients, RationalCoefficients) else ("standard", "gram")
+    least = min(operations(coefficients, m, n, form) for form in forms)
+    return least / operations(jt.coefficients.keller_jordan(), m, n, "standard")
 
 
 def by_cost() -> str:
-    """What every schedule costs, and what it promises."""
+    """What every coefficients costs, and what it promises."""
     lines = [
         [
             f"`{name}`",
-            str(schedule.steps),
-            str(degree(schedule)),
-            PRESCALE_NAMES[schedule.prescale],
-            products(schedule),
-            *(f"{cost(schedule, m, n):.2f}" for m, n in ((768, 768), (768, 3072))),
-            *(number(schedule.worst_error(bound)) for bound in (1e-1, 1e-2, 1e-3)),
+            str(coefficients.steps),
+            str(degree(coefficients)),
+            PRESCALE_NAMES[coefficients.prescale],
+            products(coefficients),
+            *(f"{cost(coefficients, m, n):.2f}" for m, n in ((768, 768), (768, 3072))),
+            *(number(coefficients.worst_error(bound)) for bound in (1e-1, 1e-2, 1e-3)),
         ]
-        for name, (schedule, _) in SCHEDULES.items()
+        for name, (coefficients, _) in BY_NAME.items()
     ]
     worst = [f"worst on [{bound}, 1]" for bound in ("0.1", "0.01", "0.001")]
-    head = ["schedule", "steps", "degree", "prescale", "products", "cost, square", "cost, 1:4"]
+    head = ["coefficients", "steps", "degree", "prescale", "products", "cost, square", "cost, 1:4"]
     return markdown([*head, *worst], lines)
 
 
@@ -360,7 +360,7 @@ def table(
     lines = [
         [column(row) for column in columns.values()] + [cell(row[measure][family]) for family in families]
         for row in rows
-        if row["schedule"] != OPTAX and where(row)
+        if row["coefficients"] != OPTAX and where(row)
     ]
     return markdown([*columns, *(family.replace(", ", "<br>") for family in families)], lines)
 
@@ -375,22 +375,22 @@ def tables_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The tables, from the summary; the document shows some of them."""
 
     def plain(row: Mapping[str, Any]) -> bool:
-        return (row["dtype"], row["method"]) == ("float32", form_of(row["schedule"]))
+        return (row["dtype"], row["method"]) == ("float32", form_of(row["coefficients"]))
 
     def plain_own(row: Mapping[str, Any]) -> bool:
         return plain(row) and row["own"]
 
     def compared(row: Mapping[str, Any]) -> bool:
-        return row["own"] and row["schedule"] in IN_EVERY_DTYPE
+        return row["own"] and row["coefficients"] in IN_EVERY_DTYPE
 
     def for_any_prescale(row: Mapping[str, Any]) -> bool:
-        return plain(row) and SCHEDULES[row["schedule"]][1]
+        return plain(row) and BY_NAME[row["coefficients"]][1]
 
-    name = {"schedule": lambda row: f"`{row['schedule']}`"}
+    name = {"coefficients": lambda row: f"`{row['coefficients']}`"}
     iteration = name | {"dtype": lambda row: row["dtype"], "form": lambda row: row["method"]}
     prescale = name | {"prescale": lambda row: PRESCALE_NAMES[row["prescale"]]}
     return {
-        "schedules": by_cost(),
+        "coefficients": by_cost(),
         "polar error": table(rows, "polar_error", name, plain_own),
         "deviation": table(rows, "deviation", name, plain_own),
         "alignment": table(rows, "alignment", name | {"largest \\|O\\|₂": longest}, plain_own),
@@ -419,7 +419,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="two small matrices, float32, one form, nothing written")
     parser.add_argument("--no-write", action="store_true", help="print only")
     parser.add_argument("--render", action="store_true", help="write the document again from the results file")
-    parser.add_argument("--default", default=ZOLOTAREV, choices=SCHEDULES, help="what Optax's is compared with")
+    parser.add_argument("--default", default=ZOLOTAREV, choices=BY_NAME, help="what Optax's is compared with")
     arguments = parser.parse_args(argv)
     if arguments.render:
         put(DOCUMENT, tables_of(json.loads((RESULTS / "accuracy.json").read_text(encoding="utf-8"))["results"]["rows"]))
@@ -438,16 +438,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{title}\n\n{text}")
     if not (arguments.quick or arguments.no_write):
         one_by_one = {
-            row.schedule: {name: float(f"{row.values('polar_error', [name])[0]:.4g}") for name in compared}
+            row.coefficients: {name: float(f"{row.values('polar_error', [name])[0]:.4g}") for name in compared}
             for row in rows
-            if row.own and row.dtype == "float32" and row.method == form_of(row.schedule)
+            if row.own and row.dtype == "float32" and row.method == form_of(row.coefficients)
         }
         path = write("accuracy", {"recorded_polar_error_float32": one_by_one, "rows": summed_up})
         put(DOCUMENT, tables)
         print(f"\nwritten to {path.relative_to(ROOT)} and {DOCUMENT.relative_to(ROOT)}")
     print(f"\nlarger polar error than Optax's default (float32), of {len(compared)} matrices in each form:")
     for name, dtype in itertools.product(dict.fromkeys((arguments.default, *DEFAULTS)), dict(ITERATIONS)):
-        if any((row.schedule, row.dtype) == (name, dtype) for row in rows):
+        if any((row.coefficients, row.dtype) == (name, dtype) for row in rows):
             print(f"  {name} in {dtype}: {len(worse_than_optax(rows, compared, name, dtype))}")
     worse = [
         line

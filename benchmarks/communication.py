@@ -37,7 +37,7 @@ from peers import optax_muon
 from trees import few_large, filled, gpt2_small, gpt2_small_scanned
 
 import jaxopt_tour as jt
-from jaxopt_tour.matrices import shares
+from jaxopt_tour.mesh import assignment as shares
 
 Tree = Any
 DEVICES = 8

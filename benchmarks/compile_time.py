@@ -56,7 +56,7 @@ def main() -> None:
             ),
             "ours, default": functools.partial(compile_seconds, lambda: jt.muon(1e-3, 0.1), params, as_is),
             "ours, fast": functools.partial(
-                compile_seconds, lambda: jt.muon(1e-3, 0.1, schedule="fast"), params, as_is
+                compile_seconds, lambda: jt.muon(1e-3, 0.1, coefficients="fast"), params, as_is
             ),
             "optax.adamw": functools.partial(
                 compile_seconds, lambda: optax.adamw(1e-3, weight_decay=0.1), params, as_is

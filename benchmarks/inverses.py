@@ -4,7 +4,7 @@ python benchmarks/inverses.py [--rounds 9] [--rows 64 96 ...] [--count 16]
 
 For square matrices and those four times as wide, prints time and ratio to the polynomials (below 1 is faster), and
 writes benchmarks/results/inverses-BACKEND.json. On CPU the size that it prints at the end is INVERSES_FROM in
-jaxopt_tour/linalg/newton_schulz.py: the least of those measured from which on the median of the ratio is below 1 in
+jaxopt_tour/orthogonalize/newton_schulz.py: the least of those measured from which on the median of the ratio is below 1 in
 every case.
 """
 
@@ -29,24 +29,24 @@ ASPECTS = (1, 4)
 POLYNOMIALS, INVERSES = "polynomials", "inverses"
 
 
-def contender(schedule: jt.schedules.AnySchedule, xs: list[jax.Array]) -> Callable[[], Any]:
+def contender(coefficients: jt.coefficients.Coefficients, xs: list[jax.Array]) -> Callable[[], Any]:
     """All leaves as the library works on them, compiled, as a function of no arguments."""
-    return functools.partial(jax.jit(functools.partial(ours, schedule=schedule)).lower(xs).compile(), xs)
+    return functools.partial(jax.jit(functools.partial(ours, coefficients=coefficients)).lower(xs).compile(), xs)
 
 
 def one_case(name: str, rows: int, columns: int, count: int, rounds: int) -> dict[str, Any]:
-    """The comparison for one of the two schedules and one shape."""
+    """The comparison for one of the two coefficients and one shape."""
     rng = np.random.default_rng(0)
     xs = [jnp.asarray(rng.standard_normal((rows, columns), np.float32)) for _ in range(count)]
-    schedule = {"default": jt.schedules.auto, "fast": jt.schedules.fast}[name]()
-    assert schedule.polynomial is not None
+    coefficients = {"default": jt.coefficients.auto, "fast": jt.coefficients.fast}[name]()
+    assert coefficients.polynomial is not None
     runs = {
-        POLYNOMIALS: contender(schedule.polynomial, xs),
-        INVERSES: contender(dataclasses.replace(schedule, polynomial=None), xs),  # whatever the size
+        POLYNOMIALS: contender(coefficients.polynomial, xs),
+        INVERSES: contender(dataclasses.replace(coefficients, polynomial=None), xs),  # whatever the size
     }
     lines = compare(alternate(runs, rounds), baseline=POLYNOMIALS)
     print(f"\n{name}, {count} x {rows}x{columns}\n{table(lines)}")
-    return {"schedule": name, "rows": rows, "columns": columns, "ways": lines}
+    return {"coefficients": name, "rows": rows, "columns": columns, "ways": lines}
 
 
 def pay_from(cases: Sequence[dict[str, Any]]) -> int | None:

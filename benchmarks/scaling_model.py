@@ -2,7 +2,7 @@
 
 python benchmarks/scaling_model.py [--link 50e9] [--rate 200e12] [--tokens 4e6]
 
-The plan is the one that a real mesh would follow (jaxopt_tour.matrices.shares), so its bytes are compared first with
+The plan is the one that a real mesh would follow (jaxopt_tour.mesh.assignment), so its bytes are compared first with
 those that benchmarks/communication.py read from compiled programs (benchmarks/results/communication.json); the script
 fails where they differ. Writes the tables of docs/mesh.md.
 """
@@ -21,12 +21,12 @@ from accuracy import put
 from trees import TREES, few_large
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.newton_schulz import Orthogonalization
-from jaxopt_tour.matrices.sharding import costs
-from jaxopt_tour.matrices.shares import Deal, Layout, deals
+from jaxopt_tour.orthogonalize.newton_schulz import Orthogonalization
+from jaxopt_tour.mesh.partitioner import costs
+from jaxopt_tour.mesh.assignment import Deal, Layout, deals
 
 DOCUMENT = ROOT / "docs" / "mesh.md"
-#: Operations of the default schedule of GPUs and TPUs in the Gram form, of a matrix and of its parts.
+#: Operations of the default coefficients of GPUs and TPUs in the Gram form, of a matrix and of its parts.
 COST, PARTS = costs(Orthogonalization.of("polar_express"))
 
 

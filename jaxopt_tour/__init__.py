@@ -9,12 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from jaxopt_tour.linalg import schedules
-from jaxopt_tour.linalg.newton_schulz import orthogonalize
-from jaxopt_tour.matrices import routing
-from jaxopt_tour.matrices.axes import MatrixAxes
-from jaxopt_tour.matrices.routes import Route, Routes
-from jaxopt_tour.matrices.routing import routing_table
+from jaxopt_tour import coefficients, routing
+from jaxopt_tour.mesh.on_mesh import OnMesh
+from jaxopt_tour.mesh.sharded_state import sharded_state, state_shardings
 from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
@@ -28,9 +25,10 @@ from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
 from jaxopt_tour.optimizers.shampoo import scale_by_shampoo, shampoo
-from jaxopt_tour.optimizers.sharded_state import sharded_state, state_shardings
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
+from jaxopt_tour.orthogonalize.orthogonalizer import Orthogonalizer, orthogonalize
+from jaxopt_tour.routing import MatrixAxes, Route, Routes, routing_table
 
 __version__ = "0.1.0"
 
@@ -66,7 +64,9 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "scale_by_shampoo",
     "interpolate",
     "multi_transform",
+    "Orthogonalizer",
     # on a mesh
+    "OnMesh",
     "sharded_state",
     "state_shardings",
     # matrices
@@ -76,7 +76,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "orthogonalize",
     "routing",
     "routing_table",
-    "schedules",
+    "coefficients",
 ]
 
 _NEEDS = {"problems": "tour", "tour": "tour", "cli": "tour"}

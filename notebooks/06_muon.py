@@ -41,8 +41,8 @@ import numpy as np
 
 import jaxopt_tour as jt
 from jaxopt_tour.linalg import newton_schulz, polynomials
-from jaxopt_tour.linalg.polar import polar_factor
-from jaxopt_tour.linalg.schedules import Schedule, keller_jordan, polar_express
+from jaxopt_tour.orthogonalize.svd import polar_factor
+from jaxopt_tour.coefficients.by_name import PolynomialCoefficients, keller_jordan, polar_express
 from jaxopt_tour.problems.landscapes import matrix_regression, styblinski_tang
 from jaxopt_tour.tour import measures, plots
 from jaxopt_tour.tour.presets import muon_on_everything
@@ -87,12 +87,12 @@ assert jnp.sum(G * others, axis=(-2, -1)).max() < best
 
 # %%
 print(inspect.getsource(newton_schulz._standard))
-print(inspect.getsource(Schedule.map_singular_values))
+print(inspect.getsource(PolynomialCoefficients.map_singular_values))
 print(inspect.getsource(polynomials.value))
 
 # %%
 X = jax.random.normal(jax.random.key(2), (8, 20))
-one_step = Schedule("one step", polar_express().polynomials[:1], prescale="frobenius")
+one_step = PolynomialCoefficients("one step", polar_express().polynomials[:1], prescale="frobenius")
 result = jt.orthogonalize(X, one_step, dtype="float32")
 
 u, s, vt = np.linalg.svd(np.asarray(X, np.float64), full_matrices=False)
@@ -102,9 +102,9 @@ np.testing.assert_allclose(result, expected, atol=1e-4)  # the same singular vec
 # %% [markdown]
 # ## A spectrum goes flat
 #
-# A 64 x 128 matrix whose singular values fall as $1/i$, and what is left of that after each step of two schedules:
+# A 64 x 128 matrix whose singular values fall as $1/i$, and what is left of that after each step of two coefficients:
 # Keller Jordan's, one polynomial five times, and Polar Express, five polynomials, each the best for the interval that
-# the ones before it left. Cutting a schedule short is for looking; as an optimizer use it whole.
+# the ones before it left. Cutting coefficients short is for looking; as an optimizer use it whole.
 
 # %%
 spectrum = 1 / np.arange(1, 65)
@@ -112,25 +112,25 @@ q1, q2 = (np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0] f
 X = jnp.asarray(q1 @ np.diag(spectrum) @ q2[:64], jnp.float32)
 
 
-def after(schedule, steps):
-    """Singular values of X after the first steps of a schedule."""
-    cut = Schedule(schedule.name, schedule.polynomials[:steps], schedule.prescale)
+def after(coefficients, steps):
+    """Singular values of X after the first steps of coefficients."""
+    cut = PolynomialCoefficients(coefficients.name, coefficients.polynomials[:steps], coefficients.prescale)
     return np.linalg.svd(np.asarray(jt.orthogonalize(X, cut, dtype="float32")), compute_uv=False)
 
 
 figure, axes = plt.subplots(2, 2, figsize=(11, 7.4), layout="constrained")
-for schedule, ax, below in zip((keller_jordan(), polar_express()), axes[0], axes[1], strict=True):
-    for steps in range(1, schedule.steps + 1):
-        last = steps == schedule.steps
+for coefficients, ax, below in zip((keller_jordan(), polar_express()), axes[0], axes[1], strict=True):
+    for steps in range(1, coefficients.steps + 1):
+        last = steps == coefficients.steps
         style = plots.line("muon") | {"linewidth": 2} if last else {"color": str(0.8 - 0.12 * steps), "linewidth": 1}
-        ax.plot(np.arange(1, 65), after(schedule, steps), label=f"after {steps}", **style)
+        ax.plot(np.arange(1, 65), after(coefficients, steps), label=f"after {steps}", **style)
     ax.plot(np.arange(1, 65), spectrum, color="0.6", linestyle=":", label="before")
-    ax.set(title=schedule.name, xlabel="singular value, by size", ylabel="its value", yscale="log", ylim=(0.01, 6))
-    plots.newton_schulz_map(below, schedule).set_title("")
+    ax.set(title=coefficients.name, xlabel="singular value, by size", ylabel="its value", yscale="log", ylim=(0.01, 6))
+    plots.newton_schulz_map(below, coefficients).set_title("")
 axes[0, 0].legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
 plt.show()
 
-ends = {schedule.name: after(schedule, schedule.steps) for schedule in (keller_jordan(), polar_express())}
+ends = {coefficients.name: after(coefficients, coefficients.steps) for coefficients in (keller_jordan(), polar_express())}
 for name, values in ends.items():
     print(f"{name:14} from 1/64 ... 1 to between {values.min():.3f} and {values.max():.3f}")
 assert np.abs(ends["keller_jordan"] - 1).max() < 0.35  # never at one, but near
@@ -215,15 +215,15 @@ np.testing.assert_allclose(lengths, lengths[0], rtol=0.02)
 # %% [markdown]
 # ## Change one thing
 #
-# Change the schedule: what does each leave of the spectrum, and what does it do to the smallest values?
+# Change the coefficients: what does each leave of the spectrum, and what does it do to the smallest values?
 
 # %%
-schedule = jt.schedules.cubic(5)  # try cubic(10), you(), cans(), polar_express(3, degree=9)
+coefficients = jt.coefficients.cubic(5)  # try cubic(10), you(), cans(), polar_express(3, degree=9)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
-plots.newton_schulz_map(left, schedule)
+plots.newton_schulz_map(left, coefficients)
 right.plot(np.arange(1, 65), spectrum, color="0.6", linestyle=":", label="before")
-right.plot(np.arange(1, 65), after(schedule, schedule.steps), label="after", **plots.line("muon"))
+right.plot(np.arange(1, 65), after(coefficients, coefficients.steps), label="after", **plots.line("muon"))
 right.set(xlabel="singular value, by size", ylim=(0, 1.4))
 right.legend(frameon=False)
 plt.show()

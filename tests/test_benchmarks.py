@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.flops import flops
-from jaxopt_tour.linalg.newton_schulz import INVERSES_FROM, Orthogonalization
-from jaxopt_tour.linalg.schedules import RationalSchedule, Schedule
+from jaxopt_tour.orthogonalize.operations import flops
+from jaxopt_tour.orthogonalize.newton_schulz import INVERSES_FROM, Orthogonalization
+from jaxopt_tour.coefficients.by_name import RationalCoefficients, PolynomialCoefficients
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -42,14 +42,14 @@ def test_accuracy_runs_on_two_small_matrices(accuracy: ModuleType, capsys: pytes
     assert accuracy.main(["--quick"]) == 0
     printed = capsys.readouterr().out
     assert "The default is nowhere worse" in printed
-    assert not [name for name in accuracy.SCHEDULES if f"| `{name}` |" not in printed]
+    assert not [name for name in accuracy.BY_NAME if f"| `{name}` |" not in printed]
 
 
 def test_accuracy_fails_where_the_default_is_worse(
     accuracy: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = {name: accuracy.SCHEDULES[name] for name in ("cubic", accuracy.DEGREE_17)}
-    monkeypatch.setattr(accuracy, "SCHEDULES", kept)
+    kept = {name: accuracy.BY_NAME[name] for name in ("cubic", accuracy.DEGREE_17)}
+    monkeypatch.setattr(accuracy, "BY_NAME", kept)
     assert accuracy.main(["--quick", "--default", "cubic"]) == 1
     assert "FAILED" in capsys.readouterr().out
 
@@ -94,13 +94,13 @@ class TestRecordedMomentum:
     def test_no_default_is_worse_on_it_than_optaxs(self, accuracy: ModuleType) -> None:
         """In exact arithmetic, by the maps of singular values; the script measures it in float32."""
 
-        def polar_error(one: object, schedule: Schedule | RationalSchedule) -> float:
+        def polar_error(one: object, schedule: PolynomialCoefficients | RationalCoefficients) -> float:
             power = {"frobenius": 2, "schatten4": 4, "schatten8": 8}[schedule.prescale]
             mapped = schedule.map_singular_values(one.s / np.sum(one.s**power) ** (1 / power))
             return float(np.sqrt(np.mean((mapped - 1) ** 2)))
 
-        theirs = jt.schedules.keller_jordan()
-        for ours in (jt.schedules.auto(), jt.schedules.auto().polynomial, jt.schedules.fast()):
+        theirs = jt.coefficients.keller_jordan()
+        for ours in (jt.coefficients.auto(), jt.coefficients.auto().polynomial, jt.coefficients.fast()):
             for name, one in accuracy.recorded().items():
                 assert polar_error(one, ours) <= polar_error(one, theirs), (ours.name, name)
 

@@ -683,7 +683,7 @@ def test_a_wrong_argument_is_named(factory: Callable[..., Any], arguments: dict[
         (lambda: jt.momentum(0.1, form="average"), ("sum", "ema")),
         (lambda: jt.adam(0.1, initial_moments="ones"), ("zeros", "first_gradient")),
         (lambda: jt.muon(0.1, shape_factor="square"), ("original", "match_rms_adamw", "spectral")),
-        (lambda: jt.muon(0.1, schedule="newton"), ("keller_jordan", "polar_express")),
+        (lambda: jt.muon(0.1, coefficients="newton"), ("keller_jordan", "polar_express")),
     ],
     ids=["form", "initial_moments", "shape_factor", "schedule"],
 )

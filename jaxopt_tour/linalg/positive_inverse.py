@@ -58,7 +58,7 @@ def block_rows(m: int) -> int:
     return rows
 
 
-def flops(m: int) -> int:
+def operations(m: int) -> int:
     """Floating-point operations of the matrix products in the inverse of an m x m matrix."""
     block = block_rows(m)
     blocks = -(-m // block)

@@ -10,11 +10,12 @@ from jaxopt_tour._types import Array, Float
 
 
 def product(
-    left: Float[Array, "*batch m k"], right: Float[Array, "*batch k n"], keep: bool = False
+    left: Float[Array, "*batch m k"], right: Float[Array, "*batch k n"], *, wide_result: bool = False
 ) -> Float[Array, "*batch m n"]:
-    """A matrix product summed in at least float32; ``keep`` leaves the result in that dtype.
+    """Multiply matrices with sums in at least float32; ``wide_result`` returns the dtype of the sums.
 
-    Factors of float32 and more are multiplied as what they are: not as TF32 or bfloat16, as accelerators do by default.
+    Factors of float32 and float64 are multiplied in full precision, not as TF32 or bfloat16, which accelerators take by
+    default.
     """
     wide = jnp.promote_types(left.dtype, jnp.float32)
     precision = Precision.HIGHEST if left.dtype == wide else None
@@ -30,4 +31,4 @@ def product(
         )
     else:
         result = matmul(left, right)
-    return result if keep else result.astype(left.dtype)
+    return result if wide_result else result.astype(left.dtype)

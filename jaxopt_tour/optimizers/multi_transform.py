@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,8 +11,7 @@ import optax
 
 from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names
 from jaxopt_tour._types import Tree
-from jaxopt_tour.matrices.axes import MatrixAxes
-from jaxopt_tour.matrices.routing import Routes, Routing, resolve
+from jaxopt_tour.routing import ROLES, MatrixAxes, Routes, Routing, resolve
 
 #: A transformation whose state is shaped by the axes of its parameters, made once these are known, by path name.
 MadeForAxes = Callable[[Mapping[str, MatrixAxes]], optax.GradientTransformation]
@@ -28,24 +28,25 @@ def multi_transform(
 ) -> optax.GradientTransformationExtraArgs:
     """Send every parameter to the transformation that its route names.
 
-    ``optax.multi_transform`` with three additions: labels come from routing (by name by default, never from
-    ``ndim == 2``); the transformations receive the :class:`MatrixAxes` of their parameters as the extra argument
+    ``optax.multi_transform`` with four additions: labels are roles that come from routing (by name by default, never
+    from ``ndim == 2``); a role without a transformation goes to ``"other"``; the transformations receive the :class:`MatrixAxes` of their parameters as the extra argument
     ``matrix_axes``; and a hole stands for a whole Flax variable, so that ``nnx.Optimizer`` works on flax 0.11 too.
 
     Example:
         >>> import jaxopt_tour as jt, optax
         >>> tx = jt.multi_transform({
-        ...     "muon": optax.chain(jt.scale_by_muon(), jt.scale_by_matrix_shape(), optax.scale_by_learning_rate(1e-3)),
-        ...     "adamw": jt.adamw(1e-3),
-        ...     "frozen": optax.set_to_zero(),
-        ... }, routing={"embedding": "frozen"})
+        ...     "matrix": optax.chain(jt.scale_by_muon(), jt.scale_by_matrix_shape(), optax.scale_by_learning_rate(1e-3)),
+        ...     "embedding": optax.set_to_zero(),
+        ...     "other": jt.adamw(1e-3),
+        ... })
 
     Args:
-        transforms: transformation by label. One whose state is shaped by the axes, such as
+        transforms: transformation by label: roles such as ``"matrix"`` and ``"embedding"``, ``"other"`` for all roles
+            that have none, and labels of your own. One whose state is shaped by the axes, such as
             :func:`jaxopt_tour.scale_by_shampoo`, must know them at ``init`` already, where Optax has no extra
             arguments: give a function of the axes by path name that returns it,
             ``lambda axes: optax.chain(jt.scale_by_shampoo(axes=axes), ...)``.
-        routing: see :func:`jaxopt_tour.matrices.routing.resolve`.
+        routing: see :func:`jaxopt_tour.routing.resolve.resolve`.
 
     Raises:
         ValueError: at ``init``, a parameter's label has no transformation; the message names path and labels.
@@ -58,22 +59,29 @@ def multi_transform(
 
     made_for({})  # a wrong argument is named now, not at init
 
-    def init(params: Tree) -> MultiTransformState:
-        if _is_placeholder(params):  # optax.tree.map_params asks which parts of the state are parameter trees
-            return MultiTransformState({label: tx.init(params) for label, tx in made_for({}).items()})
+    def routes_of(params: Tree) -> Routes:
         routes = resolve(routing, params)
         for name, route in routes.items():
-            if route.label not in transforms:
+            if route.label in transforms:
+                continue
+            if route.label not in ROLES or "other" not in transforms or route.label == "matrix":
                 raise ValueError(
                     f"parameter {name!r} is routed to {route.label!r}, and transforms has {sorted(transforms)}"
                 )
+            routes[name] = dataclasses.replace(route, label="other")
+        return routes
+
+    def init(params: Tree) -> MultiTransformState:
+        if _is_placeholder(params):  # optax.tree.map_params asks which parts of the state are parameter trees
+            return MultiTransformState({label: tx.init(params) for label, tx in made_for({}).items()})
+        routes = routes_of(params)
         own = made_for(_axes_of(routes))
         return MultiTransformState({label: tx.init(_only(params, routes, label)) for label, tx in own.items()})
 
     def update(
         updates: Tree, state: MultiTransformState, params: Tree | None = None, **extra_args: Any
     ) -> tuple[Tree, MultiTransformState]:
-        routes = resolve(routing, updates if params is None else params)
+        routes = routes_of(updates if params is None else params)
         axes = _axes_of(routes)
         inner_states = {}
         for label, tx in made_for(axes).items():

@@ -1,25 +1,22 @@
-"""Muon: momentum, orthogonalized; the matrices of a model, with AdamW for the rest."""
+"""Muon: momentum, orthogonalized; for the matrices of a model, with AdamW for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import optax
 
-from jaxopt_tour._checks import check_choice, check_decay_rate, check_float_dtype, check_nonnegative, check_rate
+from jaxopt_tour._checks import check_choice, check_decay_rate, check_flag, check_float_dtype
 from jaxopt_tour._types import DTypeLike, ScalarOrSchedule
-from jaxopt_tour.linalg.schedules import ScheduleLike
-from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS
-from jaxopt_tour.matrices.axes import MatrixAxes
-from jaxopt_tour.matrices.layouts import Layouts
-from jaxopt_tour.matrices.routing import Routing
+from jaxopt_tour.mesh.on_mesh import MeshLike
 from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
-from jaxopt_tour.optimizers.adam import adamw
+from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
-from jaxopt_tour.optimizers.multi_transform import multi_transform
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
-from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
+from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
+from jaxopt_tour.orthogonalize.orthogonalizer import OrthogonalizerLike
+from jaxopt_tour.routing import MatrixAxes, Routing
+from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor
 
 
 def scale_by_muon(
@@ -27,19 +24,12 @@ def scale_by_muon(
     *,
     nesterov: bool = True,
     bias_correction: bool = False,
-    schedule: ScheduleLike = "auto",
-    method: str = "auto",
-    dtype: DTypeLike | None = None,
-    eps: float = 0.0,
-    symmetric: str = "auto",
-    stacking: str = "auto",
-    mesh_axes: str | Sequence[str] | None = None,
-    layouts: Layouts | None = None,
-    wire_dtype: DTypeLike | None = None,
-    mu_dtype: DTypeLike | None = None,
+    orthogonalizer: OrthogonalizerLike = "auto",
     axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None,
+    mesh: MeshLike | None = None,
+    mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Momentum, then its orthogonal polar factor. For matrices alone.
+    """Replace the gradient of every matrix by the orthogonal polar factor of its momentum.
 
     ::
 
@@ -48,179 +38,122 @@ def scale_by_muon(
         O_t = orthogonalize(u_t)
 
     With ``bias_correction``, as in Optax: ``u_t = beta m_t / (1 - beta^(t+1)) + (1 - beta) g_t / (1 - beta^t)``. It
-    changes the weights of m and g against each other in the first steps, not the size of the update.
+    changes the weights of m and g against each other in the first steps, not the size of the update. The momentum as a
+    sum, ``m_t = beta m_(t-1) + g_t``, gives the same updates: orthogonalization does not see the factor.
 
-    Units: every singular value of an update is near 1.
+    Every singular value of an update is near 1, whatever the size of the gradient.
 
     Args:
-        beta: decay of the momentum, 0 <= beta < 1.
-        nesterov: look ahead by one step.
-        bias_correction: Optax's; Keller Jordan's and PyTorch's Muon have none.
-        schedule: see :func:`jaxopt_tour.orthogonalize_via_newton_schulz`, as for ``method``, ``dtype``, ``eps``,
-            ``symmetric``, ``stacking`` and ``axes``.
-        method: standard or Gram form of the iteration; inverses have the Gram form alone.
-        dtype: of the iteration; None: float32 on CPU, float16 on a GPU, bfloat16 on a TPU.
-        eps: added to the prescaling norm.
-        symmetric: how products that are known to be symmetric are computed.
-        stacking: whether matrices of one shape are worked on together.
-        mesh_axes: the mesh axes whose devices share the iteration; None: Explicit ones share it, Auto ones do not.
-        layouts: of the parameters, inside ``jax.shard_map``.
-        wire_dtype: of matrices on their way between devices.
-        mu_dtype: of the momentum; None: the parameter's.
-        axes: how parameters are seen as matrices.
+        beta: decay rate of the momentum, 0 <= beta < 1.
+        nesterov: whether to look ahead by one step.
+        bias_correction: Optax's correction; Keller Jordan's and PyTorch's Muon have none.
+        orthogonalizer: a :class:`jaxopt_tour.Orthogonalizer`, or coefficients by name or value, such as ``"fast"``.
+        axes: how parameters are seen as matrices, see :func:`jaxopt_tour.orthogonalize_via_newton_schulz`.
+        mesh: the mesh axes whose devices share the work, by name or as a :class:`jaxopt_tour.OnMesh`.
+        mu_dtype: dtype of the momentum; None: the parameter's.
+
+    Raises:
+        ValueError: an argument is not one of those allowed; at ``init``, a parameter that is no matrix, by its path.
 
     Source: Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/
     """
     check_decay_rate("beta", beta)
+    check_flag("nesterov", nesterov)
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
     return optax.chain(
         scale_by_momentum(
             beta, form="ema", nesterov=nesterov, bias_correction=bias_correction, accumulator_dtype=mu_dtype
         ),
-        orthogonalize_via_newton_schulz(
-            schedule,
-            method=method,
-            dtype=dtype,
-            eps=eps,
-            symmetric=symmetric,
-            stacking=stacking,
-            axes=axes,
-            mesh_axes=mesh_axes,
-            layouts=layouts,
-            wire_dtype=wire_dtype,
-        ),
+        orthogonalize_via_newton_schulz(orthogonalizer, axes=axes, mesh=mesh),
     )
 
 
 def muon(
     learning_rate: ScalarOrSchedule,
-    weight_decay: ScalarOrSchedule = 1e-4,
     *,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask | None = None,
+    cautious: bool = False,
     beta: float = 0.95,
     nesterov: bool = True,
     bias_correction: bool = False,
-    schedule: ScheduleLike = "auto",
-    shape_factor: str | None = "match_rms_adamw",
-    method: str = "auto",
-    dtype: DTypeLike | None = None,
-    eps: float = 0.0,
-    symmetric: str = "auto",
-    stacking: str = "auto",
-    mesh_axes: str | Sequence[str] | None = None,
-    layouts: Layouts | None = None,
-    wire_dtype: DTypeLike | None = None,
+    orthogonalizer: OrthogonalizerLike = "auto",
+    shape_factor: ShapeFactor | None = "match_rms_adamw",
     mu_dtype: DTypeLike | None = None,
-    adamw_learning_rate: ScalarOrSchedule | None = None,
-    adamw_weight_decay: ScalarOrSchedule | None = None,
-    adamw_b1: float = 0.9,
-    adamw_b2: float = 0.95,
-    adamw_eps: float = 1e-8,
-    adamw_nesterov: bool = False,
-    weight_decay_mask: Any = None,
-    cautious: bool = False,
+    rest: Rest = None,
     routing: Routing = None,
+    mesh: MeshLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Muon for the matrices of a model, AdamW for embeddings, head, norms, biases and everything else.
+    """Optimize the matrices of a model with Muon; embeddings, head, norms, biases and everything else with AdamW.
 
     ::
 
         O_t = orthogonalize(nesterov momentum of g_t)
         theta_t = (1 - eta lambda) theta_(t-1) - eta s O_t         s: the shape factor
 
-    ``muon(lr)`` replaces ``adamw(lr)``: under the default shape factor the entries of its updates have the root mean
-    square of AdamW's (0.2), so one learning rate and one decay serve both groups.
+    Under the default shape factor the entries of an update have the root mean square of AdamW's, 0.2 eta, so one
+    learning rate and one decay serve both groups: start at AdamW's rate, then try 2 and 4 times that.
 
-    Which parameter goes where is read from names and shapes; ``print(jt.routing_table(model))`` shows it. Routing by
-    use, ``routing=jt.routing.from_function(model, example_input)``, is right whatever the names.
+    ``print(jt.routing_table(model))`` shows which parameter goes where, and ``print(jt.plan(model, platform="tpu"))``
+    what is done to the matrices. Routing by use, ``routing=jt.routing.from_function(model, example_input)``, does not
+    depend on names.
 
-    Three published parametrizations, each one call::
+    Published parametrizations, each one call::
 
-        muon(lr, wd, schedule="keller_jordan", shape_factor="original", eps=1e-7, adamw_eps=1e-10,
-             dtype="bfloat16")                                                                   # Keller Jordan's
-        muon(lr, wd, schedule="keller_jordan", shape_factor="original", dtype="bfloat16")         # torch.optim.Muon
-        muon(lr, wd, schedule="keller_jordan", shape_factor="original", eps=1e-8, bias_correction=True,
-             adamw_b2=0.999, adamw_weight_decay=0.0, adamw_nesterov=True,
-             routing=lambda path, leaf: "muon" if leaf.ndim == 2 else "adamw")                    # optax.contrib.muon
+        kj = jt.Orthogonalizer("keller_jordan", dtype="bfloat16")
+        jt.muon(lr, weight_decay=wd, orthogonalizer=kj, shape_factor="original")                     # torch.optim.Muon
+        jt.muon(lr, weight_decay=wd, shape_factor="original",                                        # Keller Jordan's
+                orthogonalizer=jt.Orthogonalizer("keller_jordan", dtype="bfloat16", eps=1e-7),
+                rest=jt.adamw(lr_rest, b2=0.95, eps=1e-10, weight_decay=wd))
+        jt.muon(lr, weight_decay=wd, shape_factor="original", bias_correction=True,                  # optax.contrib.muon
+                orthogonalizer=jt.Orthogonalizer("keller_jordan", eps=1e-8),
+                rest=jt.adamw(lr, weight_decay=0.0, nesterov=True),
+                routing=lambda path, leaf: "matrix" if leaf.ndim == 2 else "other")
 
     Args:
-        learning_rate: eta, a number or a schedule; for both groups unless ``adamw_learning_rate`` is given.
+        learning_rate: eta, a number or a schedule.
         weight_decay: lambda, decoupled and multiplied by the learning rate, not by s; a number or a schedule.
-        beta: decay of the momentum.
-        nesterov: look ahead by one step.
+        mask: a tree of booleans, or a function of the parameters that returns one: what is decayed. None: everything.
+        cautious: whether to decay only where update and weight agree in sign.
+        beta: decay rate of the momentum.
+        nesterov: whether to look ahead by one step.
         bias_correction: Optax's correction inside Nesterov, see :func:`scale_by_muon`.
-        schedule: of the orthogonalization, see :func:`jaxopt_tour.orthogonalize_via_newton_schulz`, as for ``method``,
-            ``dtype``, ``eps``, ``symmetric`` and ``stacking``.
-        shape_factor: ``"match_rms_adamw"``, ``"original"``, ``"spectral"`` or None, see
+        orthogonalizer: a :class:`jaxopt_tour.Orthogonalizer`, or coefficients by name or value, such as ``"fast"``.
+        shape_factor: s: ``"match_rms_adamw"``, ``"original"``, ``"spectral"`` or None, see
             :func:`jaxopt_tour.scale_by_matrix_shape`.
-        method: standard or Gram form of the iteration; inverses have the Gram form alone.
-        dtype: of the iteration; None: float32 on CPU, float16 on a GPU, bfloat16 on a TPU.
-        eps: added to the prescaling norm.
-        symmetric: how products that are known to be symmetric are computed.
-        stacking: whether matrices of one shape are worked on together.
-        mesh_axes: the mesh axes whose devices share the iteration; None: Explicit ones share it, Auto ones do not.
-        layouts: of the parameters, inside ``jax.shard_map``.
-        wire_dtype: of matrices on their way between devices.
-        mu_dtype: of Muon's momentum and AdamW's first moment; None: the parameter's.
-        adamw_learning_rate: AdamW's own rate or schedule; None: ``learning_rate``.
-        adamw_weight_decay: AdamW's own decay; None: ``weight_decay``.
-        adamw_b1: AdamW's beta_1.
-        adamw_b2: AdamW's beta_2.
-        adamw_eps: AdamW's eps.
-        adamw_nesterov: NAdamW in place of AdamW, as ``optax.contrib.muon`` has it.
-        weight_decay_mask: a tree of booleans (or a function of the parameters that returns one) that says what is
-            decayed, in both groups. None: everything.
-        cautious: decay only where update and weight agree in sign.
-        routing: overrides, see :func:`jaxopt_tour.matrices.routing.resolve`.
+        mu_dtype: dtype of the momentum, and of the first moment of the default ``rest``; None: the parameter's.
+        rest: what optimizes all other parameters. None: AdamW at this rate and decay, with b2 = 0.95. A transformation,
+            or one by role: ``{"embedding": jt.adamw(1e-2), "head": jt.adamw(1e-3), "other": jt.adamw(3e-3)}``.
+        routing: what each parameter is, see :func:`jaxopt_tour.routing.resolve`. None: by name and shape.
+        mesh: the mesh axes whose devices share the work, by name or as a :class:`jaxopt_tour.OnMesh`.
 
     Raises:
-        ValueError: an argument is not one of those allowed; at ``init``, a parameter cannot be what it was routed to.
+        ValueError: an argument is not one of those allowed; at ``init``, a parameter cannot be what it is routed to.
 
     Source: Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/; shape factor and decay: Liu et al.,
     Muon is Scalable for LLM Training, 2025, https://arxiv.org/abs/2502.16982
     """
-    check_rate("learning_rate", learning_rate)
-    check_rate("weight_decay", weight_decay)
     check_choice("shape_factor", shape_factor, SHAPE_FACTORS)
-    if adamw_learning_rate is not None:
-        check_rate("adamw_learning_rate", adamw_learning_rate)
-    if adamw_weight_decay is not None:
-        check_rate("adamw_weight_decay", adamw_weight_decay)
-    check_decay_rate("adamw_b1", adamw_b1)
-    check_decay_rate("adamw_b2", adamw_b2)
-    check_nonnegative("adamw_eps", adamw_eps)
-    return multi_transform(
-        {
-            "muon": optax.chain(
-                scale_by_muon(
-                    beta,
-                    nesterov=nesterov,
-                    bias_correction=bias_correction,
-                    schedule=schedule,
-                    method=method,
-                    dtype=dtype,
-                    eps=eps,
-                    symmetric=symmetric,
-                    stacking=stacking,
-                    mesh_axes=mesh_axes,
-                    layouts=layouts,
-                    wire_dtype=wire_dtype,
-                    mu_dtype=mu_dtype,
-                ),
-                scale_by_matrix_shape(shape_factor, layouts=layouts),
-                add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
-                scale_by_learning_rate(learning_rate),
-            ),
-            "adamw": adamw(
-                learning_rate if adamw_learning_rate is None else adamw_learning_rate,
-                adamw_b1,
-                adamw_b2,
-                adamw_eps,
-                weight_decay=weight_decay if adamw_weight_decay is None else adamw_weight_decay,
-                weight_decay_mask=weight_decay_mask,
-                cautious=cautious,
-                nesterov=adamw_nesterov,
-                mu_dtype=mu_dtype,
-            ),
-        },
-        routing,
+    matrices = optax.chain(
+        scale_by_muon(
+            beta,
+            nesterov=nesterov,
+            bias_correction=bias_correction,
+            orthogonalizer=orthogonalizer,
+            mesh=mesh,
+            mu_dtype=mu_dtype,
+        ),
+        scale_by_matrix_shape(shape_factor, mesh=mesh),
+        add_decayed_weights(weight_decay, mask, cautious=cautious),
+        scale_by_learning_rate(learning_rate),
+    )
+    return matrix_optimizer(
+        matrices,
+        rest,
+        learning_rate,
+        weight_decay=weight_decay,
+        mask=mask,
+        cautious=cautious,
+        mu_dtype=mu_dtype,
+        routing=routing,
     )

@@ -18,15 +18,11 @@ from jaxopt_tour._checks import (
     check_flag,
     check_float_dtype,
     check_nonnegative,
-    check_rate,
 )
 from jaxopt_tour._trees import map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.linalg.inverse_root import inverse_root
-from jaxopt_tour.linalg.shape_factors import SHAPE_FACTORS
-from jaxopt_tour.matrices.axes import MatrixAxes
-from jaxopt_tour.matrices.layouts import gathered, laid_like
-from jaxopt_tour.matrices.routing import Routing
+from jaxopt_tour.mesh.layouts import gathered, laid_like
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
     cast_update,
@@ -34,11 +30,13 @@ from jaxopt_tour.optimizers._numerics import (
     one_minus_power,
     scale_by_learning_rate,
 )
-from jaxopt_tour.optimizers.adam import adamw
+from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
-from jaxopt_tour.optimizers.multi_transform import multi_transform
 from jaxopt_tour.optimizers.orthogonalize import resolve_axes, scale_by_matrix_shape
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
+from jaxopt_tour.routing import Routing
+from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor
 
 
 class ShampooState(NamedTuple):
@@ -57,27 +55,27 @@ class ShampooState(NamedTuple):
 
 
 def scale_by_shampoo(
-    decay: Scalar | None = 0.95,
+    b2: Scalar | None = 0.95,
     *,
     root: Scalar = 4,
     eps: Scalar = 1e-6,
     bias_correction: bool = True,
     update_every: int | Array | None = None,
-    accumulator_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
     axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Shampoo, for matrices alone::
 
-        L <- decay L + (1 - decay) G G^T                (decay None: L <- L + G G^T)
-        R <- decay R + (1 - decay) G^T G
-        L^ = L / (1 - decay^t), R^ = R / (1 - decay^t)
+        L <- b2 L + (1 - b2) G G^T                (b2 None: L <- L + G G^T)
+        R <- b2 R + (1 - b2) G^T G
+        L^ = L / (1 - b2^t), R^ = R / (1 - b2^t)
         u = (L^ + eps tr(L^) I)^(-1/root) G (R^ + eps tr(R^) I)^(-1/root)
 
-    At ``decay=0`` nothing is accumulated, and for ``root=4`` and ``eps=0`` the update of ``G = U S V^T`` is ``U V^T``,
+    At ``b2=0`` nothing is accumulated, and for ``root=4`` and ``eps=0`` the update of ``G = U S V^T`` is ``U V^T``,
     Muon's by its exact polar factor. In float32 that holds for singular values above some 1e-3 of the largest: G G^T
     has their squares.
 
-    Units: at ``root=4`` scaling the loss changes nothing. The singular values of the first update are 1 (but for eps);
+    At ``root=4`` scaling the loss changes nothing. The singular values of the first update are 1 (but for eps);
     later ones are smaller where gradients differ from step to step, since L holds more than G G^T. With sums they fall
     like ``1 / sqrt(t)``.
 
@@ -86,14 +84,14 @@ def scale_by_shampoo(
     are kept. Pieces of a split fan-out that differ in width are padded to the widest.
 
     Args:
-        decay: of the averages; None: sums, as published.
+        b2: decay rate of the averages; None: sums, as published.
         root: a number >= 2: 4 as published; 2 preconditions fully on both sides. It may be traced, need not be an
             integer, and tends to G itself as it grows (for gradients of size 1).
         eps: ridge, relative to the trace.
-        bias_correction: divide the averages by ``1 - decay^t``; sums need none.
+        bias_correction: divide the averages by ``1 - b2^t``; sums need none.
         update_every: steps between two inverse roots, each an eigendecomposition; the first step always takes them.
             None: every step, and no roots are kept in the state.
-        accumulator_dtype: of L and R: float32 or float64; None: the parameter's, but at least float32.
+        nu_dtype: of L and R: float32 or float64; None: the parameter's, but at least float32.
         axes: how parameters are seen as matrices: one :class:`MatrixAxes` for all, or one by path name. None: the
             reading by name; a plain 2-D parameter is (in, out). Inside :func:`jaxopt_tour.multi_transform`, pass what
             it hands to a function in place of a transformation.
@@ -105,17 +103,17 @@ def scale_by_shampoo(
     sums, and stale roots: Anil et al., 2020, https://arxiv.org/abs/2002.09018; bias correction: Shi et al., 2023,
     https://arxiv.org/abs/2309.06497
     """
-    if decay is not None:
-        check_decay_rate("decay", decay)
-        decay = hyperparameter(decay)
+    if b2 is not None:
+        check_decay_rate("b2", b2)
+        b2 = hyperparameter(b2)
     _check_number("root", root, 2)
     check_nonnegative("eps", eps)
     check_flag("bias_correction", bias_correction)
     if update_every is not None:
         _check_number("update_every", update_every, 1, integer=True)
-    dtype = check_float_dtype("accumulator_dtype", accumulator_dtype)
+    dtype = check_float_dtype("nu_dtype", nu_dtype)
     if dtype is not None and dtype not in (jnp.float32, jnp.float64):
-        raise ValueError(f"accumulator_dtype must be None, float32 or float64, got {dtype}")
+        raise ValueError(f"nu_dtype must be None, float32 or float64, got {dtype}")
     root, eps = hyperparameter(root), hyperparameter(eps)
 
     def init(params: Tree) -> ShampooState:
@@ -153,8 +151,8 @@ def scale_by_shampoo(
         t = optax.safe_increment(state.count)
         gradients = {name: _to_stack(views[name], gathered(leaf)) for name, leaf in named_leaves(updates).items()}
         old = [named_leaves(tree) for tree in (state.scale, state.left, state.right)]
-        new = {name: _accumulate(decay, g, *(leaves[name] for leaves in old)) for name, g in gradients.items()}
-        correction = 1.0 if decay is None or not bias_correction else one_minus_power(decay, t)
+        new = {name: _accumulate(b2, g, *(leaves[name] for leaves in old)) for name, g in gradients.items()}
+        correction = 1.0 if b2 is None or not bias_correction else one_minus_power(b2, t)
 
         def roots() -> dict[str, tuple[Array, Array]]:
             return {
@@ -240,7 +238,7 @@ def _power_of_two(x: Array) -> Array:
     return jnp.ldexp(jnp.ones_like(x), exponent - 1)
 
 
-def _accumulate(decay: Scalar | None, g: Array, scale: Array, left: Array, right: Array) -> tuple[Array, Array, Array]:
+def _accumulate(b2: Scalar | None, g: Array, scale: Array, left: Array, right: Array) -> tuple[Array, Array, Array]:
     """New s, L / s^2 and R / s^2. L and R do not depend on s but by rounding: it is a constant to derivatives."""
     g = g.astype(left.dtype)
     limits = jnp.finfo(left.dtype)
@@ -250,7 +248,7 @@ def _accumulate(decay: Scalar | None, g: Array, scale: Array, left: Array, right
     new_scale = _power_of_two(jnp.maximum(jnp.maximum(accumulated, largest), limits.tiny))
     old_share = jnp.where(trace > 0, jnp.square(scale / new_scale), 0)
     x = g / new_scale
-    keep, new = (1.0, 1.0) if decay is None else (decay, 1 - decay)
+    keep, new = (1.0, 1.0) if b2 is None else (b2, 1 - b2)
     next_left = keep * (old_share * left) + new * _matmul(x, x.mT)
     next_right = keep * (old_share * right) + new * _matmul(x.mT, x)
     return new_scale, next_left.astype(left.dtype), next_right.astype(right.dtype)
@@ -264,91 +262,83 @@ def _true_root(scale: Array, side: Array, root: Scalar, eps: Scalar) -> Array:
 
 def shampoo(
     learning_rate: ScalarOrSchedule,
-    weight_decay: ScalarOrSchedule = 1e-4,
     *,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask | None = None,
+    cautious: bool = False,
     beta: Scalar = 0.95,
     nesterov: bool = True,
-    decay: Scalar | None = 0.95,
+    b2: Scalar | None = 0.95,
     root: Scalar = 4,
     eps: Scalar = 1e-6,
     bias_correction: bool = True,
     update_every: int | Array | None = None,
-    shape_factor: str | None = "match_rms_adamw",
+    shape_factor: ShapeFactor | None = "match_rms_adamw",
     mu_dtype: DTypeLike | None = None,
-    accumulator_dtype: DTypeLike | None = None,
-    adamw_b1: Scalar = 0.9,
-    adamw_b2: Scalar = 0.95,
-    adamw_eps: Scalar = 1e-8,
-    weight_decay_mask: Mask | None = None,
+    nu_dtype: DTypeLike | None = None,
+    rest: Rest = None,
     routing: Routing = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Shampoo for the matrices of a model, AdamW for the rest: :func:`jaxopt_tour.muon` with another middle part.
+    """Optimize the matrices of a model with Shampoo, everything else with AdamW: ``muon`` with another middle part.
 
     ::
 
         u = L^(-1/root) m R^(-1/root)                      m: momentum of g; L and R: averages of m m^T and m^T m
         theta <- (1 - eta lambda) theta - eta s u          s: the shape factor
 
-    The momentum is what is preconditioned, as in Muon, so that ``decay=0, eps=0`` is Muon by its exact polar factor.
+    The momentum is what is preconditioned, as in Muon, so that ``b2=0, eps=0`` is Muon by its exact polar factor.
 
     Args:
-        learning_rate: eta, a number or a schedule, for both groups.
-        weight_decay: lambda, decoupled and multiplied by the learning rate, not by s.
-        beta: decay of the momentum.
-        nesterov: look ahead by one step.
-        decay: of L and R, as for ``root``, ``eps``, ``bias_correction``, ``update_every`` and ``accumulator_dtype`` see
-            :func:`scale_by_shampoo`.
+        learning_rate: eta, a number or a schedule.
+        weight_decay: lambda, decoupled and multiplied by the learning rate, not by s; a number or a schedule.
+        mask: a tree of booleans, or a function of the parameters that returns one: what is decayed. None: everything.
+        cautious: whether to decay only where update and weight agree in sign.
+        beta: decay rate of the momentum.
+        nesterov: whether to look ahead by one step.
+        b2: decay rate of L and R; None: sums. See :func:`scale_by_shampoo`, as for the next four.
         root: 4 as published.
         eps: ridge, relative to the trace.
-        bias_correction: of L and R.
+        bias_correction: whether to correct L and R for their start at zero.
         update_every: steps between eigendecompositions; None: every step.
-        shape_factor: see :func:`jaxopt_tour.scale_by_matrix_shape`.
-        mu_dtype: of the momentum and AdamW's first moment; None: the parameter's.
-        accumulator_dtype: of L and R.
-        adamw_b1: AdamW's beta_1.
-        adamw_b2: AdamW's beta_2.
-        adamw_eps: AdamW's eps.
-        weight_decay_mask: a tree of booleans, or a function that returns one; None: everything is decayed.
-        routing: overrides, see :func:`jaxopt_tour.matrices.routing.resolve`; the label ``"muon"`` is the matrices'.
+        shape_factor: s, see :func:`jaxopt_tour.scale_by_matrix_shape`.
+        mu_dtype: dtype of the momentum, and of the first moment of the default ``rest``; None: the parameter's.
+        nu_dtype: dtype of L and R, float32 or float64; None: the parameter's, but at least float32.
+        rest: what optimizes all other parameters, see :func:`jaxopt_tour.muon`.
+        routing: what each parameter is, see :func:`jaxopt_tour.routing.resolve`. None: by name and shape.
 
     Raises:
-        ValueError: an argument is not one of those allowed; at ``init``, a parameter cannot be what it was routed to.
+        ValueError: an argument is not one of those allowed; at ``init``, a parameter cannot be what it is routed to.
 
     Source: Gupta, Koren & Singer, Shampoo, 2018, https://arxiv.org/abs/1802.09568
     """
-    check_rate("learning_rate", learning_rate)
-    check_rate("weight_decay", weight_decay)
     check_choice("shape_factor", shape_factor, SHAPE_FACTORS)
     check_decay_rate("beta", beta)
-    check_decay_rate("adamw_b1", adamw_b1)
-    check_decay_rate("adamw_b2", adamw_b2)
-    check_nonnegative("adamw_eps", adamw_eps)
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
 
-    def for_matrices(axes: Mapping[str, MatrixAxes]) -> optax.GradientTransformationExtraArgs:
+    def matrices(axes: Mapping[str, MatrixAxes]) -> optax.GradientTransformationExtraArgs:
         return optax.chain(
             scale_by_momentum(beta, form="ema", nesterov=nesterov, accumulator_dtype=mu_dtype),
             scale_by_shampoo(
-                decay,
+                b2,
                 root=root,
                 eps=eps,
                 bias_correction=bias_correction,
                 update_every=update_every,
-                accumulator_dtype=accumulator_dtype,
+                nu_dtype=nu_dtype,
                 axes=axes,
             ),
             scale_by_matrix_shape(shape_factor),
-            add_decayed_weights(weight_decay, weight_decay_mask),
+            add_decayed_weights(weight_decay, mask, cautious=cautious),
             scale_by_learning_rate(learning_rate),
         )
 
-    rest = adamw(
+    return matrix_optimizer(
+        matrices,
+        rest,
         learning_rate,
-        adamw_b1,
-        adamw_b2,
-        adamw_eps,
         weight_decay=weight_decay,
-        weight_decay_mask=weight_decay_mask,
+        mask=mask,
+        cautious=cautious,
         mu_dtype=mu_dtype,
+        routing=routing,
     )
-    return multi_transform({"muon": for_matrices, "adamw": rest}, routing)

@@ -17,10 +17,10 @@ import numpy as np
 from flax import nnx
 
 from jaxopt_tour._types import Array, Tree
-from jaxopt_tour.matrices.routing import Routing
 from jaxopt_tour.problems.data import datasets
 from jaxopt_tour.problems.models import CNN, GPT, MLP, ResNet, ViT
 from jaxopt_tour.problems.tasks import Batch, cross_entropy, unit_range, windows_at
+from jaxopt_tour.routing.resolve import Routing
 
 Data = Any
 

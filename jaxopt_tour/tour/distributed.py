@@ -31,8 +31,8 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxopt_tour._types import Array, Tree
+from jaxopt_tour.mesh.sharded_state import sharded_state, state_shardings
 from jaxopt_tour.optimizers.muon import muon
-from jaxopt_tour.optimizers.sharded_state import sharded_state, state_shardings
 from jaxopt_tour.problems import tasks
 from jaxopt_tour.problems.models import GPT
 from jaxopt_tour.tour.checkpoints import arrays_by_name

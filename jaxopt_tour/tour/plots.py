@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise ImportError("pictures need matplotlib, which comes with: pip install 'jaxopt-tour[tour]'") from error
 
-from jaxopt_tour.linalg.schedules import Exact, RationalSchedule, Schedule, as_schedule
+from jaxopt_tour.coefficients.by_name import Exact, PolynomialCoefficients, RationalCoefficients, as_coefficients
 from jaxopt_tour.problems.landscapes import Landscape
 from jaxopt_tour.problems.stationary import minima, stationary_points
 from jaxopt_tour.tour import measures
@@ -296,24 +296,26 @@ def singular_values_over_time(ax: Axes, name: str, run: Trajectory) -> Axes:
 # --- Newton-Schulz ----------------------------------------------------------------------------------------------------
 
 
-def newton_schulz_map(ax: Axes, schedule: str | Schedule | RationalSchedule = "polar_express") -> Axes:
+def newton_schulz_map(
+    ax: Axes, schedule: str | PolynomialCoefficients | RationalCoefficients = "polar_express"
+) -> Axes:
     """What a schedule makes of a singular value, step by step; its last step in full.
 
     Raises:
         ValueError: the schedule is ``"exact"``, which has no steps.
     """
-    known = as_schedule(schedule)
+    known = as_coefficients(schedule)
     if isinstance(known, Exact):
         raise ValueError("schedule must be one with steps; 'exact' has none")
     s = np.geomspace(1e-3, 1, 800)
     values = s
     ax.axhline(1, color=_SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
     ax.plot(s, s, color="0.75", label="before")
-    each: Sequence[Schedule | RationalSchedule]
-    if isinstance(known, RationalSchedule):
-        each = [RationalSchedule(known.name, (function,)) for function in known.functions]
+    each: Sequence[PolynomialCoefficients | RationalCoefficients]
+    if isinstance(known, RationalCoefficients):
+        each = [RationalCoefficients(known.name, (function,)) for function in known.functions]
     else:
-        each = [Schedule(known.name, (polynomial,)) for polynomial in known.polynomials]
+        each = [PolynomialCoefficients(known.name, (polynomial,)) for polynomial in known.polynomials]
     for step, one in enumerate(each, 1):
         values = one.map_singular_values(values)
         last = step == known.steps

@@ -64,7 +64,7 @@ def muon_on_everything(
     return as_columns(
         optax.chain(
             jt.scale_by_muon(
-                beta, nesterov=nesterov, schedule=schedule, eps=eps, axes=jt.MatrixAxes(fan_in=0, fan_out=1)
+                beta, nesterov=nesterov, coefficients=schedule, eps=eps, axes=jt.MatrixAxes(fan_in=0, fan_out=1)
             ),
             jt.scale_by_matrix_shape("match_rms_adamw", axes=jt.MatrixAxes(fan_in=0, fan_out=1)),
             jt.add_decayed_weights(weight_decay),

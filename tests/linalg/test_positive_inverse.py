@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_tour.linalg import rational_steps
-from jaxopt_tour.linalg.newton_schulz import orthogonalize
+from jaxopt_tour.orthogonalize import rational as rational_steps
+from jaxopt_tour.orthogonalize.newton_schulz import orthogonalize
 from jaxopt_tour.linalg.positive_inverse import flops, positive_inverse
-from jaxopt_tour.linalg.schedules import zolotarev
+from jaxopt_tour.coefficients.by_name import zolotarev
 
 
 def positive(m: int, shift: float = 1e-2, batch: tuple[int, ...] = ()) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from jax import export
 
 from jaxopt_tour.linalg import symmetric, symmetric_kernel
-from jaxopt_tour.linalg.newton_schulz import orthogonalize
+from jaxopt_tour.orthogonalize.newton_schulz import orthogonalize
 from jaxopt_tour.linalg.symmetric import mirrored, symmetric_product
 from jaxopt_tour.linalg.symmetric_kernel import Tiling, triangle_index
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.schedules import keller_jordan
+from jaxopt_tour.coefficients.by_name import keller_jordan
 from tests.agreement import STEPS, follow
 from tests.references import adam_by_hand, muon_by_hand, newton_schulz_by_hand, polar_by_hand
 
@@ -44,7 +44,7 @@ def test_agrees_with_the_paper(
     tx = jt.muon(
         0.02,
         0.1,
-        schedule="keller_jordan",
+        coefficients="keller_jordan",
         eps=1e-7,
         shape_factor=shape_factor,
         nesterov=nesterov,
@@ -67,7 +67,7 @@ def test_agrees_with_the_paper(
 @pytest.mark.parametrize("shape", SHAPES)
 def test_exact_muon_agrees_with_the_polar_factor(shape: tuple[int, int], x64: None) -> None:
     theta, gradients = problem(shape)
-    tx = jt.muon(0.02, 0.0, schedule="exact", routing="muon")
+    tx = jt.muon(0.02, 0.0, coefficients="exact", routing="muon")
     expected = muon_by_hand(theta, gradients, 0.02, orthogonalize=polar_by_hand, shape_factor="match_rms_adamw")
     np.testing.assert_allclose(follow(tx, theta, gradients), expected, rtol=1e-9, atol=1e-9)
 
@@ -76,7 +76,7 @@ def test_the_rest_goes_to_adamw(x64: None) -> None:
     rng = np.random.default_rng(1)
     theta = {"dense": {"kernel": rng.normal(size=(4, 6)), "bias": rng.normal(size=6)}, "wte": rng.normal(size=(7, 4))}
     gradients = jax.tree.map(lambda leaf: rng.normal(size=(STEPS, *leaf.shape)), theta)
-    tx = jt.muon(0.02, 0.1, schedule="keller_jordan", eps=1e-7, adamw_learning_rate=1e-3, adamw_weight_decay=0.3)
+    tx = jt.muon(0.02, 0.1, coefficients="keller_jordan", eps=1e-7, adamw_learning_rate=1e-3, adamw_weight_decay=0.3)
     ours = follow(tx, theta, gradients)
     np.testing.assert_allclose(
         ours["dense"]["kernel"],
@@ -105,7 +105,7 @@ def test_agrees_with_optax_in_its_own_parametrization(nesterov: bool, consistent
     ours = jt.muon(
         0.02,
         0.1,
-        schedule="keller_jordan",
+        coefficients="keller_jordan",
         shape_factor="original" if consistent_rms is None else "match_rms_adamw",
         eps=1e-8,
         nesterov=nesterov,
@@ -125,7 +125,7 @@ def test_without_bias_correction_the_update_is_keller_jordans(x64: None) -> None
     """His update of one matrix, in its own words, on the first gradients of a run."""
     theta, gradients = problem((6, 10))
     momentum = np.zeros_like(theta)
-    tx = jt.scale_by_muon(schedule="keller_jordan", eps=1e-7)
+    tx = jt.scale_by_muon(coefficients="keller_jordan", eps=1e-7)
     state = tx.init(jnp.asarray(theta))
     for g in gradients[:10]:
         momentum = momentum + 0.05 * (g - momentum)  # momentum.lerp_(grad, 1 - beta)

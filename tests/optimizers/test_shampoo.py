@@ -77,7 +77,7 @@ def test_without_accumulation_the_optimizer_is_muon(x64: None) -> None:
         "layers": jt.MatrixAxes(1, 2),
     }
     ours = jt.shampoo(0.1, decay=0.0, eps=0.0, routing=routing)
-    muon = jt.muon(0.1, schedule="exact", routing=routing)
+    muon = jt.muon(0.1, coefficients="exact", routing=routing)
     own_state, muon_state = ours.init(params), muon.init(params)
     for seed in range(3):
         rng = np.random.default_rng(seed)

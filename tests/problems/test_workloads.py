@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxopt_tour.matrices.routing import resolve
+from jaxopt_tour.routing.resolve import resolve
 from jaxopt_tour.problems import workloads
 from jaxopt_tour.problems.tasks import Batch
 from jaxopt_tour.problems.workloads import functions_of_model, model_workload, parameters, small_gpt

@@ -15,7 +15,7 @@ import pytest
 from chromium import BROWSER, MISSING, Browser, browser
 from jaxopt_tour.problems.landscapes import LANDSCAPES, make_landscape
 from jaxopt_tour.tour.explore import settings
-from jaxopt_tour.tour.explore.optimizers import RULES, SCHEDULES, SETTINGS
+from jaxopt_tour.tour.explore.optimizers import RULES, BY_NAME, SETTINGS
 from jaxopt_tour.tour.explore.page import SOURCE_SETTINGS, render, write_explore
 from jaxopt_tour.tour.explore.questions import QUESTIONS
 from jaxopt_tour.tour.palette import LINES
@@ -209,7 +209,7 @@ class TestRulesOfThePage:
             library = np.asarray(rollout(RULES[name].make(rate, **values), landscape, 60).params).reshape(61, -1)
             chosen = {"rate": rate, **values}
             if name == "muon":
-                schedule = SCHEDULES[values["schedule"]](values["steps"])
+                schedule = BY_NAME[values["schedule"]](values["steps"])
                 chosen |= {"polynomials": schedule.polynomials, "prescale": schedule.prescale}
             found = tab.evaluate(
                 f"tour.Rules.run({json.dumps(name)}, tour.landscapes.get({json.dumps(problem)}),"
@@ -224,7 +224,7 @@ class TestRulesOfThePage:
     def test_newton_schulz_is_the_librarys(self, tab, schedule, steps):
         import jaxopt_tour as jt
 
-        made = SCHEDULES[schedule](steps)
+        made = BY_NAME[schedule](steps)
         for shape in ((2, 2), (2, 1), (3, 5)):
             x = np.random.default_rng(0).normal(size=shape)
             call = functools.partial(json.dumps, separators=(",", ":"))

@@ -157,7 +157,7 @@ class TestNewtonSchulz:
     @pytest.mark.parametrize("name", ["polar_express", "keller_jordan", "cubic", "zolotarev"])
     def test_ends_with_the_map_of_the_schedule(self, ax, name):
         plots.newton_schulz_map(ax, name)
-        schedule = jt.schedules.as_schedule(name)
+        schedule = jt.coefficients.as_coefficients(name)
         last = line_by_label(ax, f"after {schedule.steps}")
         np.testing.assert_allclose(last.get_ydata(), schedule.map_singular_values(last.get_xdata()), rtol=1e-12)
 

@@ -19,10 +19,10 @@ import optax
 
 import jaxopt_tour as jt
 from jaxopt_tour._types import Array, Tree
-from jaxopt_tour.linalg.polar import polar_factor
-from jaxopt_tour.matrices.routing import resolve
+from jaxopt_tour.orthogonalize.svd import polar_factor
 from jaxopt_tour.problems.models import MLP
 from jaxopt_tour.problems.workloads import Workload, fashion_workload
+from jaxopt_tour.routing.resolve import resolve
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import (
     by_direction,
@@ -145,7 +145,7 @@ def plan(cells: Cells) -> Plan:
     return QUICK if cells.quick else FULL
 
 
-def _shampoo_build(schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> Any:
+def _shampoo_build(schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload) -> Any:
     return jt.shampoo(
         schedule, numbers["weight_decay"], beta=numbers["momentum"], decay=numbers["decay"], routing=workload.routing
     )

@@ -51,7 +51,7 @@ EXACT: Final = Rule(
         schedule,
         beta=numbers["momentum"],
         weight_decay=numbers["weight_decay"],
-        schedule="exact",
+        coefficients="exact",
         routing=workload.routing,
     ),
     MUON_UNDECAYED.defaults,

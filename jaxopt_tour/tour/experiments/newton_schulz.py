@@ -1,4 +1,4 @@
-"""How exact must Muon's orthogonalization be? Number of steps, schedules and dtypes against the SVD, in final loss.
+"""How exact must Muon's orthogonalization be? Number of steps, coefficients and dtypes against the SVD, in final loss.
 
 Where cores are few, ``OPENBLAS_NUM_THREADS=1`` makes the SVDs of the exact rule faster by far.
 """
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 import jaxopt_tour as jt
 from jaxopt_tour._types import Array
-from jaxopt_tour.linalg.schedules import AnySchedule, Exact
+from jaxopt_tour.coefficients.by_name import Coefficients, Exact
 from jaxopt_tour.problems.workloads import Workload, fashion_cnn, fashion_mlp, small_gpt
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import (
@@ -45,22 +45,22 @@ MOMENTUM: Final = 0.95
 WEIGHT_DECAY: Final = 0.1
 
 _polar_express, _keller_jordan, _cubic = (
-    jt.schedules.polar_express,
-    jt.schedules.keller_jordan,
-    jt.schedules.cubic,
+    jt.coefficients.polar_express,
+    jt.coefficients.keller_jordan,
+    jt.coefficients.cubic,
 )
 
-#: What the update is orthogonalized with, by the name of the row: a schedule and the dtype it is iterated in.
-VARIANTS: Final[dict[str, tuple[AnySchedule, str]]] = {
+#: What the update is orthogonalized with, by the name of the row: coefficients and the dtype it is iterated in.
+VARIANTS: Final[dict[str, tuple[Coefficients, str]]] = {
     EXACT: (Exact(), "float32"),
     **{f"polar_express x {steps}": (_polar_express(steps), "float32") for steps in range(1, 11)},
     "polar_express x 4 (from 0.01)": (_polar_express(4, 1e-2), "float32"),
-    "degree 17 x 2": (jt.schedules.polar_express(2, 1e-2, degree=17), "float32"),
-    "degree 9 x 2": (jt.schedules.polar_express(2, 2e-2, degree=9), "float32"),
-    "zolotarev x 2 (default)": (jt.schedules.zolotarev(), "float32"),
-    "zolotarev, degree 5 (fast)": (jt.schedules.zolotarev(1, 2e-3, inverses=2), "float32"),
+    "degree 17 x 2": (jt.coefficients.polar_express(2, 1e-2, degree=17), "float32"),
+    "degree 9 x 2": (jt.coefficients.polar_express(2, 2e-2, degree=9), "float32"),
+    "zolotarev x 2 (default)": (jt.coefficients.zolotarev(), "float32"),
+    "zolotarev, degree 5 (fast)": (jt.coefficients.zolotarev(1, 2e-3, inverses=2), "float32"),
     "keller_jordan x 5": (_keller_jordan(), "float32"),
-    "you x 5": (jt.schedules.you(), "float32"),
+    "you x 5": (jt.coefficients.you(), "float32"),
     "cubic x 5": (_cubic(5), "float32"),
     "cubic x 10": (_cubic(10), "float32"),
     "polar_express x 5, bfloat16": (_polar_express(), "bfloat16"),
@@ -74,10 +74,12 @@ def muon_with(variant: str) -> Rule:
     """Muon that orthogonalizes with that variant, or AdamW where the variant is ``"adamw"``."""
     if variant == ADAMW.name:
         return ADAMW
-    schedule, dtype = VARIANTS[variant]
+    coefficients, dtype = VARIANTS[variant]
 
-    def build(rate: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> Any:
-        return jt.muon(rate, WEIGHT_DECAY, beta=MOMENTUM, schedule=schedule, dtype=dtype, routing=workload.routing)
+    def build(rate: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload) -> Any:
+        return jt.muon(
+            rate, WEIGHT_DECAY, beta=MOMENTUM, coefficients=coefficients, dtype=dtype, routing=workload.routing
+        )
 
     return Rule(f"muon, {variant}", build, {"learning_rate": 1e-2})
 
@@ -166,8 +168,8 @@ def _polar_errors(cells: Cells, setting: Setting) -> dict[str, float]:
         ahead = {name: MOMENTUM * moment.momentum[name] + (1 - MOMENTUM) * moment.gradient[name] for name in axes}
 
         def orthogonal(variant: str) -> Any:
-            schedule, dtype = VARIANTS[variant]
-            tx = jt.orthogonalize_via_newton_schulz(schedule, dtype=dtype, axes=axes)
+            coefficients, dtype = VARIANTS[variant]
+            tx = jt.orthogonalize_via_newton_schulz(coefficients, dtype=dtype, axes=axes)
             return tx.update(ahead, optax.EmptyState())[0]
 
         exact = orthogonal(EXACT)
@@ -320,11 +322,11 @@ def answer(cells: Cells) -> str:
 EXPERIMENT: Final = Experiment(
     name="newton-schulz",
     title="How exact must the orthogonalization be?",
-    question="Do more Newton-Schulz steps, another schedule, a wider dtype or the exact SVD lower the loss that Muon "
+    question="Do more Newton-Schulz steps, another coefficients, a wider dtype or the exact SVD lower the loss that Muon "
     "ends at, or the polar error alone?",
     protocol=(
         f"Muon (momentum {MOMENTUM:g}, decay {WEIGHT_DECAY:g}, Nesterov) on an MLP, a CNN and a character GPT, with "
-        "Polar Express schedules generated for 1 to 10 steps (not all of them), others, two half precisions, and the "
+        "Polar Express coefficients generated for 1 to 10 steps (not all of them), others, two half precisions, and the "
         "SVD.",
         "For every variant the rate is tuned by the same number of trials on tuning seeds, and by more where the best "
         "lies at an edge (quarter decades, 5 % warm-up, linear decay), then held-out loss is read on other seeds.",

@@ -120,7 +120,7 @@ MUON: Final = Rule(
         schedule,
         0.0,
         beta=numbers["momentum"],
-        schedule=QUINTICS,
+        coefficients=QUINTICS,
         adamw_b1=numbers["momentum"],
         routing=workload.routing,
     ),

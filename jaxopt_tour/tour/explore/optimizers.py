@@ -46,10 +46,10 @@ SETTINGS: Final[dict[str, Setting]] = {
 }
 
 #: Schedules whose number of steps can be dragged.
-SCHEDULES: Final[dict[str, Callable[[int], jt.schedules.Schedule]]] = {
-    "polar_express": jt.schedules.polar_express,
-    "keller_jordan": jt.schedules.keller_jordan,
-    "cubic": jt.schedules.cubic,
+BY_NAME: Final[dict[str, Callable[[int], jt.coefficients.PolynomialCoefficients]]] = {
+    "polar_express": jt.coefficients.polar_express,
+    "keller_jordan": jt.coefficients.keller_jordan,
+    "cubic": jt.coefficients.cubic,
 }
 
 
@@ -192,7 +192,7 @@ RULES: Final[dict[str, Rule]] = {
         "Makes every singular value of the step one. Two numbers are a 2×1 matrix with one singular value, its length: "
         "there every step is equally long. On a 2×2 weight both directions get the same step.",
         lambda rate, beta, decay, schedule, steps: muon_on_everything(
-            rate, decay, beta=beta, schedule=SCHEDULES[schedule](steps)
+            rate, decay, beta=beta, schedule=BY_NAME[schedule](steps)
         ),
         shown=True,
     ),

@@ -16,9 +16,9 @@ from typing import Any, Final
 import numpy as np
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.schedules import Schedule
+from jaxopt_tour.coefficients.by_name import PolynomialCoefficients
 from jaxopt_tour.problems.landscapes import LANDSCAPES, Landscape, make_landscape
-from jaxopt_tour.tour.explore.optimizers import RULES, SCHEDULES, SETTINGS, Rule
+from jaxopt_tour.tour.explore.optimizers import BY_NAME, RULES, SETTINGS, Rule
 from jaxopt_tour.tour.explore.questions import QUESTIONS
 from jaxopt_tour.tour.explore.settings import read_settings
 from jaxopt_tour.tour.pages import embedded, link_to, resource, write_page
@@ -72,7 +72,7 @@ def render(report: str | None = None) -> str:
         lead=escape(LEAD),
         report=link_to(report, "See the same optimizers race on real data"),
         landscapes=_options({name: make_landscape(name).title for name in LANDSCAPES}),
-        schedules=_options({name: name.replace("_", " ") for name in SCHEDULES}),
+        schedules=_options({name: name.replace("_", " ") for name in BY_NAME}),
         optimizers="".join(_optimizer(name, rule) for name, rule in RULES.items()),
         questions="".join(_question(*question) for question in QUESTIONS),
         about=f"jaxopt-tour {escape(jt.__version__)}",
@@ -125,7 +125,7 @@ def _data() -> dict[str, Any]:
             name: {"label": one.label, "scale": one.scale, "low": one.low, "high": one.high}
             for name, one in SETTINGS.items()
         },
-        "schedules": {name: _schedule([make(steps) for steps in range(1, 9)]) for name, make in SCHEDULES.items()},
+        "schedules": {name: _schedule([make(steps) for steps in range(1, 9)]) for name, make in BY_NAME.items()},
         "preset": {
             "landscape": SOURCE.landscape,
             "start": SOURCE.start,
@@ -155,5 +155,5 @@ def _landscape(landscape: Landscape) -> dict[str, Any]:
     return found
 
 
-def _schedule(schedules: list[Schedule]) -> dict[str, Any]:
+def _schedule(schedules: list[PolynomialCoefficients]) -> dict[str, Any]:
     return {"prescale": schedules[0].prescale, "steps": [one.polynomials for one in schedules]}

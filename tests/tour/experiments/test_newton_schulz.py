@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg.schedules import Schedule
+from jaxopt_tour.coefficients.by_name import PolynomialCoefficients
 from jaxopt_tour.tour.experiments.newton_schulz import EXACT, VARIANTS, polar_error, settings
 from jaxopt_tour.tour.laboratory.experiment import find, perform
 
@@ -31,7 +31,7 @@ def test_a_quick_run_writes_its_results_and_a_second_computes_nothing(tmp_path: 
 
 
 def test_all_numbers_of_steps_are_among_the_variants_and_the_exact_one_is_first() -> None:
-    steps = {variant[0].steps for variant in VARIANTS.values() if isinstance(variant[0], Schedule)}
+    steps = {variant[0].steps for variant in VARIANTS.values() if isinstance(variant[0], PolynomialCoefficients)}
     assert steps == set(range(1, 11))
     for setting in settings(quick=False):
         assert setting.variants[0] == EXACT
@@ -45,9 +45,9 @@ def test_the_polar_error_is_the_distance_of_the_singular_values_from_one(steps: 
     u, _ = np.linalg.qr(rng.standard_normal((6, 6)))
     v, _ = np.linalg.qr(rng.standard_normal((9, 6)))
     values = np.geomspace(1, 0.01, 6)
-    schedule = jt.schedules.polar_express(steps)
-    found = jt.orthogonalize(jnp.float32(u * values @ v.T), schedule)
-    after = schedule.map_singular_values(values / np.sum(values**8) ** 0.125)
+    coefficients = jt.coefficients.polar_express(steps)
+    found = jt.orthogonalize(jnp.float32(u * values @ v.T), coefficients)
+    after = coefficients.map_singular_values(values / np.sum(values**8) ** 0.125)
     expected = np.sqrt(np.mean((after - 1) ** 2))
     # Single precision through five quintics; the error itself is about 0.1.
     assert float(polar_error(found, jnp.float32(u @ v.T))) == pytest.approx(expected, rel=1e-3)

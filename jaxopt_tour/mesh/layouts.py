@@ -1,0 +1,161 @@
+"""Where parameters lie on a mesh, and who says so: their types, the partitioner, or the caller.
+
+* Explicit mesh axes: from the arrays' types.
+* Auto mesh axes: from XLA's partitioner, which decides it after tracing. Outside ``jit``, from the arrays.
+* inside ``jax.shard_map``: from the caller, as nothing else knows which axis of an array its shards are cut along.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxopt_tour._trees import named_leaves
+from jaxopt_tour._types import Array
+from jaxopt_tour.mesh.assignment import Layout
+from jaxopt_tour.mesh.on_mesh import Layouts
+
+
+def whole_shapes(leaves: Mapping[str, Array], layouts: Layouts | None) -> dict[str, tuple[int, ...]]:
+    """The shapes of the whole parameters: those of the leaves, but inside ``jax.shard_map``, where leaves are shards.
+
+    Without ``layouts`` leaves count as whole.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    sizes = {name: mesh.shape[name] for name, kind in axis_types(mesh).items() if kind == AxisType.Manual}
+    if not sizes or layouts is None:
+        return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+    known = given_layouts(layouts, leaves, sizes)
+    return {name: _whole_shape(leaf.shape, known[name], sizes) for name, leaf in leaves.items()}
+
+
+def _sharding_of(leaf: Any) -> Any:
+    """By the type of a traced array, or a concrete one's; None of what has none, such as NumPy's."""
+    return jax.typeof(leaf).sharding if isinstance(leaf, jax.core.Tracer) else getattr(leaf, "sharding", None)
+
+
+def mesh_of(leaves: Any) -> Any:
+    """The mesh that the leaves lie on, or that is in context; None where there is no telling."""
+    context = jax.sharding.get_abstract_mesh()
+    if any(kind == AxisType.Manual for kind in context.axis_types):
+        return context
+    for leaf in leaves:
+        sharding = _sharding_of(leaf)
+        if isinstance(sharding, NamedSharding) and not sharding.mesh.empty:
+            return sharding.mesh
+    return None if context.empty else context
+
+
+def axis_types(mesh: Any) -> dict[str, AxisType]:
+    """Whether each axis is Auto, Explicit or Manual."""
+    return dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+
+
+def check_axes_exist(mesh_axes: Sequence[str], mesh: Any) -> None:
+    """Raise a ValueError where the mesh has no axis of such a name."""
+    for name in mesh_axes:
+        if name not in mesh.axis_names:
+            raise ValueError(f"mesh= names the axis {name!r}; the mesh has the axes {tuple(mesh.axis_names)}")
+
+
+def kind_of_axes(mesh: Any, mesh_axes: Sequence[str]) -> AxisType:
+    """Whether these axes are Auto, Explicit or Manual.
+
+    Raises:
+        ValueError: an axis that the mesh does not have, or axes of different kinds.
+    """
+    check_axes_exist(mesh_axes, mesh)
+    types = axis_types(mesh)
+    manual = any(kind == AxisType.Manual for kind in types.values())
+    # Inside shard_map only its own axes matter; outside, all of them do.
+    kinds = {types[name] for name in (mesh_axes if manual else types)}
+    if len(kinds) > 1 or (manual and AxisType.Manual not in kinds):
+        listed = ", ".join(f"{name}: {kind.name}" for name, kind in types.items())
+        raise ValueError(
+            f"the axes of a mesh must be all Auto or all Explicit, or those that mesh= names Manual: {listed}"
+        )
+    return kinds.pop()
+
+
+def names_of(spec: Any, ndim: int) -> Layout:
+    """The axes of a PartitionSpec, one tuple a dimension."""
+    names = [() if entry is None else (entry,) if isinstance(entry, str) else tuple(entry) for entry in tuple(spec)]
+    return tuple(names) + ((),) * (ndim - len(names))
+
+
+def spec_of(layout: Layout) -> PartitionSpec:
+    """The PartitionSpec of a layout."""
+    return PartitionSpec(*(names or None for names in layout))
+
+
+def layout_of(leaf: Array) -> Layout:
+    """From the type of a traced array, or from a concrete one."""
+    sharding = _sharding_of(leaf)
+    if not isinstance(sharding, NamedSharding):
+        return ((),) * leaf.ndim
+    return names_of(sharding.spec, leaf.ndim)
+
+
+def explicit_axes(leaves: Iterable[Array]) -> tuple[str, ...]:
+    """The Explicit mesh axes that leaves are spread over, in the order of the mesh; none where there are none.
+
+    On these JAX refuses products that would need communication, rather than adding it as a partitioner does.
+    """
+    leaves = list(leaves)
+    mesh = mesh_of(leaves)
+    if mesh is None:
+        return ()
+    spread = {name for leaf in leaves for names in layout_of(leaf) for name in names}
+    return tuple(name for name, kind in axis_types(mesh).items() if name in spread and kind == AxisType.Explicit)
+
+
+def gathered(leaf: Array) -> Array:
+    """The leaf whole on every device, where Explicit axes spread it; else as it is."""
+    return _moved(leaf, leaf, PartitionSpec())
+
+
+def laid_like(x: Array, leaf: Array) -> Array:
+    """``x`` where ``leaf`` of the same shape lies, on Explicit axes; else as it is."""
+    return _moved(x, leaf, spec_of(layout_of(leaf)))
+
+
+def _moved(x: Array, leaf: Array, spec: PartitionSpec) -> Array:
+    return jax.sharding.reshard(x, NamedSharding(mesh_of([leaf]), spec)) if explicit_axes([leaf]) else x
+
+
+def given_layouts(layouts: Layouts | None, leaves: Mapping[str, Array], sizes: Mapping[str, int]) -> dict[str, Layout]:
+    """What the caller says about every parameter.
+
+    Raises:
+        ValueError: nothing is said about a parameter, or what is said does not fit it or the mesh.
+    """
+    if layouts is None:
+        raise ValueError(
+            "inside jax.shard_map the layout of the parameters must be given: layouts=, a tree of PartitionSpecs"
+        )
+    given = {} if callable(layouts) else named_leaves(layouts)
+    known = {}
+    for name, leaf in leaves.items():
+        spec = layouts(name, leaf) if callable(layouts) else given.get(name)
+        if isinstance(spec, NamedSharding):
+            spec = spec.spec
+        if not isinstance(spec, PartitionSpec):
+            raise ValueError(f"layouts must have a PartitionSpec for {name!r}, got {spec!r}; it has {sorted(given)}")
+        if len(tuple(spec)) > leaf.ndim:
+            raise ValueError(f"layout {spec} of {name!r} has more entries than its {leaf.ndim} dimensions")
+        known[name] = names_of(spec, leaf.ndim)
+        flat = [axis for names in known[name] for axis in names]
+        for axis in flat:
+            if axis not in sizes:
+                raise ValueError(f"layout {spec} of {name!r} names {axis!r}; the mesh has the axes {tuple(sizes)}")
+            if flat.count(axis) > 1:
+                raise ValueError(f"layout {spec} of {name!r} uses mesh axis {axis!r} twice")
+    return known
+
+
+def _whole_shape(shape: Sequence[int], layout: Layout, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(length * math.prod(sizes[axis] for axis in names) for length, names in zip(shape, layout, strict=True))

@@ -1,0 +1,85 @@
+"""A function of shards, on a mesh of Auto axes: layouts are known only once XLA has laid out the whole program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.experimental.custom_partitioning import SdyShardingRule, custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxopt_tour._types import Array
+from jaxopt_tour.mesh.layouts import check_axes_exist, names_of, spec_of
+
+
+def partitioned(
+    on_whole: Callable[..., list[Array]],
+    on_shards: Callable[..., list[Array]],
+    names: Sequence[str],
+    arrays: Sequence[Array],
+    mesh_axes: Sequence[str],
+) -> list[Array]:
+    """``on_shards(*arrays, layouts=, sizes=)`` on every device, with the layouts that the partitioner has chosen.
+
+    ``custom_partitioning`` knows neither derivatives nor ``vmap``: both are taken of ``on_whole``, whose communication
+    then is the partitioner's.
+
+    Args:
+        on_whole: the function of whole arrays.
+        on_shards: the same for one device's shards.
+        names: of the parameters among the arrays, which come first; the others are the same on every device.
+        arrays: the arguments.
+        mesh_axes: axes that the mesh must have.
+    """
+    count = len(names)
+
+    whole = jax.jit(on_whole)  # keeps constants to itself, which custom_partitioning refuses
+
+    def partition(mesh: Any, arguments: Any, results: Any) -> tuple[Any, Any, Any, Any]:
+        del results
+        check_axes_exist(mesh_axes, mesh)
+        layouts = {
+            name: names_of(argument.sharding.spec, array.ndim)
+            for name, argument, array in zip(names, arguments, arrays, strict=False)
+        }
+        shardings = [NamedSharding(mesh, spec_of(layouts[name])) for name in names]
+        replicated = [NamedSharding(mesh, PartitionSpec()) for _ in arrays[count:]]
+
+        def function(*shards: Array) -> list[Array]:
+            return on_shards(*shards, layouts=layouts, sizes=dict(mesh.shape))
+
+        return mesh, function, shardings, (*shardings, *replicated)
+
+    # Every result is sharded as its argument is.
+    mappings: Any = tuple(
+        tuple(f"p{number}d{dimension}" for dimension in range(array.ndim))
+        for number, array in enumerate(arrays[:count])
+    )
+    spread = custom_partitioning(lambda *arguments: whole(*arguments))
+    spread.def_partition(
+        partition,
+        infer_sharding_from_operands=lambda mesh, arguments, results: [
+            argument.sharding for argument in arguments[:count]
+        ],
+        sharding_rule=SdyShardingRule(mappings + ((),) * (len(arrays) - count), mappings),
+    )
+
+    @jax.custom_batching.custom_vmap
+    def batched(*arguments: Array) -> list[Array]:
+        return list(spread(*arguments))
+
+    @batched.def_vmap
+    def _(axis_size: int, is_batched: Sequence[bool], *arguments: Array) -> tuple[list[Array], list[bool]]:
+        along = [0 if batched else None for batched in is_batched]
+        return jax.vmap(whole, in_axes=along, axis_size=axis_size)(*arguments), [True] * count
+
+    @jax.custom_jvp
+    def differentiable(*arguments: Array) -> list[Array]:
+        return batched(*arguments)
+
+    @differentiable.defjvp
+    def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[list[Array], list[Array]]:
+        return jax.jvp(whole, primals, tangents)
+
+    return differentiable(*arrays)

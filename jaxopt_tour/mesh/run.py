@@ -1,0 +1,183 @@
+"""Execution of a plan for the matrices of a model, on one device or on a mesh.
+
+One device is a mesh of one: a plan has groups, which a device processes where they are, and exchanges, which a mesh adds
+(:mod:`jaxopt_tour.mesh.exchange`). Where parameters are on a mesh is read here, once, in one of four ways:
+
+* no mesh: nothing travels;
+* Explicit axes, and arrays outside ``jit``: from the arrays;
+* Auto axes under ``jit``: from XLA's partitioner (:mod:`jaxopt_tour.mesh.partitioner`);
+* inside ``jax.shard_map``: from the caller, ``OnMesh(..., layouts=)``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
+
+from jaxopt_tour._types import Array
+from jaxopt_tour.mesh.assignment import Layout, whole_view
+from jaxopt_tour.mesh.exchange import run_exchange
+from jaxopt_tour.mesh.layouts import axis_types, explicit_axes, given_layouts, kind_of_axes, layout_of, mesh_of, spec_of
+from jaxopt_tour.mesh.layouts import whole_shapes as shapes_of_whole
+from jaxopt_tour.mesh.on_mesh import OnMesh
+from jaxopt_tour.mesh.partitioner import partitioned
+from jaxopt_tour.mesh.plan import MatrixPlan, plan_matrices
+from jaxopt_tour.orthogonalize.orthogonalizer import Orthogonalizer
+from jaxopt_tour.orthogonalize.plan import PLATFORMS, Key, Platform
+from jaxopt_tour.orthogonalize.run import on_lowered_platform, run_groups
+from jaxopt_tour.routing.axes import MatrixAxes
+
+
+def orthogonalize_parameters(
+    orthogonalizer: Orthogonalizer,
+    leaves: Mapping[str, Array],
+    views: Mapping[str, MatrixAxes],
+    on_mesh: OnMesh | None = None,
+) -> dict[str, Array]:
+    """Orthogonalize all matrices of some parameters.
+
+    Args:
+        orthogonalizer: what is done to each matrix.
+        leaves: parameters by path name.
+        views: how each is seen as matrices.
+        on_mesh: the mesh axes whose devices share the work. None: the Explicit axes that shard the parameters; Auto
+            ones leave the work to the partitioner.
+
+    Returns:
+        The parameters with every matrix replaced, sharded as they were.
+
+    Raises:
+        ValueError: the mesh has no such axis, or a layout does not fit its parameter or the mesh.
+    """
+    leaves = dict(leaves)
+    if not leaves:
+        return {}
+    axes = explicit_axes(leaves.values()) if on_mesh is None else on_mesh.axes
+    layouts, wire_dtype = (None, None) if on_mesh is None else (on_mesh.layouts, on_mesh.wire_dtype)
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves.values())
+    mesh = mesh_of(leaves.values()) if axes else None
+    ordered_views = tuple(views[name] for name in leaves)
+    work = _Work(orthogonalizer, tuple(leaves), ordered_views, axes, None if wire_dtype is None else str(wire_dtype))
+    arrays = [*leaves.values(), *([] if orthogonalizer.fixed_eps else [jnp.asarray(orthogonalizer.eps)])]
+    if not axes or (mesh is None and not traced):
+        run: Any = work.run if traced or not orthogonalizer.fixed_eps else functools.partial(_compiled, work)
+        return work.named(run(*arrays))
+    # Under jit the partitioner knows the mesh where nothing else does.
+    kind = AxisType.Auto if mesh is None else kind_of_axes(mesh, axes)
+    if kind == AxisType.Manual:
+        sizes = {name: mesh.shape[name] for name, kind in axis_types(mesh).items() if kind == AxisType.Manual}
+        known = given_layouts(layouts, leaves, sizes)
+        whole = shapes_of_whole(leaves, layouts)
+        return work.named(work.run(*arrays, shapes=whole, layouts=known, sizes=sizes))
+    if kind == AxisType.Explicit or not traced:
+        known = {name: layout_of(leaf) for name, leaf in leaves.items()}
+        specs = [spec_of(known[name]) for name in leaves]
+        on_shards: Any = jax.shard_map(
+            functools.partial(work.run, layouts=known, sizes=dict(mesh.shape)),
+            mesh=mesh,
+            in_specs=(*specs, *(PartitionSpec() for _ in arrays[len(specs) :])),
+            out_specs=specs,
+            check_vma=False,  # a gathered result is the same on all devices, which its type cannot say
+        )
+        return work.named((on_shards if traced else jax.jit(on_shards))(*arrays))
+    return work.named(partitioned(work.run, work.run, list(leaves), arrays, axes))
+
+
+def run_plan(
+    plan: MatrixPlan, views: Mapping[str, MatrixAxes], leaves: Mapping[str, Array], eps: Array | float
+) -> dict[str, Array]:
+    """Execute a plan: what one device does. Its shards of all parameters in, the same shards of the results out.
+
+    Args:
+        plan: groups and exchanges.
+        views: how each parameter is seen as matrices.
+        leaves: parameters, or this device's shards of them.
+        eps: added to the prescaling norm.
+    """
+    late = {
+        member.key.name for exchange in plan.exchanges for member in exchange.assignment.members if member.group.split
+    }
+    views = {name: whole_view(view) if name in late else view for name, view in views.items()}
+    pieces = {
+        Key(name, number): matrices
+        for name, leaf in leaves.items()
+        if leaf.size
+        for number, matrices in enumerate(views[name].to_matrices(leaf))
+    }
+    results = run_groups(plan.groups, pieces, eps)
+    for exchange in plan.exchanges:
+        results |= run_exchange(exchange, pieces, eps, plan.wire_dtype)
+    done: dict[str, list[Array]] = {}
+    for key in pieces:
+        done.setdefault(key.name, []).append(results[key])
+    return {
+        name: views[name].from_matrices(done[name], leaf.shape) if name in done else leaf
+        for name, leaf in leaves.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done, without the arrays; a constant of the program."""
+
+    orthogonalizer: Orthogonalizer
+    names: tuple[str, ...]
+    views: tuple[MatrixAxes, ...]
+    mesh_axes: tuple[str, ...]
+    wire_dtype: str | None
+
+    def named(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        return dict(zip(self.names, arrays, strict=True))
+
+    def run(
+        self,
+        *arrays: Array,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        layouts: Mapping[str, Layout] | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> list[Array]:
+        """Plan for every platform, and run the plan of the one that the program is lowered for."""
+        shards = arrays[: len(self.names)]
+        leaves = self.named(shards)
+        if shapes is None:
+            shapes = {name: _whole(leaf.shape, (layouts or {}).get(name), sizes or {}) for name, leaf in leaves.items()}
+        views = dict(zip(self.names, self.views, strict=True))
+
+        def plan(platform: Platform) -> MatrixPlan:
+            return plan_matrices(
+                self.orthogonalizer,
+                platform,
+                shapes,
+                {name: str(leaf.dtype) for name, leaf in leaves.items()},
+                views,
+                layouts=layouts,
+                sizes=sizes,
+                mesh_axes=self.mesh_axes if layouts is not None else (),
+                wire_dtype=self.wire_dtype,
+            )
+
+        def execute(plan: MatrixPlan, *arrays: Array) -> list[Array]:
+            *shards, eps = arrays if not self.orthogonalizer.fixed_eps else (*arrays, self.orthogonalizer.eps)
+            return list(run_plan(plan, views, self.named(shards), eps).values())
+
+        return list(on_lowered_platform({platform: plan(platform) for platform in PLATFORMS}, execute, *arrays))
+
+
+def _whole(shape: tuple[int, ...], layout: Layout | None, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    if layout is None:
+        return tuple(shape)
+    lengths = []
+    for length, names in zip(shape, layout, strict=True):
+        for name in names:
+            length *= sizes[name]
+        lengths.append(length)
+    return tuple(lengths)
+
+
+_compiled = functools.partial(jax.jit, static_argnums=0)(_Work.run)

@@ -1,0 +1,23 @@
+"""What each parameter is, and where it goes: by name, by use, or by hand."""
+
+from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.by_name.conventions import ByName, routes_by_name
+from jaxopt_tour.routing.by_use.trace import from_function
+from jaxopt_tour.routing.resolve import Routing, resolve
+from jaxopt_tour.routing.route import ROLES, Role, Route, Routes
+from jaxopt_tour.routing.table import RoutingTable, routing_table
+
+__all__ = [
+    "ROLES",
+    "ByName",
+    "MatrixAxes",
+    "Role",
+    "Route",
+    "Routes",
+    "Routing",
+    "RoutingTable",
+    "from_function",
+    "resolve",
+    "routes_by_name",
+    "routing_table",
+]

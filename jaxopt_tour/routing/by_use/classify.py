@@ -1,0 +1,235 @@
+"""From the uses of a parameter to its route: which kind it is, which axes are fan-in and fan-out, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.by_use.interpreter import Record, Use, own_dims
+from jaxopt_tour.routing.by_use.lineage import Part
+from jaxopt_tour.routing.route import Route
+
+Axes = tuple[int, ...]
+
+
+def heads(record: Record, outputs: frozenset[int]) -> frozenset[int]:
+    """The last contractions before the outputs.
+
+    Of the contractions that reach the outputs with no other in between, those that feed none of the others: in a
+    residual network every block reaches the outputs, and only the last does so last.
+    """
+    feeds: dict[int, set[int]] = {}
+    for start in outputs:
+        seen: set[int] = set()
+        waiting = list(record.inputs.get(start, ()))
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                waiting.extend(record.inputs.get(node, ()))
+        feeds[start] = seen
+    return frozenset(
+        node
+        for node in outputs
+        if not any(node in feeds[other] and other not in feeds[node] for other in outputs if other != node)
+    )
+
+
+def route(leaf: Any, number: int, record: Record, last: frozenset[int], split_fused: bool) -> Route:
+    """The route of parameter ``number``."""
+    uses = [use for use in record.uses.values() if use.lineage.param == number]
+    found = _route(leaf, uses, record, last, split_fused)
+    if np.issubdtype(leaf.dtype, np.complexfloating):
+        return Route(found.role, None, f"complex; {found.reason}")
+    return found
+
+
+def _route(leaf: Any, uses: Sequence[Use], record: Record, last: frozenset[int], split_fused: bool) -> Route:
+    shape = tuple(leaf.shape)
+    if not uses:
+        return Route("not understood", None, "not used by the function")
+    summed = [use for use in uses if any(how == "sum" and atom.size > 1 for how, atom in use.lineage.removed)]
+    strong = [use for use in uses if use not in summed]
+    if not strong:
+        return Route("not understood", None, f"only sums over it are used, in {_names(uses)}")
+    by_op = {op: [use for use in strong if use.op == op] for op in {use.op for use in strong}}
+    contractions, gathers = by_op.get("contract", []), by_op.get("gather", [])
+    if not shape and "unknown" not in by_op:
+        return Route("scalar", None, "a single number")
+    if contractions:
+        also = f"; also used by {_names(by_op['unknown'])}" if "unknown" in by_op else ""
+        # A matrix that the inputs looked up before it was contracted: an expert of a stack.
+        chosen = any(how == "gather" for use in contractions for how, _ in use.lineage.removed)
+        return _contracted(shape, contractions, [] if chosen else gathers, record, last, split_fused, also)
+    if gathers:
+        use = gathers[0]
+        return Route("embedding", None, f"rows looked up by the inputs ({use.primitive})")
+    if "unknown" in by_op:
+        reasons = ", ".join(dict.fromkeys(_unknown(use) for use in by_op["unknown"]))
+        return Route("not understood", None, reasons)
+    return _elementwise(strong)
+
+
+def _unknown(use: Use) -> str:
+    operation = use.lineage.opaque or use.primitive
+    if operation == "reshape":
+        return "a reshape made dimensions that are no product of its axes"
+    return f"used by {operation}, which has no rule"
+
+
+def _names(uses: Iterable[Use]) -> str:
+    return ", ".join(dict.fromkeys(use.lineage.opaque or use.primitive for use in uses))
+
+
+def _elementwise(uses: Sequence[Use]) -> Route:
+    """Biases, scales, positions and learned inputs."""
+    outer = next((use for use in uses if use.outer), None)
+    if outer is not None:
+        reason = f"{outer.primitive} with an activation that is constant along one of its axes: an outer product"
+        return Route("not understood", None, reason)
+    if any(use.lineage.hidden for use in uses):
+        return Route("not understood", None, "a factor of a product of parameters that is used elementwise")
+    layers = _layers(uses[0])
+    for use in uses:
+        if use.op in ("add", "data") and not use.matched and len(list(own_dims(use.lineage))) > 1:
+            how = "added to activations" if use.op == "add" else f"a learned input ({use.primitive})"
+            return Route("position", None, f"{how} along several axes{layers}")
+    verbs = {"add": "added to", "scale": "multiplied with", "data": "joined to"}
+    how = " and ".join(dict.fromkeys(verbs[use.op] for use in uses))
+    return Route("vector", None, f"{how} activations elementwise ({_names(uses)}){layers}")
+
+
+def _layers(use: Use) -> str:
+    counts = {"scan": "scanned layers", "index": "slices taken one by one", "gather": "slices chosen by the inputs"}
+    words = [
+        f"{use.lineage.shape[atom.axis]} {counts[how]}"
+        for how, atom in use.lineage.removed
+        if how in counts and atom.stride == 1
+    ]
+    return "".join(f", {word}" for word in words)
+
+
+def _contracted(
+    shape: tuple[int, ...], uses: Sequence[Use], gathers: Sequence[Use], record: Record, last: frozenset[int],
+    split_fused: bool, also: str,
+) -> Route:  # fmt: skip
+    views = []
+    for use in uses:
+        stacked = record.stacked.get(use.place, frozenset()) | _indexed(record.cuts.get(use.place, frozenset()), shape)
+        views.append(_view(use, shape, stacked))
+    problem = next((view for view in views if isinstance(view, str)), None)
+    good = [view for view in views if not isinstance(view, str)]
+    layers, over = _layers(uses[0]), ""
+    axes: MatrixAxes | None = None
+    if good:
+        fan_in, fan_out, groups = good[0]
+        sizes = " x ".join(str(shape[axis]) for axis in fan_in)
+        over = (
+            f"contracted over {'axis' if len(fan_in) == 1 else 'axes'} {_list(fan_in)} ({sizes}) in " if fan_in else ""
+        )
+        if fan_in and fan_out:
+            axes = MatrixAxes(fan_in, fan_out, groups)
+    reason = over + _names(uses) + layers + also
+    if gathers:
+        return Route("tied", axes, f"rows looked up by the inputs ({gathers[0].primitive}), and {reason}")
+    if all(use.depthwise for use in uses):
+        return Route("depthwise", None, "a convolution with one input channel a group")
+    if problem is not None:
+        return Route("not understood", None, problem + also)
+    # A parameter that is summed over in no contraction only scales another one, as in weight normalization.
+    if axes is None or min(math.prod(shape[a] for a in axes.fan_in), math.prod(shape[a] for a in axes.fan_out)) == 1:
+        kind = "head" if axes is not None and _is_head(uses, last) else "vector"
+        what = "the last contraction, with one side of size one" if kind == "head" else "a matrix with one side of one"
+        if axes is None:
+            what = "no matrix: it has one side alone"
+        return Route(kind, axes, f"{what}: {reason}" if over else f"{what}, in {reason}")
+    swapped = [view for view in good[1:] if view[:2] == (axes.fan_out, axes.fan_in)]
+    other = [view for view in good[1:] if view[:2] not in ((axes.fan_in, axes.fan_out), (axes.fan_out, axes.fan_in))]
+    if other:
+        return Route("not understood", None, f"contracted in two ways: over axes {_list(axes.fan_in)}, and over axes {_list(other[0][0])}",
+        )  # fmt: skip
+    if swapped:
+        reason += ", and transposed elsewhere"
+    if _is_head(uses, last):
+        several = f", one of {len(last)} contractions" if len(last) > 1 else ", the last contraction"
+        return Route("head", axes, reason + several + " before the outputs")
+    if split_fused and axes.split is None:
+        pieces = _pieces(uses, axes, shape, record)
+        if pieces:
+            axes = MatrixAxes(axes.fan_in, axes.fan_out, pieces)
+            reason += f", fan-out cut into {len(pieces)}"
+    return Route("matrix", axes, reason)
+
+
+def _indexed(cuts: frozenset[Part], shape: tuple[int, ...]) -> frozenset[int]:
+    """Axes of which every element was cut out on its own."""
+    single = [(axis, low) for axis, low, high in cuts if high == low + 1]
+    return frozenset(a for a, size in enumerate(shape) if all((a, i) in single for i in range(size)))
+
+
+def _list(axes: Axes) -> str:
+    return ", ".join(map(str, axes))
+
+
+def _is_head(uses: Sequence[Use], last: frozenset[int]) -> bool:
+    """Used in a last contraction, and no layer of a stack."""
+    return any(use.node in last and not any(how in ("scan", "index") for how, _ in use.lineage.removed) for use in uses)
+
+
+def _view(use: Use, shape: tuple[int, ...], stacked: frozenset[int]) -> tuple[Axes, Axes, Axes | None] | str:
+    """Fan-in axes, fan-out axes and the sizes of groups of fan-out; or what stands in the way."""
+    if use.sides.get("?"):
+        return "a factor of a product of parameters whose fan-in and fan-out could not be told"
+    sides: dict[int, dict[str, list[Any]]] = {axis: {} for axis in range(len(shape))}
+    for side, atoms in use.sides.items():
+        for atom in atoms:
+            if atom.size > 1 or shape[atom.axis] == 1:
+                sides[atom.axis].setdefault(side, []).append(atom)
+    for how, atom in use.lineage.removed:
+        if how != "unit":
+            sides[atom.axis].setdefault(how, []).append(atom)
+    fan_in, fan_out, groups = [], [], 1
+    for axis, found in sides.items():
+        if set(found) == {"in"}:
+            fan_in.append(axis)
+        elif set(found) == {"out"}:
+            fan_out.append(axis)
+        elif "out" in found and "in" not in found and _outermost(found):
+            fan_out.append(axis)
+            if "batch" in found:
+                groups = math.prod(atom.size for atom in found["batch"])
+        elif "in" in found or "out" in found:
+            roles = "fan-in and fan-out" if {"in", "out"} <= set(found) else "the batch and a side of the matrix"
+            return f"axis {axis} ({shape[axis]}) holds both {roles}: give it as separate axes"
+    first = min(fan_in, default=0)
+    # y[t, e, f] = x[t, d] w[e, d, f] whose axis e the next layer keeps apart: experts, not one wide matrix.
+    fan_out = [axis for axis in fan_out if not (axis in stacked and axis < first) or len(fan_out) == 1]
+    if groups > 1:
+        total = math.prod(shape[axis] for axis in fan_out)
+        return tuple(fan_in), tuple(fan_out), (total // groups,) * groups
+    return tuple(fan_in), tuple(fan_out), None
+
+
+def _outermost(found: dict[str, list[Any]]) -> bool:
+    """Whether the pieces of an axis that are no fan-out stand outside those that are."""
+    inner = max(atom.stride * atom.size for atom in found["out"])
+    return all(atom.stride >= inner for side, atoms in found.items() if side != "out" for atom in atoms)
+
+
+def _pieces(uses: Sequence[Use], axes: MatrixAxes, shape: tuple[int, ...], record: Record) -> Axes | None:
+    """Sizes of the pieces into which slices cut the fan-out, where they cover it."""
+    axis = axes.fan_out[0]
+    ranges: set[tuple[int, int]] = set()
+    for use in uses:
+        cuts = use.lineage.parts | record.cuts.get(use.place, frozenset())
+        ranges |= {(low, high) for where, low, high in cuts if where == axis}
+    outer = sorted(r for r in ranges if not any(o != r and o[0] <= r[0] and r[1] <= o[1] for o in ranges))
+    ends = [0, *(high for _, high in outer)]
+    if len(outer) < 2 or [low for low, _ in outer] != ends[:-1] or ends[-1] != shape[axis]:
+        return None
+    inner = math.prod(shape[other] for other in axes.fan_out[1:])
+    return tuple((high - low) * inner for low, high in outer)

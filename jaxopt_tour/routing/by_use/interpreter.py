@@ -1,0 +1,273 @@
+"""An abstract interpreter of jaxprs that records how each parameter is used, and runs nothing.
+
+Every variable stands for a ``Value``: whether it depends on the inputs, which parameters it is made of (``Lineage``),
+and which contractions reach it with no other contraction with a parameter in between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from jaxopt_tour.routing.by_use import lineage as ln
+from jaxopt_tour.routing.by_use.lineage import FILLER, Group, Lineage
+
+Key = tuple[int, ...]
+_NONE: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """What is known of a variable.
+
+    Args:
+        active: it depends on the example inputs.
+        reach: the contractions with parameters whose result it is, but for elementwise operations, reductions and
+            products of activations.
+        origins: the parameters it is made of. In an active value: parameters looked up by the inputs.
+        tracks: the fan-outs of parameters among the dimensions of an activation.
+        onehot: a comparison of the inputs with 0, 1, 2, ...: a lookup when it is contracted.
+        counter: a constant 0, 1, 2, ...
+    """
+
+    active: bool = False
+    reach: frozenset[int] = _NONE
+    origins: tuple[Lineage, ...] = ()
+    tracks: tuple[Lineage, ...] = ()
+    onehot: bool = False
+    counter: bool = False
+
+    @property
+    def is_weight(self) -> bool:
+        """Made of parameters and constants alone."""
+        return bool(self.origins) and not self.active
+
+    def map(self, function: Callable[[Lineage], Lineage | None]) -> Value:
+        """The value with ``function`` applied to its lineages; None drops one."""
+        origins = (function(origin) if not origin.opaque else origin for origin in self.origins)
+        tracks = (function(track) for track in self.tracks)
+        return dataclasses.replace(
+            self, origins=tuple(x for x in origins if x is not None), tracks=tuple(x for x in tracks if x is not None)
+        )
+
+
+CONSTANT = Value()
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """One use of one parameter.
+
+    Args:
+        op: "contract", "gather", "add", "scale" (any other elementwise use), "data" (a learned input) or "unknown".
+        primitive: the name of the operation.
+        lineage: the parameter as it stood there.
+        sides: for a contraction, the pieces by side: "in", "out", "batch", and "?" where the side could not be told.
+        node: the contraction's number.
+        outer: multiplied elementwise with something constant along one of its axes: an outer product.
+        matched: added along dimensions that are fan-out of other parameters: a bias.
+        depthwise: one input channel a group in a convolution.
+    """
+
+    op: str
+    primitive: str
+    lineage: Lineage
+    sides: dict[str, Group] = dataclasses.field(default_factory=dict)
+    node: int | None = None
+    outer: bool = False
+    matched: bool = False
+    depthwise: bool = False
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The contraction and the parameter."""
+        return (-1 if self.node is None else self.node, self.lineage.param)
+
+
+@dataclasses.dataclass
+class Record:
+    """All that was seen: uses by place, the graph of contractions, and how their results were cut or stacked."""
+
+    uses: dict[tuple[Any, ...], Use] = dataclasses.field(default_factory=dict)
+    inputs: dict[int, frozenset[int]] = dataclasses.field(default_factory=dict)
+    cuts: dict[tuple[int, int], frozenset[ln.Part]] = dataclasses.field(default_factory=dict)
+    stacked: dict[tuple[int, int], frozenset[int]] = dataclasses.field(default_factory=dict)
+
+    def copy(self) -> Record:
+        """A shallow copy, to go back to."""
+        return Record(dict(self.uses), dict(self.inputs), dict(self.cuts), dict(self.stacked))
+
+
+class Walker:
+    """Interprets a jaxpr; ``record`` holds what was seen.
+
+    Args:
+        rules: ``rules(walker, eqn, values, key)`` gives the values of an equation's outputs.
+    """
+
+    def __init__(self, rules: Callable[[Walker, Any, list[Value], Key], Sequence[Value]]) -> None:
+        self.record = Record()
+        self._rules = rules
+        self._numbers: dict[Key, int] = {}
+
+    # Recording
+
+    def number(self, key: Key) -> int:
+        """A stable number for a place in the program."""
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    def use(self, key: Key, use: Use) -> None:
+        """Record a use; the same place may use several parameters, and one of them in several ways."""
+        self.record.uses[(key, use.op, use.lineage)] = use
+
+    def contraction(self, key: Key, inputs: Iterable[Value]) -> int:
+        """A node of the graph of contractions, fed by ``inputs``."""
+        node = self.number(key)
+        self.record.inputs[node] = self.record.inputs.get(node, _NONE) | union(inputs)
+        return node
+
+    def stack(self, track: Lineage, axes: Iterable[int]) -> None:
+        """Record that the result of a contraction was used with these axes of the parameter as a batch."""
+        if track.node is not None:
+            place = (track.node, track.param)
+            self.record.stacked[place] = self.record.stacked.get(place, frozenset()) | frozenset(axes)
+
+    def cut(self, value: Value) -> Value:
+        """Record how results of contractions were cut, and pass the value on."""
+        for track in value.tracks:
+            if track.parts and track.node is not None:
+                place = (track.node, track.param)
+                self.record.cuts[place] = self.record.cuts.get(place, frozenset()) | track.parts
+        return value
+
+    # Interpreting
+
+    def run(self, jaxpr: Any, arguments: Sequence[Value], path: Key = ()) -> list[Value]:
+        """The values of a jaxpr's outputs."""
+        constants = getattr(jaxpr, "consts", ())
+        jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+        env: dict[Any, Value] = dict(zip(jaxpr.invars, arguments, strict=True))
+        for variable, constant in zip(jaxpr.constvars, constants, strict=False):
+            counter = getattr(constant, "ndim", 0) > 0 and getattr(constant, "dtype", None) is not None
+            env[variable] = Value(counter=bool(counter and constant.dtype.kind in "iu"))
+
+        def read(atom: Any) -> Value:
+            return CONSTANT if hasattr(atom, "val") else env.get(atom, CONSTANT)
+
+        for index, eqn in enumerate(jaxpr.eqns):
+            outputs = self._rules(self, eqn, [read(atom) for atom in eqn.invars], (*path, index))
+            env.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def scan(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
+        """``scan``: stacked parameters lose their leading axis, the carry runs to its fixpoint."""
+        constants, carries = _scan_counts(eqn)
+        fixed, initial, stacks = (
+            list(values[:constants]),
+            list(values[constants : constants + carries]),
+            [value.map(lambda x: ln.squeeze(x, [0], "scan")) for value in values[constants + carries :]],
+        )
+
+        def body(carry: list[Value]) -> list[Value]:
+            return self.run(eqn.params["jaxpr"], [*fixed, *carry, *stacks], key)
+
+        outputs = self._fixpoint(body, initial, key)
+        length = eqn.params["length"]
+        return outputs[:carries] + [value.map(lambda x: _restack(x, length)) for value in outputs[carries:]]
+
+    def loop(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
+        """``while``."""
+        in_condition, in_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+        condition, fixed = values[:in_condition], values[in_condition : in_condition + in_body]
+
+        def body(carry: list[Value]) -> list[Value]:
+            self.run(eqn.params["cond_jaxpr"], [*condition, *carry], (*key, 0))
+            return self.run(eqn.params["body_jaxpr"], [*fixed, *carry], (*key, 1))
+
+        return self._fixpoint(body, list(values[in_condition + in_body :]), key)
+
+    def branches(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
+        """``cond``: every branch may run."""
+        results = [
+            self.run(branch, list(values[1:]), (*key, index)) for index, branch in enumerate(eqn.params["branches"])
+        ]
+        outputs = []
+        for options in zip(*results, strict=True):
+            value = options[0]
+            for option in options[1:]:
+                value = self._join(value, option, key, record=True)
+            active = value.active or values[0].active
+            outputs.append(dataclasses.replace(value, active=active, reach=value.reach | values[0].reach))
+        return outputs
+
+    def _fixpoint(self, body: Callable[[list[Value]], list[Value]], carry: list[Value], key: Key) -> list[Value]:
+        """Outputs of ``body`` for a carry that it no longer changes; only the last pass is recorded."""
+        before, initial = self.record.copy(), carry
+        for attempt in range(12):
+            outputs = body(carry)
+            merged = [self._join(old, new, key) for old, new in zip(carry, outputs[: len(carry)], strict=True)]
+            if attempt > 8:
+                # A parameter that changes its shape round by round: give up following it.
+                merged = [value.map(lambda x: x.blurred("loop") if x.node is None else None) for value in merged]
+            if merged == carry:
+                break
+            carry, self.record = merged, before.copy()
+        for old, new in zip(initial, carry, strict=True):
+            self._join(old, new, key, record=True)
+        return carry + outputs[len(carry) :]
+
+    def _join(self, one: Value, other: Value, key: Key, record: bool = False) -> Value:
+        """A value that is one or the other; a parameter that may be an activation is a learned input."""
+        active = one.active or other.active
+        if active and record:
+            for value in (one, other):
+                for origin in value.origins if value.is_weight else ():
+                    self.use(key, Use("data", "loop or branch", origin))
+        origins = [x for value in (one, other) if value.active == active for x in value.origins]
+        return Value(
+            active,
+            one.reach | other.reach,
+            tuple(dict.fromkeys(origins)),
+            merge_tracks([*one.tracks, *other.tracks]),
+            one.onehot and other.onehot,
+            one.counter and other.counter,
+        )
+
+
+def _scan_counts(eqn: Any) -> tuple[int, int]:
+    """How many of a scan's inputs are constants and how many the carry."""
+    if "ft_in" not in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    constants, carry, _ = eqn.params["ft_in"].unpack()  # JAX after 0.11
+    return len(constants), len(carry)
+
+
+def union(values: Iterable[Value]) -> frozenset[int]:
+    """All contractions that reach any of the values."""
+    result = _NONE
+    for value in values:
+        if value.reach and value.reach is not result:
+            result = result | value.reach
+    return result
+
+
+def merge_tracks(tracks: Iterable[Lineage]) -> tuple[Lineage, ...]:
+    """Tracks without repetition; of a long residual sum the latest are enough."""
+    return tuple(dict.fromkeys(tracks))[-8:]
+
+
+def _restack(lineage: Lineage, length: int) -> Lineage:
+    """Per-layer results of a scan put in a leading dimension; a layer's parameter finds its axis again."""
+    for index, (how, atom) in reversed(list(enumerate(lineage.removed))):
+        if how == "scan" and atom.size == length:
+            removed = lineage.removed[:index] + lineage.removed[index + 1 :]
+            return lineage.replace(dims=((atom,), *lineage.dims), removed=removed)
+    return lineage.replace(dims=(ln.filler(length), *lineage.dims))
+
+
+def own_dims(lineage: Lineage) -> Iterator[int]:
+    """The dimensions in which the parameter itself varies."""
+    for dim, group in enumerate(lineage.dims):
+        if any(atom.axis != FILLER and atom.size > 1 for atom in group):
+            yield dim

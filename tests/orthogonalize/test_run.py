@@ -1,0 +1,173 @@
+"""Stacks: whatever is worked on together, every matrix comes out as it would alone."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_tour.orthogonalize import newton_schulz
+from jaxopt_tour.orthogonalize.newton_schulz import Orthogonalization, orthogonalize
+from jaxopt_tour.coefficients.by_name import RationalCoefficients, zolotarev
+from jaxopt_tour.orthogonalize import run as stacking
+from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.orthogonalize.run import STACKINGS, matrices_at_once, orthogonalize_leaves
+
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
+#: Shapes and axes that share a short side of 6: wide, tall, square, batched, a split, a convolution; others; nothing.
+LEAVES: dict[str, tuple[tuple[int, ...], MatrixAxes]] = {
+    "wide": ((6, 14), MatrixAxes(0, 1)),
+    "tall": ((14, 6), MatrixAxes(0, 1)),
+    "square": ((6, 6), MatrixAxes(0, 1)),
+    "turned": ((6, 14), MatrixAxes(1, 0)),
+    "scanned": ((3, 6, 20), MatrixAxes(1, 2)),
+    "scanned, tall": ((2, 20, 6), MatrixAxes(1, 2)),
+    "fused": ((6, 32), MatrixAxes(0, 1, split=(14, 12, 6))),
+    "convolution": ((2, 2, 3, 5), MatrixAxes((0, 1, 2), 3)),
+    "one row": ((1, 9), MatrixAxes(0, 1)),
+    "one entry": ((1, 1), MatrixAxes(0, 1)),
+    "empty": ((0, 4), MatrixAxes(0, 1)),
+    "no batch": ((0, 4, 5), MatrixAxes(1, 2)),
+    "zeros": ((6, 14), MatrixAxes(0, 1)),
+}
+AXES = {name: axes for name, (_, axes) in LEAVES.items()}
+
+
+def leaves(dtype: str = "float64") -> dict[str, jax.Array]:
+    rng = np.random.default_rng(0)
+    # Sizes far apart: a scale that leaked from one matrix to another would show.
+    arrays = {name: 10.0 ** rng.integers(-12, 12) * rng.normal(size=shape) for name, (shape, _) in LEAVES.items()}
+    return {name: jnp.asarray(0.0 * x if name == "zeros" else x, dtype) for name, x in arrays.items()}
+
+
+def one_by_one(tree: dict[str, jax.Array], **arguments: Any) -> dict[str, np.ndarray]:
+    """Every matrix alone."""
+    results = {}
+    for name, leaf in tree.items():
+        pieces = [
+            np.stack([np.asarray(orthogonalize(matrix, **arguments)) for matrix in piece]) if len(piece) else piece
+            for piece in AXES[name].to_matrices(leaf)
+        ]
+        results[name] = np.asarray(AXES[name].from_matrices([jnp.asarray(piece) for piece in pieces], leaf.shape))
+    return results
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+@pytest.mark.parametrize("method", ["standard", "gram", "auto"])
+@pytest.mark.parametrize("how", STACKINGS)
+def test_every_matrix_comes_out_as_alone(
+    how: str, method: str, at_once: int, monkeypatch: pytest.MonkeyPatch, x64: None
+) -> None:
+    monkeypatch.setattr(stacking, "matrices_at_once", lambda *_: at_once)
+    monkeypatch.setattr(stacking, "APART_ROWS", range(6, 7))
+    tree = leaves()
+    found = orthogonalize_leaves(Orthogonalization.of("polar_express", method=method), tree, AXES, how)
+    alone = one_by_one(tree, method=method)
+    for name in tree:
+        # float64 rounding, lifted at most 8 times a step on the way from the smallest singular values.
+        np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("coefficients", [zolotarev(), zolotarev(1, 1e-2, "aol", inverses=2)], ids=["steps", "aol"])
+def test_inverses_share_the_stack_of_gram_matrices(coefficients: RationalCoefficients, x64: None) -> None:
+    tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
+    found = orthogonalize_leaves(Orthogonalization.of(coefficients, eps=1e-7), tree, AXES)
+    alone = one_by_one(tree, coefficients=coefficients, method="auto", eps=1e-7)
+    for name in tree:
+        np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)  # conditions of 1e5
+
+
+@pytest.mark.parametrize("coefficients", ["cans", "turbo", "keller_jordan", "exact"])
+def test_every_prescale_survives_the_stack_of_gram_matrices(coefficients: str, x64: None) -> None:
+    tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
+    method = "auto" if coefficients == "exact" else "gram"
+    operation = Orthogonalization.of(coefficients, method=method, eps=1e-7)
+    found = orthogonalize_leaves(operation, tree, AXES)
+    alone = one_by_one(tree, coefficients=coefficients, method="auto" if coefficients == "exact" else "standard", eps=1e-7)
+    for name in tree:
+        np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)  # as above
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("work", [None, "float16", "bfloat16"])
+def test_half_precision_keeps_its_dtype(dtype: str, work: str | None) -> None:
+    tree = {
+        name: jnp.asarray(leaf / jnp.maximum(jnp.abs(leaf).max(), 1e-30), dtype)
+        for name, leaf in leaves("float32").items()
+        if leaf.size
+    }
+    found = orthogonalize_leaves(Orthogonalization.of("polar_express", dtype=work), tree, AXES)
+    reference = orthogonalize_leaves(
+        Orthogonalization.of("exact"), {n: x.astype("float32") for n, x in tree.items()}, AXES
+    )
+    for name in ("wide", "tall", "scanned", "convolution"):
+        assert found[name].dtype == jnp.dtype(dtype)
+        # The coefficients's own .02 at these condition numbers, and the rounding of eight bits over five steps.
+        np.testing.assert_allclose(np.asarray(found[name], np.float64), reference[name], atol=0.06)
+
+
+def test_a_loop_over_steps_makes_the_same_steps(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 7, 16)))
+    for coefficients in ("polar_express", "modula", "cubic", "cans"):
+        for method in ("standard", "gram"):
+            monkeypatch.setattr(newton_schulz, "LOOP_FROM", 512)
+            run = functools.partial(orthogonalize, coefficients=coefficients, method=method)
+            unrolled, unrolled_gradient = run(x), jax.grad(lambda x, run=run: jnp.sum(run(x)[..., ::2] ** 3))(x)
+            monkeypatch.setattr(newton_schulz, "LOOP_FROM", 1)
+            np.testing.assert_allclose(run(x), unrolled, atol=1e-12, err_msg=f"{coefficients} {method}")
+            looped_gradient = jax.grad(lambda x, run=run: jnp.sum(run(x)[..., ::2] ** 3))(x)
+            np.testing.assert_allclose(looped_gradient, unrolled_gradient, atol=1e-9)  # entries up to 10
+
+
+def test_a_stack_holds_one_iteration_whatever_the_number_of_layers() -> None:
+    def products(layers: int) -> int:
+        tree = {str(i): jnp.zeros((6, 14) if i % 2 else (14, 6)) for i in range(layers)}
+        axes = dict.fromkeys(tree, MatrixAxes(0, 1))
+        operation = Orthogonalization.of("polar_express", method="gram")
+        text = jax.jit(lambda tree: orthogonalize_leaves(operation, tree, axes, "by_shape")).lower(tree).as_text()
+        return text.count("dot_general")
+
+    # Beyond X X^T and Q X of the matrix itself, another layer adds nothing.
+    assert products(8) - products(4) == 8
+
+
+@pytest.mark.parametrize("method", ["standard", "gram"])
+def test_a_large_group_is_cut_into_stacks_of_one_length(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacking, "STACK_COUNT", 4)
+    operation = Orthogonalization.of("polar_express", method=method)
+    rng = np.random.default_rng(0)
+
+    def loops(layers: int, how: str = "auto") -> int:
+        tree = {str(i): jnp.asarray(rng.normal(size=(6, 14)), "float32") for i in range(layers)}
+        axes = dict.fromkeys(tree, MatrixAxes(0, 1))
+        run = jax.jit(lambda tree: orthogonalize_leaves(operation, tree, axes, how))
+        found = run(tree)
+        for name, leaf in tree.items():
+            alone = orthogonalize(leaf, operation.coefficients, method=method)
+            # The rounding of float32, lifted with small singular values.
+            np.testing.assert_allclose(found[name], alone, atol=1e-5, err_msg=name)
+        return run.lower(tree).as_text().count("stablehlo.while")
+
+    # Of three, then of four; no length from two to four divides eleven.
+    assert [loops(9), loops(12), loops(11), loops(12, "by_shape")] == [3, 3, 1, 1]
+
+
+def test_slices_on_an_accelerator_stay_within_their_bound() -> None:
+    for m, n in ((768, 3072), (3072, 768), (64, 64), (8192, 8192)):
+        count = matrices_at_once(m, n, 4, "gpu")
+        small = min(m, n)
+        assert count == 1 or count * 4 * (2 * m * n + 5 * small * small) <= stacking.SLICE_BYTES
+        assert matrices_at_once(m, n, 4, "cpu") == 1
+
+
+def test_schedules_of_a_high_degree_share_the_stack_of_gram_matrices(x64: None) -> None:
+    tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
+    found = orthogonalize_leaves(Orthogonalization.of("fast", method="gram"), tree, AXES)
+    alone = one_by_one(tree, coefficients="fast", method="standard")
+    for name in tree:
+        np.testing.assert_allclose(found[name], alone[name], atol=1e-8, err_msg=name)  # slopes of a hundred

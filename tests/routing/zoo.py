@@ -1,0 +1,13 @@
+"""Small models, and what each of their parameters is: the table that every way of routing is held against.
+
+``CASES`` maps a name to a case. ``case.build()`` gives the arguments and keyword arguments of ``from_function``,
+``case.expected`` the kind, label and axes of every parameter by path name, ``case.params()`` the parameter tree. The
+parameters of ``conventional`` cases have the field's usual names, so that both ways of routing must agree on them.
+"""
+
+from __future__ import annotations
+
+from tests.routing import zoo_flax, zoo_plain
+from tests.routing.zoo_case import CASES, Case, floats, tokens
+
+__all__ = ["CASES", "Case", "floats", "tokens", "zoo_flax", "zoo_plain"]
