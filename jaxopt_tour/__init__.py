@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxopt_tour import coefficients, routing
 from jaxopt_tour.mesh.on_mesh import OnMesh
+from jaxopt_tour.mesh.report import Plan, plan
 from jaxopt_tour.mesh.sharded_state import sharded_state, state_shardings
 from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
@@ -67,6 +68,8 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "Orthogonalizer",
     # on a mesh
     "OnMesh",
+    "Plan",
+    "plan",
     "sharded_state",
     "state_shardings",
     # matrices

@@ -45,3 +45,14 @@ def _of_rational_steps(coefficients: RationalCoefficients, m: int) -> int:
     """Those of all steps for one m x m Gram matrix: the inverses, and two products for every step but the first."""
     inverses = sum(len(function.shifts) for function in coefficients.functions)
     return inverses * inverse_operations(m) + 2 * (coefficients.steps - 1) * 2 * m**3
+
+
+def product_counts(
+    coefficients: PolynomialCoefficients | RationalCoefficients, form: str, restarts: int = 0
+) -> tuple[int, int, int]:
+    """Products with X, products of m x m matrices, and inverses, for one matrix; :func:`operations` weights them."""
+    if isinstance(coefficients, RationalCoefficients):
+        inverses = sum(len(function.shifts) for function in coefficients.functions)
+        return 2, 2 * (coefficients.steps - 1) + takes_square(coefficients), inverses
+    large = 2 * (coefficients.steps if form == "standard" else restarts + 1)
+    return large, operations(coefficients, 1, 0, form, restarts) // 2, 0
