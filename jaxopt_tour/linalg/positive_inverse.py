@@ -29,10 +29,6 @@ from jaxopt_tour.linalg.products import product
 #: Rows of a block that is eliminated at once.
 BLOCK: Final = 64
 
-#: Rows of the triangles that LAPACK inverts; larger ones are put together by products. For larger ones OpenBLAS, which
-#: is LAPACK on CPU, wakes threads of its own, and while those wait for work they take cores from the products around.
-TRIANGLE: Final = 16
-
 
 @jax.custom_jvp
 def positive_inverse(a: Float[Array, "*batch m m"]) -> Float[Array, "*batch m m"]:
@@ -51,23 +47,19 @@ def _positive_inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tupl
 
 
 def block_rows(m: int) -> int:
-    """Rows of the blocks of an m x m matrix: ``BLOCK``, or of a smaller matrix all, rounded up to whole triangles."""
-    rows = TRIANGLE
+    """Rows of the blocks of an m x m matrix: ``BLOCK``, or of a smaller matrix all, rounded up to a power of two."""
+    rows = 16
     while rows < min(m, BLOCK):
         rows *= 2
     return rows
 
 
 def operations(m: int) -> int:
-    """Floating-point operations of the matrix products in the inverse of an m x m matrix."""
+    """Floating-point operations of the inverse of an m x m matrix: of the products, and of the triangles."""
     block = block_rows(m)
     blocks = -(-m // block)
     rows = blocks * block
-    of_triangle, size = 0, TRIANGLE
-    while size < block:  # two products for every pair of triangles
-        of_triangle += 2 * (block // (2 * size)) * 2 * size**3
-        size *= 2
-    return blocks * (2 * rows * block**2 + 2 * rows**2 * block + of_triangle)
+    return blocks * (2 * rows * block**2 + 2 * rows**2 * block + 2 * block**3)
 
 
 def _eliminated(a: Array) -> Array:
@@ -93,14 +85,26 @@ def _eliminated(a: Array) -> Array:
 
 
 def _inverse_of_triangle(lower: Array) -> Array:
-    """The inverse of a lower triangular matrix: ``[[A, 0], [C, B]]^-1 = [[A^-1, 0], [-B^-1 C A^-1, B^-1]]``."""
-    rows = lower.shape[-1]
-    if rows <= TRIANGLE:
-        identity = jnp.broadcast_to(jnp.eye(rows, dtype=lower.dtype), lower.shape)
-        return lax.linalg.triangular_solve(lower, identity, left_side=True, lower=True)
-    half = rows // 2
-    first = _inverse_of_triangle(lower[..., :half, :half])
-    second = _inverse_of_triangle(lower[..., half:, half:])
-    corner = -product(second, product(lower[..., half:, :half], first))
-    top = jnp.concatenate([first, jnp.zeros_like(corner).mT], axis=-1)
-    return jnp.concatenate([top, jnp.concatenate([corner, second], axis=-1)], axis=-2)
+    """The inverse of a lower triangular matrix.
+
+    On a CPU by forward substitution, a row at a time: row k is ``(e_k - sum_(j < k) L_kj X_j) / L_kk``. It compiles in
+    half the time of LAPACK's triangular solve in blocks, and runs faster than it. For 64 rows OpenBLAS, which is LAPACK
+    on CPU, would wake threads of its own; while those wait for work they take cores from the products around.
+    """
+    identity = jnp.eye(lower.shape[-1], dtype=lower.dtype)
+
+    def row_by_row(lower: Array) -> Array:
+        below = jnp.tril(lower, -1)
+
+        def row(k: Array, x: Array) -> Array:
+            weights = lax.dynamic_slice_in_dim(below, k, 1, axis=-2)  # (1, 64), zero from k on
+            pivot = lax.dynamic_slice_in_dim(lax.dynamic_slice_in_dim(lower, k, 1, axis=-2), k, 1, axis=-1)
+            new = (lax.dynamic_slice_in_dim(identity, k, 1, axis=-2) - product(weights, x)) / pivot
+            return lax.dynamic_update_slice_in_dim(x, new, k, axis=-2)
+
+        return lax.fori_loop(0, lower.shape[-1], row, jnp.zeros_like(lower))
+
+    def at_once(lower: Array) -> Array:
+        return lax.linalg.triangular_solve(lower, jnp.broadcast_to(identity, lower.shape), left_side=True, lower=True)
+
+    return lax.platform_dependent(lower, cpu=row_by_row, default=at_once)

@@ -43,7 +43,7 @@ class Orthogonalizer(Options):
         eps: added to the prescaling norm, in the units of the matrix. Keller Jordan's Muon has 1e-7, Optax's 1e-8. Any
             eps > 0 makes small gradients count less. Not used by ``"exact"``.
         symmetric: how products that are known to be symmetric are computed: ``"plain"``, ``"blocks"`` (half of the
-            blocks, mirrored), or ``"auto"``: blocks on CPUs from 768 rows on.
+            blocks, mirrored), or ``"auto"``: blocks on CPUs from 1,024 rows on.
         grouping: ``"by_shape"`` processes equal shapes in one stack, ``"none"`` every matrix by itself; ``"auto"``: by
             shape, and on CPUs in stacks of equal length, with few small matrices separate.
 

@@ -32,9 +32,10 @@ DEFAULT_DTYPE: Final[dict[Platform, str]] = {"cpu": "float32", "gpu": "float16",
 #: benchmarks/inverses.py: from 128 rows on they are faster (at 192 x 192 by 1 % for ``fast``), at 96 rows nowhere.
 INVERSES_FROM: Final = 128
 
-#: Short side from which a CPU computes products of two symmetric matrices in blocks. benchmarks/symmetric.py: the median
-#: time falls below the plain product's from 768 rows on. X X^T stays plain: its blocks would first have to be copied.
-BLOCKS_FROM: Final = 768
+#: Short side from which a CPU computes products of two symmetric matrices in blocks. benchmarks/symmetric.py: from 1,024
+#: rows on all quartiles are faster than the plain product's; at 768 the median is, by less than blocks add to the time
+#: to compile. X X^T stays plain: its blocks would first have to be copied.
+BLOCKS_FROM: Final = 1024
 
 #: Short side from which more than two equal steps are a loop of the program. benchmarks/compile_time.py: it compiles in
 #: less time, and large products hide the loop's cost.

@@ -77,27 +77,30 @@ def over_slices(slice_bytes: int, function: Callable[..., Array], *stacks: Array
     """``function(*stacks)``, as many matrices at a time as a slice holds."""
     count, m, n = max((stack.shape for stack in stacks), key=lambda shape: shape[-1] * shape[-2])
     size = at_once(slice_bytes, m, n, stacks[0].dtype.itemsize)
-    if any(stack.size == 0 for stack in stacks):
-        return function(*stacks)
-    if count == 1:
-        # Without a batch axis XLA:CPU reads a factor that is to be transposed where it is stored.
-        return function(*(stack[0] for stack in stacks))[None]
-    if count <= size:
-        return function(*stacks)
+    if count <= size or any(stack.size == 0 for stack in stacks):
+        return _batched(function, *stacks)
     return jax.lax.map(lambda matrices: function(*matrices), stacks, batch_size=None if size == 1 else size)
 
 
+def _batched(function: Callable[..., Array], *stacks: Array) -> Array:
+    """``function(*stacks)``. Without a batch axis of one XLA:CPU reads a factor to be transposed where it is stored."""
+    return function(*(stack[0] for stack in stacks))[None] if stacks[0].shape[0] == 1 else function(*stacks)
+
+
 def _on_gram_matrices(group: Group, batches: Sequence[Array], eps: Array | float) -> list[Array]:
-    """For batches (12, 768, 3072), (12, 3072, 768): one stack (24, 768, 768) of Gram matrices and of factors."""
-    iteration, in_slices = group.iteration, functools.partial(over_slices, group.slice_bytes)
+    """For batches (12, 768, 3072), (12, 3072, 768): one stack (24, 768, 768) of Gram matrices and of factors.
+
+    Only the factors take slices: a product holds nothing besides its operands and its result.
+    """
+    iteration = group.iteration
     scales = [unit_scale(batch) for batch in batches]
     units = [near_unit(batch, scale, iteration.dtype) for batch, scale in zip(batches, scales, strict=True)]
-    grams = _stack([in_slices(lambda unit: gram_matrix(unit, iteration), unit) for unit in units])
-    factors = in_slices(lambda gram, scale: factor(gram, scale, iteration, eps), grams, _stack(scales))
-    return [
-        in_slices(apply_factor, q, unit).astype(batch.dtype)
-        for q, unit, batch in zip(_cut(factors, batches), units, batches, strict=True)
-    ]
+    grams = [_batched(lambda x: gram_matrix(x, iteration), unit) for unit in units]
+    factors = over_slices(
+        group.slice_bytes, lambda gram, scale: factor(gram, scale, iteration, eps), _stack(grams), _stack(scales)
+    )
+    cut = _cut(factors, batches)
+    return [_batched(apply_factor, q, x).astype(batch.dtype) for q, x, batch in zip(cut, units, batches, strict=True)]
 
 
 def _on_matrices(group: Group, batches: Sequence[Array], eps: Array | float) -> list[Array]:
