@@ -74,9 +74,7 @@ def scale_by_muon(
     check_decay_rate("beta", beta)
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
     return optax.chain(
-        scale_by_momentum(
-            beta, form="ema", nesterov=nesterov, bias_correction=bias_correction, accumulator_dtype=mu_dtype
-        ),
+        scale_by_momentum(beta, form="ema", nesterov=nesterov, bias_correction=bias_correction, mu_dtype=mu_dtype),
         orthogonalize_via_newton_schulz(
             schedule,
             method=method,
@@ -216,7 +214,7 @@ def muon(
                 adamw_b2,
                 adamw_eps,
                 weight_decay=weight_decay if adamw_weight_decay is None else adamw_weight_decay,
-                weight_decay_mask=weight_decay_mask,
+                mask=weight_decay_mask,
                 cautious=cautious,
                 nesterov=adamw_nesterov,
                 mu_dtype=mu_dtype,

@@ -327,7 +327,7 @@ def shampoo(
 
     def for_matrices(axes: Mapping[str, MatrixAxes]) -> optax.GradientTransformationExtraArgs:
         return optax.chain(
-            scale_by_momentum(beta, form="ema", nesterov=nesterov, accumulator_dtype=mu_dtype),
+            scale_by_momentum(beta, form="ema", nesterov=nesterov, mu_dtype=mu_dtype),
             scale_by_shampoo(
                 decay,
                 root=root,
@@ -348,7 +348,7 @@ def shampoo(
         adamw_b2,
         adamw_eps,
         weight_decay=weight_decay,
-        weight_decay_mask=weight_decay_mask,
+        mask=weight_decay_mask,
         mu_dtype=mu_dtype,
     )
     return multi_transform({"muon": for_matrices, "adamw": rest}, routing)
