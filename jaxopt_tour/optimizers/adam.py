@@ -1,4 +1,4 @@
-"""Adam and AdamW, with bias correction and initial moments as two separate switches."""
+"""Adam and AdamW, with bias correction and initial moments as two independent options."""
 
 from __future__ import annotations
 
@@ -58,8 +58,11 @@ def scale_by_adam(
     \end{aligned}
     $$
 
-    `nesterov` (NAdam) replaces
-    $\hat m_t$ by $\beta_1 m_t / (1 - \beta_1^{t+1}) + (1 - \beta_1) g_t / (1 - \beta_1^t)$.
+    `nesterov` (NAdam) replaces $\hat m_t$ by
+
+    $$
+    \frac{\beta_1 m_t}{1 - \beta_1^{t+1}} + \frac{(1 - \beta_1) g_t}{1 - \beta_1^t} .
+    $$
 
     Without `bias_correction` all divisors $1 - \beta^t$ are 1. With `initial_moments="first_gradient"` the averages
     start at $m_0 = g_1$ and $v_0 = g_1^2$ in place of 0. The two options are independent, and the first update is the
@@ -79,9 +82,10 @@ def scale_by_adam(
             Lower it (0.95) for short runs and language models.
         eps: Constant added to the denominator outside the square root, to avoid dividing by zero. Default 1e-8. Raise
             it to shorten the steps of weights with small gradients.
-        eps_root: Constant added to the denominator inside the square root. Default 0.
+        eps_root: Constant added to the denominator inside the square root. Default 0. Derivatives through the optimizer
+            are finite at 0 too, unlike in Optax.
         bias_correction: Whether to divide the averages by $1 - \beta^t$. Default True, as published.
-        initial_moments: `"zeros"` (default, as published) or `"first_gradient"`.
+        initial_moments: `"zeros"` (default, as published) or `"first_gradient"`, the first gradient and its square.
         nesterov: Whether to use Nesterov momentum (NAdam). Default False.
         mu_dtype: Dtype of the first moment. Default None: the dtype of the parameters. Set `"float32"` for bfloat16
             parameters and `b1` near 1. The second moment has at least float32.
@@ -158,7 +162,8 @@ def adam(
             it (0.95) for short runs and language models.
         eps: Constant added to the denominator outside the square root, to avoid dividing by zero. Default 1e-8. Raise
             it to shorten the steps of weights with small gradients.
-        eps_root: Constant added to the denominator inside the square root. Default 0.
+        eps_root: Constant added to the denominator inside the square root. Default 0. Derivatives through the optimizer
+            are finite at 0 too, unlike in Optax.
         bias_correction: Whether to divide the averages by $1 - \beta^t$. Default True, as published.
         initial_moments: `"zeros"` (default, as published) or `"first_gradient"`, the first gradient and its square.
         nesterov: Whether to use Nesterov momentum (NAdam). Default False.
@@ -220,7 +225,8 @@ def adamw(
             it (0.95) for short runs and language models.
         eps: Constant added to the denominator outside the square root, to avoid dividing by zero. Default 1e-8. Raise
             it to shorten the steps of weights with small gradients.
-        eps_root: Constant added to the denominator inside the square root. Default 0.
+        eps_root: Constant added to the denominator inside the square root. Default 0. Derivatives through the optimizer
+            are finite at 0 too, unlike in Optax.
         weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
             multiplied by the learning rate. Default 1e-4.
         mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a

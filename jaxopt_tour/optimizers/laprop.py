@@ -71,7 +71,7 @@ def scale_by_laprop(
             it (0.95) for short runs and language models.
         eps: Constant added to the denominator outside the square root, to avoid dividing by zero. Default 1e-8. Raise
             it to shorten the steps of weights with small gradients.
-        bias_correction: Whether to divide the averages by $1 - \beta^t$, as published. Default False.
+        bias_correction: Whether to divide the averages by $1 - \beta^t$, as the paper does. Default False.
         mu_dtype: Dtype of $s$. Default None: the dtype of the parameters. Set `"float32"` for bfloat16 parameters and
             `b1` near 1. The second moment has at least float32.
 
@@ -135,7 +135,7 @@ def laprop(
             it (0.95) for short runs and language models.
         eps: Constant added to the denominator outside the square root, to avoid dividing by zero. Default 1e-8. Raise
             it to shorten the steps of weights with small gradients.
-        bias_correction: Whether to divide the averages by $1 - \beta^t$, as published. Default False.
+        bias_correction: Whether to divide the averages by $1 - \beta^t$, as the paper does. Default False.
         weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
             multiplied by the learning rate. Default 0.
         mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
