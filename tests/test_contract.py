@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -527,6 +528,8 @@ def test_a_decay_near_one_does_not_lose_itself_in_bfloat16(name: str):
         "adagrad": ("sum_of_squares", lambda dtype: jt.adagrad(0.1, nu_dtype=dtype)),
         "adadelta": ("delta", lambda dtype: jt.adadelta(0.1, nu_dtype=dtype)),
         "rmsprop": ("nu", lambda dtype: jt.rmsprop(0.1, nu_dtype=dtype)),
+        "rmsprop centered": ("mu", lambda dtype: jt.rmsprop(0.1, centered=True, mu_dtype=dtype)),
+        "rmsprop momentum": ("trace", lambda dtype: jt.rmsprop(0.1, momentum=0.9, mu_dtype=dtype)),
         "adam": ("mu", lambda dtype: jt.adam(0.1, mu_dtype=dtype)),
         "adamw": ("mu", lambda dtype: jt.adamw(0.1, mu_dtype=dtype)),
         "laprop": ("mu", lambda dtype: jt.laprop(0.1, mu_dtype=dtype)),
@@ -728,3 +731,23 @@ def test_decay_asks_for_the_parameters(factory: Callable[..., optax.GradientTran
     tx = factory(0.1, **{argument: 0.1})
     with pytest.raises(ValueError, match="params"):
         tx.update(make_gradients(params), tx.init(params))
+
+
+def positional(factory: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(factory).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [jt.sgd, jt.momentum, jt.nesterov, jt.adagrad, jt.adadelta, jt.rmsprop, jt.signsgd, jt.signum],
+    ids=lambda factory: factory.__name__,
+)
+def test_only_the_learning_rate_is_positional(factory: Callable[..., Any]):
+    assert positional(factory) == ["learning_rate"]
+
+
+@pytest.mark.parametrize("factory", [jt.adam, jt.adamw, jt.laprop, jt.eadam], ids=lambda factory: factory.__name__)
+def test_positions_are_those_of_optax_adamw(factory: Callable[..., Any]):
+    names = positional(factory)
+    assert names == positional(optax.adamw)[: len(names)]
