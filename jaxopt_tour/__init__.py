@@ -18,10 +18,10 @@ from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
 from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
 from jaxopt_tour.optimizers.interpolate import interpolate
+from jaxopt_tour.optimizers.laprop import laprop, scale_by_laprop
 from jaxopt_tour.optimizers.momentum import momentum, nesterov, scale_by_momentum
 from jaxopt_tour.optimizers.multi_transform import multi_transform
 from jaxopt_tour.optimizers.muon import muon, scale_by_muon
-from jaxopt_tour.optimizers.nested_adam import nested_adam, scale_by_nested_adam
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
@@ -45,7 +45,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "signum",
     "adam",
     "adamw",
-    "nested_adam",
+    "laprop",
     "eadam",
     "muon",
     "shampoo",
@@ -56,7 +56,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "scale_by_rmsprop",
     "scale_by_sign",
     "scale_by_adam",
-    "scale_by_nested_adam",
+    "scale_by_laprop",
     "scale_by_eadam",
     "add_decayed_weights",
     "orthogonalize_via_newton_schulz",

@@ -261,7 +261,7 @@ def experiment(
     **docs/laboratory.md**.
 
     - **adam-initialisation**: bias correction and initial moments
-    - **adam-variants**: nested averages, eps, schedules of betas, handing over to SGD
+    - **adam-variants**: LaProp, eps, schedules of betas, handing over to SGD
     - **smoothing**: angles between gradient, momentum and update
     - **matrix-problems**: where Muon wins and where it does not
     - **newton-schulz**: steps, schedules and dtypes against the exact polar factor

@@ -69,8 +69,8 @@ print("after 100 gradients of 1:", m)
 np.testing.assert_allclose(m, 1 / (1 - 0.9), rtol=1e-4)  # 0.9^100 is 3e-5
 
 valley = ravine()
-sum_form = rollout(jt.momentum(0.02, 0.9, form="sum"), valley, 100)
-ema_form = rollout(jt.momentum(0.02 / (1 - 0.9), 0.9, form="ema"), valley, 100)
+sum_form = rollout(jt.momentum(0.02, beta=0.9, form="sum"), valley, 100)
+ema_form = rollout(jt.momentum(0.02 / (1 - 0.9), beta=0.9, form="ema"), valley, 100)
 np.testing.assert_allclose(sum_form.params, ema_form.params, atol=1e-4)
 
 # %% [markdown]
@@ -99,7 +99,7 @@ eta = (2 / (np.sqrt(largest) + np.sqrt(smallest))) ** 2
 
 runs = {
     "sgd": rollout(jt.sgd(2 / (largest + smallest)), bowl, 200),
-    "momentum": rollout(jt.momentum(eta, beta), bowl, 200),
+    "momentum": rollout(jt.momentum(eta, beta=beta), bowl, 200),
 }
 distance = {name: np.linalg.norm(run.params, axis=-1) for name, run in runs.items()}
 factor = {name: (far[80] / far[40]) ** (1 / 40) for name, far in distance.items()}
@@ -137,7 +137,7 @@ plt.show()
 
 # %%
 eta, beta, steps = 0.02, 0.9, 150
-library = rollout(jt.nesterov(eta, beta), valley, steps)
+library = rollout(jt.nesterov(eta, beta=beta), valley, steps)
 
 gradient = jax.jit(jax.grad(valley.fn))
 theta, v, shifted = np.array(valley.start), np.zeros(2), []
@@ -154,7 +154,7 @@ np.testing.assert_allclose(library.params, shifted, atol=1e-4)
 
 # %%
 runs = {
-    "momentum": rollout(jt.momentum(eta, beta), valley, steps),
+    "momentum": rollout(jt.momentum(eta, beta=beta), valley, steps),
     "nesterov": library,
     "sgd": rollout(jt.sgd(eta), valley, steps),
 }
@@ -178,7 +178,7 @@ plt.show()
 
 # %%
 landscape = styblinski_tang()
-names = {"sgd": jt.sgd(0.02), "momentum": jt.momentum(0.02, 0.9), "nesterov": jt.nesterov(0.02, 0.9)}
+names = {"sgd": jt.sgd(0.02), "momentum": jt.momentum(0.02, beta=0.9), "nesterov": jt.nesterov(0.02, beta=0.9)}
 runs = {name: rollout(tx, landscape, 1200) for name, tx in names.items()}
 
 lowest = minima(landscape)[0].params
@@ -202,7 +202,7 @@ plt.show()
 # %%
 beta = 0.9  # try 0.5, 0.7, 0.8, 0.95, 0.99
 
-run = rollout(jt.momentum(0.02, beta), landscape, 1200)
+run = rollout(jt.momentum(0.02, beta=beta), landscape, 1200)
 figure, ax = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
 plots.trajectories(plots.mark_minima(plots.contours(ax, landscape), landscape), landscape, {"momentum": run})
 ax.set_aspect("equal")

@@ -80,12 +80,12 @@ np.testing.assert_allclose(u, np.tile(1 / np.sqrt(np.arange(1, 51))[:, None], 3)
 # %% [markdown]
 # ## RMSProp
 #
-# A sum never forgets. RMSProp takes an average over about the last $1/(1 - \rho)$ steps instead, so the rate can rise
+# A sum never forgets. RMSProp takes an average over about the last $1/(1 - \beta)$ steps instead, so the rate can rise
 # again:
 #
-# $$s_t = \rho\, s_{t-1} + (1 - \rho)\, g_t^2, \qquad u_t = \frac{g_t}{\sqrt{s_t} + \epsilon} .$$
+# $$s_t = \beta\, s_{t-1} + (1 - \beta)\, g_t^2, \qquad u_t = \frac{g_t}{\sqrt{s_t} + \epsilon} .$$
 #
-# The average starts at zero, so the first update has size $1/\sqrt{1 - \rho}$: 3.2 at $\rho = 0.9$.
+# The average starts at zero, so the first update has size $1/\sqrt{1 - \beta}$: 3.2 at $\beta = 0.9$.
 #
 # *Centered* RMSProp divides by the standard deviation, $\sqrt{s - m^2}$ with $m$ the average of $g$. A gradient that is
 # always the same has less and less of it: after a few steps the updates grow, until something changes.
@@ -115,11 +115,11 @@ plt.show()
 # $g/\sqrt{s}$ is a bare number, and a weight has units. AdaDelta multiplies by the root mean square of its own past
 # updates, which are in the units of the weight:
 #
-# $$s_t = \rho s_{t-1} + (1 - \rho) g_t^2, \qquad
+# $$s_t = \beta s_{t-1} + (1 - \beta) g_t^2, \qquad
 #   u_t = \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{s_t + \epsilon}}\, g_t, \qquad
-#   d_t = \rho d_{t-1} + (1 - \rho) u_t^2 .$$
+#   d_t = \beta d_{t-1} + (1 - \beta) u_t^2 .$$
 #
-# With $d_0 = 0$ the first update has size $\sqrt{\epsilon/(1 - \rho)}$: steps grow from nothing, and $\epsilon$ says
+# With $d_0 = 0$ the first update has size $\sqrt{\epsilon/(1 - \beta)}$: steps grow from nothing, and $\epsilon$ says
 # how fast.
 
 # %%
@@ -208,12 +208,12 @@ for name in ("adagrad", "rmsprop"):
 # %% [markdown]
 # ## Change one thing
 #
-# Change the memory $\rho$. Short memory forgets the start at once and jumps about; long memory is AdaGrad's neighbor.
+# Change the memory $\beta$. Short memory forgets the start at once and jumps about; long memory is AdaGrad's neighbor.
 
 # %%
-rho = 0.9  # try 0.0 (that is sign descent), 0.5, 0.99, 0.999
+beta = 0.9  # try 0.0 (that is sign descent), 0.5, 0.99, 0.999
 
-run = rollout(jt.rmsprop(0.05, rho), bowl, 200)
+run = rollout(jt.rmsprop(0.05, beta=beta), bowl, 200)
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 plots.trajectories(plots.contours(left, bowl), bowl, {"rmsprop": run})
 plots.effective_rates(right, "rmsprop", run)

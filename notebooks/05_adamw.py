@@ -95,11 +95,11 @@ np.testing.assert_allclose(shrunk[-1], np.array([1.0, -8.0]) * (1 - 0.1 * 0.2) *
 #
 # For SGD it is: $\theta - \eta(g + \lambda\theta)$ either way. For Adam it is not. The term $\lambda\theta$ passes
 # through $m$ and $v$ with the gradient and is divided by $\sqrt v$. With gradients that are noise of size
-# $\sigma \gg \lambda\theta$, $\sqrt v$ is about $\sigma$, so coupled decay shrinks a weight by about
+# $\sigma \gg \lambda\theta$, $\sqrt v$ is about $\sigma$, so coupled L2 shrinks a weight by about
 # $\eta\lambda/\sigma$ a step: weights with large gradients hardly decay. Decoupled, all shrink by $\eta\lambda$.
 
 # %%
-coupled = jt.sgd(0.05, weight_decay=0.1)
+coupled = jt.sgd(0.05, l2=0.1)
 decoupled = optax.chain(jt.add_decayed_weights(0.1), optax.scale(-0.05))  # there is no rule to stand before or after
 np.testing.assert_array_equal(rollout(coupled, landscape, 50).params, rollout(decoupled, landscape, 50).params)
 
@@ -108,7 +108,7 @@ eta, lam, steps = 0.01, 0.1, 1000
 sigma = jnp.array([1.0, 3.0, 10.0])[:, None]  # three groups of 2,000 weights, all 1 at first
 noise = sigma * jax.random.normal(jax.random.key(0), (steps, 3, 2000))
 paths = {
-    "Adam, L2": walk(jt.adam(eta, weight_decay=lam), jnp.ones((3, 2000)), noise).mean(-1),
+    "Adam, L2": walk(jt.adam(eta, l2=lam), jnp.ones((3, 2000)), noise).mean(-1),
     "AdamW": walk(jt.adamw(eta, weight_decay=lam), jnp.ones((3, 2000)), noise).mean(-1),
 }
 
@@ -129,7 +129,7 @@ plt.show()
 # %% [markdown]
 # ## Where they come to rest
 #
-# Under a constant gradient $g$, coupled decay rests where the loss with its L2 term is lowest, $g + \lambda\theta =
+# Under a constant gradient $g$, coupled L2 rests where the loss with its L2 term is lowest, $g + \lambda\theta =
 # 0$, so $\theta = -g/\lambda$: it keeps the size of $g$. AdamW rests where $u = -\lambda\theta$, and $u$ is the sign
 # of $g$: $|\theta| = 1/\lambda$ for every weight. AdamW bounds weights; L2 weighs them against the loss.
 
@@ -137,7 +137,7 @@ plt.show()
 g = jnp.array([0.05, -0.2, 1.0])
 steady = jnp.tile(g, (20_000, 1))
 falling = optax.linear_schedule(0.05, 0.0, 20_000)
-l2 = walk(jt.adam(falling, weight_decay=0.5), jnp.zeros(3), steady)[-1]
+l2 = walk(jt.adam(falling, l2=0.5), jnp.zeros(3), steady)[-1]
 adamw = walk(jt.adamw(falling, weight_decay=0.5), jnp.zeros(3), steady)[-1]
 print("gradient", g, "\nAdam, L2", l2, "\nAdamW   ", adamw)
 np.testing.assert_allclose(l2, -g / 0.5, rtol=0.01)
@@ -153,7 +153,7 @@ np.testing.assert_allclose(adamw, -np.sign(g) / 0.5, rtol=0.01)
 lam = 0.3
 runs = {
     "adam": rollout(jt.adam(0.02), landscape, 800),
-    "Adam, L2": rollout(jt.adam(0.02, weight_decay=lam), landscape, 800),
+    "Adam, L2": rollout(jt.adam(0.02, l2=lam), landscape, 800),
     "adamw": rollout(jt.adamw(0.02, weight_decay=lam), landscape, 800),
 }
 ends = {name: np.asarray(run.params[-1]) for name, run in runs.items()}
@@ -178,7 +178,7 @@ plt.show()
 # %%
 params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
 only_matrices = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
-tx = jt.adamw(0.1, weight_decay=0.5, weight_decay_mask=only_matrices)
+tx = jt.adamw(0.1, weight_decay=0.5, mask=only_matrices)
 updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
 np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5, rtol=1e-6)
 np.testing.assert_array_equal(updates["bias"], 0)

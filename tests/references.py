@@ -51,13 +51,13 @@ def adagrad_by_hand(theta, gradients, eta, eps=1e-10, r0=0.0, lam=0.0):
     return np.stack(path)
 
 
-def adadelta_by_hand(theta, gradients, eta=1.0, rho=0.9, eps=1e-6, lam=0.0):
+def adadelta_by_hand(theta, gradients, eta=1.0, beta=0.9, eps=1e-6, lam=0.0):
     s, d, path = np.zeros_like(theta), np.zeros_like(theta), []
     for g in gradients:
         g = g + lam * theta
-        s = rho * s + (1 - rho) * g**2
+        s = beta * s + (1 - beta) * g**2
         u = g * np.sqrt(d + eps) / np.sqrt(s + eps)
-        d = rho * d + (1 - rho) * u**2
+        d = beta * d + (1 - beta) * u**2
         theta = theta - eta * u
         path.append(theta)
     return np.stack(path)
@@ -67,27 +67,27 @@ def rmsprop_by_hand(
     theta,
     gradients,
     eta,
-    rho=0.9,
+    beta=0.9,
     eps=1e-8,
     centered=False,
     eps_in_sqrt=False,
     s0=0.0,
     bias_correction=False,
-    beta=None,
+    momentum=None,
     nesterov=False,
     lam=0.0,
 ):
     s, m, trace, path = np.full_like(theta, s0), np.zeros_like(theta), np.zeros_like(theta), []
     for t, g in enumerate(gradients, 1):
         g = g + lam * theta
-        s = rho * s + (1 - rho) * g**2
-        m = rho * m + (1 - rho) * g
-        c = 1 - rho**t if bias_correction else 1.0
+        s = beta * s + (1 - beta) * g**2
+        m = beta * m + (1 - beta) * g
+        c = 1 - beta**t if bias_correction else 1.0
         variance = np.maximum(s / c - (m / c) ** 2, 0) if centered else s / c
         u = g / np.sqrt(variance + eps) if eps_in_sqrt else g / (np.sqrt(variance) + eps)
-        if beta is not None:
-            trace = beta * trace + u
-            u = u + beta * trace if nesterov else trace
+        if momentum is not None:
+            trace = momentum * trace + u
+            u = u + momentum * trace if nesterov else trace
         theta = theta - eta * u
         path.append(theta)
     return np.stack(path)
@@ -149,7 +149,7 @@ def adam_by_hand(
     return np.stack(path)
 
 
-def nested_adam_by_hand(theta, gradients, eta, b1=0.9, b2=0.999, eps=1e-8, bias_correction=False, lam=0.0):
+def laprop_by_hand(theta, gradients, eta, b1=0.9, b2=0.999, eps=1e-8, bias_correction=False, lam=0.0):
     s, v, path = np.zeros_like(theta), np.zeros_like(theta), []
     for t, g in enumerate(gradients, 1):
         v = b2 * v + (1 - b2) * g**2

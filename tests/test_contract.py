@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -496,13 +497,13 @@ NEAR_ONE = {
     "adam without correction": jt.adam(1.0, b2=0.9999, bias_correction=False),
     "adamw": jt.adamw(1.0, b2=0.9999),
     "adam from the first gradient": jt.adam(1.0, b2=0.9999, bias_correction=False, initial_moments="first_gradient"),
-    "nested adam": jt.nested_adam(1.0, b2=0.9999),
+    "laprop": jt.laprop(1.0, b2=0.9999),
     "eadam": jt.eadam(1.0, b2=0.9999),
-    "rmsprop": jt.rmsprop(1.0, 0.9999),
-    "rmsprop centered": jt.rmsprop(1.0, 0.9999, centered=True, accumulator_dtype="float32"),
-    "adadelta": jt.adadelta(1.0, 0.9999),
-    "momentum": jt.momentum(1.0, 0.9999, accumulator_dtype="float32"),
-    "momentum ema": jt.momentum(1.0, 0.9999, form="ema", accumulator_dtype="float32"),
+    "rmsprop": jt.rmsprop(1.0, beta=0.9999),
+    "rmsprop centered": jt.rmsprop(1.0, beta=0.9999, centered=True, mu_dtype="float32"),
+    "adadelta": jt.adadelta(1.0, beta=0.9999),
+    "momentum": jt.momentum(1.0, beta=0.9999, mu_dtype="float32"),
+    "momentum ema": jt.momentum(1.0, beta=0.9999, form="ema", mu_dtype="float32"),
     "muon": jt.muon(1.0, adamw_b2=0.9999),
 }
 
@@ -521,15 +522,17 @@ def test_a_decay_near_one_does_not_lose_itself_in_bfloat16(name: str):
 @pytest.mark.parametrize(
     ("field", "tx"),
     {
-        "momentum": ("trace", lambda dtype: jt.momentum(0.1, accumulator_dtype=dtype)),
-        "nesterov": ("trace", lambda dtype: jt.nesterov(0.1, accumulator_dtype=dtype)),
-        "signum": ("trace", lambda dtype: jt.signum(0.1, accumulator_dtype=dtype)),
-        "adagrad": ("sum_of_squares", lambda dtype: jt.adagrad(0.1, accumulator_dtype=dtype)),
-        "adadelta": ("delta", lambda dtype: jt.adadelta(0.1, accumulator_dtype=dtype)),
-        "rmsprop": ("nu", lambda dtype: jt.rmsprop(0.1, accumulator_dtype=dtype)),
+        "momentum": ("trace", lambda dtype: jt.momentum(0.1, mu_dtype=dtype)),
+        "nesterov": ("trace", lambda dtype: jt.nesterov(0.1, mu_dtype=dtype)),
+        "signum": ("trace", lambda dtype: jt.signum(0.1, mu_dtype=dtype)),
+        "adagrad": ("sum_of_squares", lambda dtype: jt.adagrad(0.1, nu_dtype=dtype)),
+        "adadelta": ("delta", lambda dtype: jt.adadelta(0.1, nu_dtype=dtype)),
+        "rmsprop": ("nu", lambda dtype: jt.rmsprop(0.1, nu_dtype=dtype)),
+        "rmsprop centered": ("mu", lambda dtype: jt.rmsprop(0.1, centered=True, mu_dtype=dtype)),
+        "rmsprop momentum": ("trace", lambda dtype: jt.rmsprop(0.1, momentum=0.9, mu_dtype=dtype)),
         "adam": ("mu", lambda dtype: jt.adam(0.1, mu_dtype=dtype)),
         "adamw": ("mu", lambda dtype: jt.adamw(0.1, mu_dtype=dtype)),
-        "nested_adam": ("mu", lambda dtype: jt.nested_adam(0.1, mu_dtype=dtype)),
+        "laprop": ("mu", lambda dtype: jt.laprop(0.1, mu_dtype=dtype)),
         "eadam": ("mu", lambda dtype: jt.eadam(0.1, mu_dtype=dtype)),
     }.values(),
 )
@@ -605,24 +608,25 @@ def test_a_wrong_rate_is_named(contender: Contender, rate: Any):
 
 
 WRONG = [
-    (jt.sgd, {"weight_decay": -0.1}),
-    (jt.momentum, {"decay": -0.1}),
-    (jt.momentum, {"decay": 1.0}),
+    (jt.sgd, {"l2": -0.1}),
+    (jt.momentum, {"beta": -0.1}),
+    (jt.momentum, {"beta": 1.0}),
     (jt.momentum, {"form": "average"}),
     (jt.momentum, {"nesterov": "yes"}),
-    (jt.momentum, {"accumulator_dtype": "int32"}),
-    (jt.nesterov, {"decay": 1.5}),
+    (jt.momentum, {"mu_dtype": "int32"}),
+    (jt.nesterov, {"beta": 1.5}),
     (jt.nesterov, {"form": None}),
     (jt.adagrad, {"eps": -1.0}),
     (jt.adagrad, {"initial_accumulator": -1.0}),
-    (jt.adadelta, {"rho": 1.0}),
+    (jt.adadelta, {"beta": 1.0}),
     (jt.adadelta, {"eps": -1e-6}),
-    (jt.rmsprop, {"decay": 1.0}),
+    (jt.adadelta, {"nu_dtype": "int32"}),
+    (jt.rmsprop, {"beta": 1.0}),
     (jt.rmsprop, {"eps": float("nan")}),
     (jt.rmsprop, {"momentum": -0.5}),
     (jt.rmsprop, {"initial_scale": -1.0}),
     (jt.rmsprop, {"centered": 1}),
-    (jt.signum, {"decay": 2.0}),
+    (jt.signum, {"beta": 2.0}),
     (jt.signsgd, {"weight_decay": -1.0}),
     (jt.adam, {"b1": 1.0}),
     (jt.adam, {"b2": -0.1}),
@@ -631,11 +635,11 @@ WRONG = [
     (jt.adam, {"initial_moments": "ones"}),
     (jt.adam, {"bias_correction": None}),
     (jt.adam, {"mu_dtype": "float31"}),
-    (jt.adam, {"weight_decay": float("nan")}),
+    (jt.adam, {"l2": float("nan")}),
     (jt.adamw, {"weight_decay": -1e-4}),
     (jt.adamw, {"b1": "0.9"}),
     (jt.adamw, {"cautious": 2}),
-    (jt.nested_adam, {"b2": 1.0}),
+    (jt.laprop, {"b2": 1.0}),
     (jt.eadam, {"eps": -1.0}),
     (jt.muon, {"weight_decay": -1.0}),
     (jt.muon, {"beta": 1.0}),
@@ -717,9 +721,33 @@ def test_a_label_without_a_transformation_is_named():
         jt.multi_transform({"vectors": jt.adam(0.1)}, labels).init(params)
 
 
-@pytest.mark.parametrize("factory", [jt.sgd, jt.adam, jt.adamw, jt.muon], ids=lambda factory: factory.__name__)
-def test_weight_decay_asks_for_the_parameters(factory: Callable[..., optax.GradientTransformation]):
+@pytest.mark.parametrize(
+    ("factory", "argument"),
+    [(jt.sgd, "l2"), (jt.adam, "l2"), (jt.adamw, "weight_decay"), (jt.muon, "weight_decay")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_decay_asks_for_the_parameters(factory: Callable[..., optax.GradientTransformation], argument: str):
     params = make_params()
-    tx = factory(0.1, weight_decay=0.1)
+    tx = factory(0.1, **{argument: 0.1})
     with pytest.raises(ValueError, match="params"):
         tx.update(make_gradients(params), tx.init(params))
+
+
+def positional(factory: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(factory).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [jt.sgd, jt.momentum, jt.nesterov, jt.adagrad, jt.adadelta, jt.rmsprop, jt.signsgd, jt.signum],
+    ids=lambda factory: factory.__name__,
+)
+def test_only_the_learning_rate_is_positional(factory: Callable[..., Any]):
+    assert positional(factory) == ["learning_rate"]
+
+
+@pytest.mark.parametrize("factory", [jt.adam, jt.adamw, jt.laprop, jt.eadam], ids=lambda factory: factory.__name__)
+def test_positions_are_those_of_optax_adamw(factory: Callable[..., Any]):
+    names = positional(factory)
+    assert names == positional(optax.adamw)[: len(names)]

@@ -98,7 +98,7 @@ WRAPPED = (
 
 # test_explicit_dtype asks for optax.sgd(0.1, momentum=...) and for the name of its momentum in the state.
 ALIAS = types.SimpleNamespace(
-    sgd=lambda rate, momentum, accumulator_dtype: jt.momentum(rate, momentum, accumulator_dtype=accumulator_dtype)
+    sgd=lambda rate, momentum, accumulator_dtype: jt.momentum(rate, beta=momentum, mu_dtype=accumulator_dtype)
 )
 
 AliasBattery = make_battery(

@@ -12,15 +12,15 @@ from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
     abs_squared,
+    clip_to_square_range,
+    full_like_second_moment,
     hyperparameter,
-    limit,
     map_rule,
     safe_divide,
     safe_sqrt,
     scale_by_learning_rate,
-    second_moment,
 )
-from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
+from jaxopt_tour.optimizers.weight_decay import Mask, add_l2
 
 
 class AdadeltaState(NamedTuple):
@@ -32,39 +32,52 @@ class AdadeltaState(NamedTuple):
 
 
 def scale_by_adadelta(
-    rho: Scalar = 0.9, eps: Scalar = 1e-6, *, accumulator_dtype: DTypeLike | None = None
+    beta: Scalar = 0.9, *, eps: Scalar = 1e-6, nu_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformation:
-    """AdaDelta::
+    r"""Rescale updates by AdaDelta's rule.
 
-        s <- rho s + (1 - rho) g^2
-        u = g sqrt(d + eps) / sqrt(s + eps)
-        d <- rho d + (1 - rho) u^2
+    $$
+    \begin{aligned}
+    s_t &= \beta s_{t-1} + (1 - \beta) g_t^2 \\
+    u_t &= \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{s_t + \epsilon}} g_t \\
+    d_t &= \beta d_{t-1} + (1 - \beta) u_t^2
+    \end{aligned}
+    $$
 
     An update has the units of a weight, whatever the units of the loss. The first has size
-    ``sqrt(eps / (1 - rho))``, so ``eps`` sets how fast the steps grow from nothing.
-
-    Source: Zeiler 2012, https://arxiv.org/abs/1212.5701, algorithm 1.
+    $\sqrt{\epsilon / (1 - \beta)}$, so `eps` sets how fast the steps grow.
 
     Args:
-        rho: decay of both averages.
-        eps: added under both roots.
-        accumulator_dtype: dtype of s and d; None: at least float32.
+        beta: Exponential decay rate of the averages of squared gradients and squared updates ($\rho$ in the paper),
+            $0 \le \beta < 1$. Default 0.9.
+        eps: Constant added inside both square roots. Default 1e-6. Raise it where the first steps are too short.
+        nu_dtype: Dtype of both averages. Default None: that of the parameters, but at least float32. A narrower dtype
+            saves memory and loses small squares.
+
+    Returns:
+        The Optax transformation; its state has two arrays of the parameter's shape for every parameter.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Source:
+        Zeiler 2012, https://arxiv.org/abs/1212.5701, algorithm 1.
     """
-    check_decay_rate("rho", rho)
+    check_decay_rate("beta", beta)
     check_nonnegative("eps", eps)
-    accumulator_dtype = check_float_dtype("accumulator_dtype", accumulator_dtype)
-    rho, eps = hyperparameter(rho), hyperparameter(eps)
+    nu_dtype = check_float_dtype("nu_dtype", nu_dtype)
+    beta, eps = hyperparameter(beta), hyperparameter(eps)
 
     def init(params: Tree) -> AdadeltaState:
-        s, d = second_moment(params, accumulator_dtype), second_moment(params, accumulator_dtype)
+        s, d = full_like_second_moment(params, nu_dtype), full_like_second_moment(params, nu_dtype)
         return AdadeltaState(jnp.zeros([], jnp.int32), s, d)
 
     def update(updates: Tree, state: AdadeltaState, params: Tree | None = None) -> tuple[Tree, AdadeltaState]:
         def rule(g: Array, s: Array, d: Array) -> tuple[Array, Array, Array]:
-            g = limit(g)
-            s = rho * s + (1 - rho) * abs_squared(g)
+            g = clip_to_square_range(g)
+            s = beta * s + (1 - beta) * abs_squared(g)
             u = g * safe_divide(safe_sqrt(d + eps), safe_sqrt(s + eps))
-            d = rho * d + (1 - rho) * abs_squared(u)
+            d = beta * d + (1 - beta) * abs_squared(u)
             return u, s, d
 
         u, s, d = map_rule(rule, updates, params, state.nu, state.delta)
@@ -75,25 +88,37 @@ def scale_by_adadelta(
 
 def adadelta(
     learning_rate: ScalarOrSchedule = 1.0,
-    rho: Scalar = 0.9,
-    eps: Scalar = 1e-6,
     *,
-    weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: Mask | None = None,
-    accumulator_dtype: DTypeLike | None = None,
+    beta: Scalar = 0.9,
+    eps: Scalar = 1e-6,
+    l2: ScalarOrSchedule = 0.0,
+    mask: Mask | None = None,
+    nu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """AdaDelta; the rule is in `scale_by_adadelta`.
+    r"""Optimize with AdaDelta and optional coupled L2, added to the gradient.
+
+    `scale_by_adadelta` has the rule.
 
     Args:
-        learning_rate: eta; 1 is the paper's method.
-        rho: decay of both averages.
-        eps: added under both roots.
-        weight_decay: lambda, coupled L2.
-        weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
-        accumulator_dtype: dtype of both averages; None: at least float32.
+        learning_rate: Factor $\eta$ of the updates, a number or a schedule of the step count. Default 1, the method of
+            the paper.
+        beta: Exponential decay rate of the averages of squared gradients and squared updates ($\rho$ in the paper),
+            $0 \le \beta < 1$. Default 0.9.
+        eps: Constant added inside both square roots. Default 1e-6. Raise it where the first steps are too short.
+        l2: Strength $\lambda$ of the coupled L2 term, a number or a schedule of the step count. Default 0.
+        mask: Parameters that the L2 term applies to: a tree of booleans, a prefix of one, or a function from the
+            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
+        nu_dtype: Dtype of both averages. Default None: that of the parameters, but at least float32. A narrower dtype
+            saves memory and loses small squares.
+
+    Returns:
+        The optimizer as an Optax transformation.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
     return optax.chain(
-        add_decayed_weights(weight_decay, weight_decay_mask),
-        scale_by_adadelta(rho, eps, accumulator_dtype=accumulator_dtype),
+        add_l2(l2, mask),
+        scale_by_adadelta(beta, eps=eps, nu_dtype=nu_dtype),
         scale_by_learning_rate(learning_rate),
     )

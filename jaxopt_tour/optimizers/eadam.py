@@ -10,15 +10,15 @@ from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
     abs_squared,
-    first_moment,
+    clip_to_square_range,
+    full_like_second_moment,
     hyperparameter,
-    limit,
     map_rule,
     one_minus_power,
     safe_divide,
     safe_sqrt,
     scale_by_learning_rate,
-    second_moment,
+    zeros_like_first_moment,
 )
 from jaxopt_tour.optimizers.adam import AdamState
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
@@ -27,26 +27,38 @@ from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 def scale_by_eadam(
     b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, *, mu_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformation:
-    """EAdam::
+    r"""Rescale updates by EAdam's rule.
 
-        m <- b1 m + (1 - b1) g
-        v <- b2 v + (1 - b2) g^2 + eps
-        m^ = m / (1 - b1^t)
-        v^ = v / (1 - b2^t)
-        u = m^ / (sqrt(v^) + eps)
+    $$
+    \begin{aligned}
+    m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+    v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 + \epsilon \\
+    u_t &= \frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+    \end{aligned}
+    $$
 
-    The accumulated part of v^ is ``eps / (1 - b2)`` at every step, so with the defaults the root is never below
-    ``sqrt(1e-5) = 0.003``: EAdam is Adam with ``eps_root = eps / (1 - b2)``. Updates have size up to about 1, and
-    gradients below 0.003 move their weights less than that.
-
-    Source: Yuan & Gao 2020, https://arxiv.org/abs/2011.02150. Some write it without the eps beside the root; with the
-    defaults that eps is less than 4e-6 of the root.
+    The accumulated part of the corrected $v$ is $\epsilon / (1 - \beta_2)$ at every step, so with the defaults the root
+    is at least $\sqrt{10^{-5}} = 0.003$: EAdam is Adam with `eps_root = eps / (1 - b2)`. Updates have size up to about
+    1; weights whose gradients are below 0.003 take shorter steps.
 
     Args:
-        b1: decay of m.
-        b2: decay of v.
-        eps: added to v at every step, and to the root.
-        mu_dtype: dtype of m; None: the parameters'. v is at least float32.
+        b1: Exponential decay rate of the first moment of past gradients, $0 \le \beta_1 < 1$. Default 0.9.
+        b2: Exponential decay rate of the second moment of past gradients, $0 \le \beta_2 < 1$. Default 0.999. Lower
+            it (0.95) for short runs and language models.
+        eps: Constant added to the second moment at every step and to the denominator. Default 1e-8. Gradients smaller
+            than $\sqrt{\epsilon / (1 - \beta_2)}$ take shorter steps.
+        mu_dtype: Dtype of the first moment. Default None: the dtype of the parameters. Set `"float32"` for bfloat16
+            parameters and `b1` near 1. The second moment has at least float32.
+
+    Returns:
+        The Optax transformation; its state has two arrays of the parameter's shape for every parameter.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Source:
+        Yuan & Gao 2020, https://arxiv.org/abs/2011.02150. Some texts omit the eps added to the root; with the defaults
+        it is less than 4e-6 of the root.
     """
     check_decay_rate("b1", b1)
     check_decay_rate("b2", b2)
@@ -55,14 +67,16 @@ def scale_by_eadam(
     b1, b2, eps = map(hyperparameter, (b1, b2, eps))
 
     def init(params: Tree) -> AdamState:
-        return AdamState(jnp.zeros([], jnp.int32), first_moment(params, mu_dtype), second_moment(params))
+        return AdamState(
+            jnp.zeros([], jnp.int32), zeros_like_first_moment(params, mu_dtype), full_like_second_moment(params)
+        )
 
     def update(updates: Tree, state: AdamState, params: Tree | None = None) -> tuple[Tree, AdamState]:
         t = optax.safe_increment(state.count)
         c1, c2 = one_minus_power(b1, t), one_minus_power(b2, t)
 
         def rule(g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
-            g = limit(g)
+            g = clip_to_square_range(g)
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs_squared(g) + eps
             u = safe_divide(m / c1, safe_sqrt(v / c2) + eps)
@@ -81,24 +95,37 @@ def eadam(
     eps: Scalar = 1e-8,
     *,
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: Mask | None = None,
+    mask: Mask | None = None,
     cautious: bool = False,
     mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """EAdam; the rule is in `scale_by_eadam`.
+    r"""Optimize with EAdam and optional decoupled weight decay.
+
+    `scale_by_eadam` has the rule.
 
     Args:
-        learning_rate: eta.
-        b1: decay of m.
-        b2: decay of v.
-        eps: added to v at every step, and to the root.
-        weight_decay: lambda, decoupled.
-        weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
-        cautious: decay only where update and weight agree in sign.
-        mu_dtype: dtype of m; None: the parameters'.
+        learning_rate: Step size $\eta$, a number or a schedule of the step count.
+        b1: Exponential decay rate of the first moment of past gradients, $0 \le \beta_1 < 1$. Default 0.9.
+        b2: Exponential decay rate of the second moment of past gradients, $0 \le \beta_2 < 1$. Default 0.999. Lower
+            it (0.95) for short runs and language models.
+        eps: Constant added to the second moment at every step and to the denominator. Default 1e-8. Gradients smaller
+            than $\sqrt{\epsilon / (1 - \beta_2)}$ take shorter steps.
+        weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
+            multiplied by the learning rate. Default 0.
+        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
+            tree. Default None: all parameters. Set it to exclude biases and norms.
+        cautious: Whether to decay only where update and weight agree in sign. Default False.
+        mu_dtype: Dtype of the first moment. Default None: the dtype of the parameters. Set `"float32"` for bfloat16
+            parameters and `b1` near 1.
+
+    Returns:
+        The optimizer as an Optax transformation.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
     return optax.chain(
         scale_by_eadam(b1, b2, eps, mu_dtype=mu_dtype),
-        add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
+        add_decayed_weights(weight_decay, mask, cautious=cautious),
         scale_by_learning_rate(learning_rate),
     )

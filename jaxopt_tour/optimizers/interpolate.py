@@ -1,4 +1,4 @@
-"""From one transformation to another and back, by a schedule."""
+"""Interpolation between two transformations by a schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxopt_tour.optimizers._numerics import cast_update, widen
 class InterpolateState(NamedTuple):
     """State of `interpolate`.
 
-    The count is one level down because ``optax.tree.set(state, count=...)`` does not look for more counts beside one.
+    The count is one level down because `optax.tree.set(state, count=...)` stops at the first count of a node.
     """
 
     schedule: optax.ScaleByScheduleState  # its count of updates, int32
@@ -27,48 +27,57 @@ class InterpolateState(NamedTuple):
 def interpolate(
     first: optax.GradientTransformation, second: optax.GradientTransformation, weight: ScalarOrSchedule
 ) -> optax.GradientTransformationExtraArgs:
-    """``u = (1 - w) u_first + w u_second`` with a weight that may change over time.
+    r"""Interpolate between the updates of two transformations, with a weight that may follow a schedule.
 
-    Hands over from one optimizer to another and back, at once or gradually::
+    $$
+    u = (1 - w) u_\text{first} + w u_\text{second}
+    $$
 
-        def weight(count):  # Adam for 1,000 steps, SGD until step 3,000, Adam again
-            return jnp.where((count >= 1000) & (count < 3000), 1.0, 0.0)
+    It switches from one optimizer to another and back, at once or gradually:
 
-        tx = jt.interpolate(jt.adam(1e-3), jt.momentum(0.1), weight)
+    ```python
+    def weight(count):  # Adam for 1,000 steps, SGD until step 3,000, Adam again
+        return jnp.where((count >= 1000) & (count < 3000), 1.0, 0.0)
 
-    Both see every gradient and advance at every step, whatever the weight: one that is handed over to has warm
-    averages, and its own schedules stand where they would stand without the other. Both are paid for, in time and in
-    state.
+    tx = jt.interpolate(jt.adam(1e-3), jt.momentum(0.1), weight)
+    ```
 
-    Where ``w = 0`` the update is the first's exactly, also where the second's is infinite or NaN, and the second's
-    where ``w = 1``. (Its derivative with respect to w is then that of the finite entries.)
+    Both transformations process every gradient and advance at every step, whatever the weight. When the weight
+    switches, the averages and schedules of the second are therefore up to date. The cost in time and state is the sum
+    of both.
 
-    Units: those of the two, which need not agree; a size of its own is each one's learning rate.
+    Where $w = 0$ the update is exactly the first's, even if the second's is infinite or NaN; where $w = 1$ it is
+    exactly the second's. (The derivative with respect to $w$ is then that of the finite entries.)
+
+    The update has the units of the two, which need not agree; each transformation brings its own learning rate.
 
     Args:
-        first: a transformation.
-        second: another, for the same parameters.
-        weight: w, a number or a schedule of the count of updates, which starts at 0. A number must be in [0, 1]; what a
-            schedule returns is not checked.
+        first: Transformation whose updates have the weight $1 - w$.
+        second: Transformation whose updates have the weight $w$, for the same parameters.
+        weight: Weight $w$, a number in [0, 1] or a schedule of the count of updates, which starts at 0. The values of
+            a schedule are not checked.
+
+    Returns:
+        The Optax transformation; its state has the states of both.
 
     Raises:
-        ValueError: an argument is no transformation, or the weight is neither a schedule nor a number in [0, 1].
+        ValueError: `first` or `second` is no transformation, or `weight` is neither a schedule nor a number in [0, 1].
     """
     for name, tx in {"first": first, "second": second}.items():
         if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
             raise ValueError(f"{name} must be an optax.GradientTransformation, got {tx!r}")
     _check_weight(weight)
-    one, other = optax.with_extra_args_support(first), optax.with_extra_args_support(second)
+    first_tx, second_tx = optax.with_extra_args_support(first), optax.with_extra_args_support(second)
 
     def init(params: Tree) -> InterpolateState:
-        start = optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
-        return InterpolateState(start, one.init(params), other.init(params))
+        count = optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+        return InterpolateState(count, first_tx.init(params), second_tx.init(params))
 
     def update(
         updates: Tree, state: InterpolateState, params: Tree | None = None, **extra_args: Any
     ) -> tuple[Tree, InterpolateState]:
-        u_first, first_state = one.update(updates, state.first, params, **extra_args)
-        u_second, second_state = other.update(updates, state.second, params, **extra_args)
+        u_first, first_state = first_tx.update(updates, state.first, params, **extra_args)
+        u_second, second_state = second_tx.update(updates, state.second, params, **extra_args)
         count = state.schedule.count
         w = widen(weight(count) if callable(weight) else weight)
 
@@ -80,8 +89,8 @@ def interpolate(
             return cast_update((1 - w) * a + w * b, like)
 
         u = jax.tree.map(mix, u_first, u_second)
-        later = optax.ScaleByScheduleState(optax.safe_increment(count))
-        return u, InterpolateState(later, first_state, second_state)
+        next_count = optax.ScaleByScheduleState(optax.safe_increment(count))
+        return u, InterpolateState(next_count, first_state, second_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -62,7 +62,7 @@ def matrix_optimizer(
             learning_rate,
             b2=0.95,
             weight_decay=weight_decay,
-            weight_decay_mask=mask,
+            mask=mask,
             cautious=cautious,
             mu_dtype=mu_dtype,
         )

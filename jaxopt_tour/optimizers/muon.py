@@ -61,9 +61,7 @@ def scale_by_muon(
     check_flag("nesterov", nesterov)
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
     return optax.chain(
-        scale_by_momentum(
-            beta, form="ema", nesterov=nesterov, bias_correction=bias_correction, accumulator_dtype=mu_dtype
-        ),
+        scale_by_momentum(beta, form="ema", nesterov=nesterov, bias_correction=bias_correction, mu_dtype=mu_dtype),
         orthogonalize_via_newton_schulz(orthogonalizer, axes=axes, mesh=mesh),
     )
 

@@ -6,27 +6,37 @@ import optax
 
 from jaxopt_tour._types import ScalarOrSchedule
 from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
-from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
+from jaxopt_tour.optimizers.weight_decay import Mask, add_l2
 
 
 def sgd(
-    learning_rate: ScalarOrSchedule, *, weight_decay: ScalarOrSchedule = 0.0, weight_decay_mask: Mask | None = None
+    learning_rate: ScalarOrSchedule, *, l2: ScalarOrSchedule = 0.0, mask: Mask | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradient descent::
+    r"""Optimize with stochastic gradient descent and optional coupled L2, added to the gradient.
 
-        g <- g + lambda theta
-        theta <- theta - eta g
+    $$
+    \begin{aligned}
+    g_t &\leftarrow g_t + \lambda \theta_{t-1} \\
+    \theta_t &= \theta_{t-1} - \eta g_t
+    \end{aligned}
+    $$
 
-    The update is in the units of the gradient: a loss ten times larger makes a step ten times longer.
-
-    Source: Robbins & Monro 1951, https://doi.org/10.1214/aoms/1177729586.
+    The update has the units of the gradient: a loss that is ten times larger makes a step ten times longer.
 
     Args:
-        learning_rate: eta.
-        weight_decay: lambda, coupled L2; for SGD alone the same as decoupled decay.
-        weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
+        learning_rate: Step size $\eta$, a number or a schedule of the step count.
+        l2: Strength $\lambda$ of the coupled L2 term, a number or a schedule of the step count. Default 0. For SGD
+            alone it equals decoupled weight decay.
+        mask: Parameters that the L2 term applies to: a tree of booleans, a prefix of one, or a function from the
+            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
+
+    Returns:
+        The optimizer as an Optax transformation.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Source:
+        Robbins & Monro 1951, https://doi.org/10.1214/aoms/1177729586.
     """
-    return optax.chain(
-        add_decayed_weights(weight_decay, weight_decay_mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    return optax.chain(add_l2(l2, mask), scale_by_learning_rate(learning_rate))

@@ -317,7 +317,7 @@ def shampoo(
 
     def matrices(axes: Mapping[str, MatrixAxes]) -> optax.GradientTransformationExtraArgs:
         return optax.chain(
-            scale_by_momentum(beta, form="ema", nesterov=nesterov, accumulator_dtype=mu_dtype),
+            scale_by_momentum(beta, form="ema", nesterov=nesterov, mu_dtype=mu_dtype),
             scale_by_shampoo(
                 b2,
                 root=root,

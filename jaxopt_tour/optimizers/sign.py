@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import jax.numpy as jnp
 import optax
 
 from jaxopt_tour._types import DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import Scalar, map_rule, scale_by_learning_rate
-from jaxopt_tour.optimizers.momentum import scale_by_momentum
+from jaxopt_tour.optimizers.momentum import MomentumForm, scale_by_momentum
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
 
 def scale_by_sign() -> optax.GradientTransformation:
-    """The sign of every entry::
+    r"""Replace every entry of the updates by its sign.
 
-        u = sign(g)
+    $$
+    u_t = \operatorname{sign}(g_t)
+    $$
 
     Every entry of the update is 1, -1, or 0 where the gradient is exactly zero; scaling the loss changes nothing. A
-    complex entry keeps its direction, ``g / |g|``.
+    complex entry keeps its direction, $g / |g|$.
 
-    Source: Bernstein et al. 2018, https://arxiv.org/abs/1802.04434, algorithm 1.
+    Returns:
+        The Optax transformation; it has no state.
+
+    Source:
+        Bernstein et al. 2018, https://arxiv.org/abs/1802.04434, algorithm 1.
     """
 
     def init(params: Tree) -> optax.EmptyState:
@@ -38,53 +42,77 @@ def signsgd(
     learning_rate: ScalarOrSchedule,
     *,
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: Mask | None = None,
+    mask: Mask | None = None,
     cautious: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """signSGD: every weight moves by the learning rate; the rule is in `scale_by_sign`.
+    r"""Optimize with signSGD and optional decoupled weight decay: every weight moves by the learning rate.
+
+    `scale_by_sign` has the rule.
 
     Args:
-        learning_rate: eta, the length of every weight's step.
-        weight_decay: lambda, decoupled.
-        weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
-        cautious: decay only where update and weight agree in sign.
+        learning_rate: Step size $\eta$ of every weight, a number or a schedule of the step count.
+        weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
+            multiplied by the learning rate. Default 0.
+        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
+            tree. Default None: all parameters. Set it to exclude biases and norms.
+        cautious: Whether to decay only where update and weight agree in sign. Default False.
+
+    Returns:
+        The optimizer as an Optax transformation.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
     return optax.chain(
         scale_by_sign(),
-        add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
+        add_decayed_weights(weight_decay, mask, cautious=cautious),
         scale_by_learning_rate(learning_rate),
     )
 
 
 def signum(
     learning_rate: ScalarOrSchedule,
-    decay: Scalar = 0.9,
     *,
-    form: Literal["sum", "ema"] = "ema",
+    beta: Scalar = 0.9,
+    form: MomentumForm = "ema",
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: Mask | None = None,
+    mask: Mask | None = None,
     cautious: bool = False,
-    accumulator_dtype: DTypeLike | None = None,
+    mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Signum, ``u = sign(m)``: `scale_by_momentum`, then `scale_by_sign`.
+    r"""Optimize with Signum, the sign of the momentum, and optional decoupled weight decay.
 
-    The two forms of momentum differ by the factor ``1 - beta`` and have the same sign, so ``form`` matters only for
-    the numbers held in the state.
+    $$
+    u_t = \operatorname{sign}(m_t)
+    $$
 
-    Source: Bernstein et al. 2018, https://arxiv.org/abs/1802.04434, algorithm 2.
+    `scale_by_momentum` has the rule of $m_t$. Its two forms differ by the factor $1 - \beta$ and have the same sign, so
+    `form` changes only the numbers in the state.
 
     Args:
-        learning_rate: eta, the length of every weight's step.
-        decay: beta.
-        form: "ema" or "sum".
-        weight_decay: lambda, decoupled.
-        weight_decay_mask: which parameters decay, as in `add_decayed_weights`.
-        cautious: decay only where update and weight agree in sign.
-        accumulator_dtype: dtype of the momentum; None: the parameters'.
+        learning_rate: Step size $\eta$ of every weight, a number or a schedule of the step count.
+        beta: Exponential decay rate of past gradients, $0 \le \beta < 1$. Default 0.9. Raise it for noisier gradients.
+        form: `"ema"` (default), the exponential moving average, or `"sum"`.
+        weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
+            multiplied by the learning rate. Default 0.
+        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
+            tree. Default None: all parameters. Set it to exclude biases and norms.
+        cautious: Whether to decay only where update and weight agree in sign. Default False.
+        mu_dtype: Dtype of the momentum. Default None: the dtype of the parameters. Set `"float32"` for bfloat16
+            parameters and `beta` near 1.
+
+    Returns:
+        The optimizer as an Optax transformation.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Source:
+        Bernstein et al. 2018, https://arxiv.org/abs/1802.04434, algorithm 2.
     """
     return optax.chain(
-        scale_by_momentum(decay, form=form, accumulator_dtype=accumulator_dtype),
+        scale_by_momentum(beta, form=form, mu_dtype=mu_dtype),
         scale_by_sign(),
-        add_decayed_weights(weight_decay, weight_decay_mask, cautious=cautious),
+        add_decayed_weights(weight_decay, mask, cautious=cautious),
         scale_by_learning_rate(learning_rate),
     )

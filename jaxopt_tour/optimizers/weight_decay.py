@@ -1,4 +1,4 @@
-"""Weight decay: one transformation, and its place in the chain says whether it is coupled or decoupled."""
+"""Weight decay and L2: one transformation, decoupled after an optimizer's rule and coupled before it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jaxopt_tour._checks import check_flag, check_rate
 from jaxopt_tour._types import Array, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import cast_update, hyperparameter, widen
 
-#: A tree of bools (or a prefix of one), or a function of the parameters that gives it; as in Optax.
+#: A tree of booleans, a prefix of one, or a function from the parameters to such a tree; as in Optax.
 Mask = Tree | Callable[[Tree], Tree]
 
 
 class WeightDecayState(NamedTuple):
-    """Kept only where the decay is a schedule; otherwise the state is empty."""
+    """State of `add_decayed_weights` if the decay is a schedule; otherwise the state is empty."""
 
     count: Array  # type: ignore[assignment]  # int32, steps so far
 
@@ -27,39 +27,51 @@ class WeightDecayState(NamedTuple):
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None, *, cautious: bool = False
 ) -> optax.GradientTransformation:
-    """Weight decay::
+    r"""Add the weights, times a strength, to the updates.
 
-        u <- u + lambda theta                      cautious=False
-        u <- u + lambda theta [u theta > 0]        cautious=True
+    $$
+    \begin{aligned}
+    u_t &\leftarrow u_t + \lambda \theta_{t-1} && \text{by default} \\
+    u_t &\leftarrow u_t + \lambda \theta_{t-1} [u_t \theta_{t-1} > 0] && \text{cautious}
+    \end{aligned}
+    $$
 
-    Where it stands in the chain decides what it is. *Decoupled*, after the rule and before the learning rate: every
-    weight shrinks by the factor ``1 - eta lambda`` a step, whatever its gradient. *Coupled* (L2, the gradient of
-    ``lambda/2 |theta|^2``), before the rule: the decay goes through the moments with the gradient, and where the rule
-    divides by the gradient's size it divides the decay too::
+    The position in the chain decides the kind. *Decoupled* weight decay comes after the rule and before the learning
+    rate: every weight shrinks by the factor $1 - \eta \lambda$ per step, whatever its gradient. *Coupled L2*, the
+    gradient of $\frac{\lambda}{2} |\theta|^2$, comes before the rule: it enters the moments with the gradient, and a
+    rule that divides by the size of the gradient divides it too.
 
-        optax.chain(jt.scale_by_adam(), jt.add_decayed_weights(0.1), optax.scale_by_learning_rate(1e-3))  # decoupled
-        optax.chain(jt.add_decayed_weights(0.1), jt.scale_by_adam(), optax.scale_by_learning_rate(1e-3))  # coupled
+    ```python
+    optax.chain(jt.scale_by_adam(), jt.add_decayed_weights(0.1), optax.scale_by_learning_rate(1e-3))  # decoupled
+    optax.chain(jt.add_decayed_weights(0.1), jt.scale_by_adam(), optax.scale_by_learning_rate(1e-3))  # coupled
+    ```
 
-    Cautious decay leaves a weight alone where the step moves it away from zero, so that decay never works against the
-    gradient. A weight whose update is exactly zero is left alone as well.
-
-    Sources: Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101 (decoupled); Chen et al. 2025,
-    https://arxiv.org/abs/2510.12402 (cautious).
+    Cautious decay skips a weight that the step moves away from zero, so decay never works against the gradient. It also
+    skips a weight whose update is exactly zero.
 
     Args:
-        weight_decay: lambda, a number >= 0 or a schedule of the step.
-        mask: which parameters decay: a tree of bools, or a prefix of one, or a function from the parameters to it.
-        cautious: decay only where update and weight agree in sign.
+        weight_decay: Strength $\lambda$, a number of at least 0 or a schedule of the step count. Default 0.
+        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
+            tree. Default None: all parameters. Set it to exclude biases and norms.
+        cautious: Whether to decay only where update and weight agree in sign. Default False.
+
+    Returns:
+        The Optax transformation; its state is a step count if `weight_decay` is a schedule, and empty otherwise.
 
     Raises:
-        ValueError: from ``update`` where it is called without ``params`` (unless ``weight_decay`` is the constant 0).
+        ValueError: An argument is out of range, or `update` is called without `params` (allowed if `weight_decay` is
+            the constant 0).
+
+    Source:
+        Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101 (decoupled); Chen et al. 2025,
+        https://arxiv.org/abs/2510.12402 (cautious).
     """
     check_rate("weight_decay", weight_decay)
     check_flag("cautious", cautious)
     if isinstance(mask, (bool, np.bool_, np.ndarray, jax.Array)):
         raise ValueError(
-            f"mask (weight_decay_mask) must be a tree of bools or a function of the parameters, got {mask!r}. "
-            "optax.inject_hyperparams takes such a function for a schedule: list 'weight_decay_mask' in static_args."
+            f"mask must be a tree of booleans or a function of the parameters, got {mask!r}. "
+            "optax.inject_hyperparams takes such a function for a schedule: list 'mask' in static_args."
         )
     scheduled = callable(weight_decay)
     is_zero = isinstance(weight_decay, (int, float)) and weight_decay == 0
@@ -79,21 +91,27 @@ def add_decayed_weights(
             agree = (jnp.sign(u) * jnp.sign(theta).conj()).real > 0 if cautious else True
             return u + jnp.where(agree, lam * theta, 0)
 
-        def subtree(keep: Any, u: Tree, theta: Tree) -> Tree:
-            if not isinstance(keep, (bool, np.bool_)):
-                raise ValueError(f"a mask's leaves must be True or False, got {keep!r}")
+        def decay_subtree(is_decayed: Any, u: Tree, theta: Tree) -> Tree:
+            if not isinstance(is_decayed, (bool, np.bool_)):
+                raise ValueError(f"a mask's leaves must be True or False, got {is_decayed!r}")
 
-            def one_leaf(u: Any, theta: Any) -> Any:
+            def decay_leaf(u: Any, theta: Any) -> Any:
                 if u is None:
                     return None
-                return cast_update(decay(widen(u), widen(theta)) if keep and not is_zero else widen(u), theta)
+                return cast_update(decay(widen(u), widen(theta)) if is_decayed and not is_zero else widen(u), theta)
 
-            return jax.tree.map(one_leaf, u, theta, is_leaf=lambda leaf: leaf is None)
+            return jax.tree.map(decay_leaf, u, theta, is_leaf=lambda leaf: leaf is None)
 
         # A tree that is callable itself (a module) is a tree; only a bare function is asked for the mask.
         is_function = callable(mask) and jax.tree_util.all_leaves([mask])
-        kept = True if mask is None else mask(params) if is_function else mask
-        decayed = jax.tree.map(subtree, kept, updates, params)
+        mask_tree = True if mask is None else mask(params) if is_function else mask
+        decayed = jax.tree.map(decay_subtree, mask_tree, updates, params)
         return decayed, WeightDecayState(optax.safe_increment(state.count)) if scheduled else state
 
     return optax.GradientTransformation(init, update)
+
+
+def add_l2(l2: ScalarOrSchedule, mask: Mask | None) -> optax.GradientTransformation:
+    """Add coupled L2 to the gradient: `add_decayed_weights` at the head of a chain, with errors that name `l2`."""
+    check_rate("l2", l2)
+    return add_decayed_weights(l2, mask)

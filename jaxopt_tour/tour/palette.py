@@ -26,7 +26,7 @@ LINES: Final[dict[str, tuple[str, str]]] = {
     "signum": ("violet", DASHED),
     "adam": ("sky", DASHED),
     "adamw": ("blue", SOLID),
-    "nested-adam": ("sky", DOTTED),
+    "laprop": ("sky", DOTTED),
     "eadam": ("sky", MIXED),
     "muon": ("vermillion", SOLID),
     "muon-0.7": ("vermillion", DASHED),

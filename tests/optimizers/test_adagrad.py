@@ -9,10 +9,10 @@ from references import adagrad_by_hand
 
 
 @pytest.mark.parametrize("initial_accumulator", [0.0, 0.1])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_agrees_with_the_reference(x64, initial_accumulator, weight_decay):
-    tx = adagrad(0.5, 1e-3, initial_accumulator=initial_accumulator, weight_decay=weight_decay)
-    assert_agrees(tx, adagrad_by_hand, eta=0.5, eps=1e-3, r0=initial_accumulator, lam=weight_decay)
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_agrees_with_the_reference(x64, initial_accumulator, l2):
+    tx = adagrad(0.5, eps=1e-3, initial_accumulator=initial_accumulator, l2=l2)
+    assert_agrees(tx, adagrad_by_hand, eta=0.5, eps=1e-3, r0=initial_accumulator, lam=l2)
 
 
 def test_steady_gradients_make_steps_of_one_over_root_t():

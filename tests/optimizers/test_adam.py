@@ -28,7 +28,7 @@ def test_agrees_with_the_reference(x64, switches, b2):
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_ready_made_optimizers_agree_with_the_reference(x64, switches):
     arguments = {"eta": 0.02, "b1": 0.8, "b2": 0.95, "eps": 1e-6, "eps_root": 1e-9}
-    coupled = adam(0.02, 0.8, 0.95, 1e-6, 1e-9, weight_decay=0.1, **switches)
+    coupled = adam(0.02, 0.8, 0.95, 1e-6, 1e-9, l2=0.1, **switches)
     assert_agrees(coupled, adam_by_hand, coupled=0.1, **arguments, **switches)
     for cautious in (False, True):
         decoupled = adamw(0.02, 0.8, 0.95, 1e-6, 1e-9, weight_decay=0.1, cautious=cautious, **switches)

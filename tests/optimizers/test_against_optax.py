@@ -35,14 +35,14 @@ def debiased_ema(decay):
 CASES = {
     "sgd": (sgd(RATE), optax.sgd(RATE)),
     "sgd schedule": (sgd(SCHEDULE), optax.sgd(SCHEDULE)),
-    "sgd coupled decay": (
-        sgd(RATE, weight_decay=0.1, weight_decay_mask=matrices_only),
+    "sgd l2": (
+        sgd(RATE, l2=0.1, mask=matrices_only),
         optax.chain(optax.add_decayed_weights(0.1, matrices_only), optax.sgd(RATE)),
     ),
-    "momentum": (momentum(RATE, 0.8), optax.sgd(RATE, 0.8)),
-    "nesterov": (nesterov(RATE, 0.8), optax.sgd(RATE, 0.8, nesterov=True)),
+    "momentum": (momentum(RATE, beta=0.8), optax.sgd(RATE, 0.8)),
+    "nesterov": (nesterov(RATE, beta=0.8), optax.sgd(RATE, 0.8, nesterov=True)),
     "momentum ema": (
-        momentum(RATE, 0.8, form="ema"),
+        momentum(RATE, beta=0.8, form="ema"),
         optax.chain(optax.ema(0.8, debias=False), optax.scale(-RATE)),
     ),
     "momentum ema corrected": (
@@ -51,51 +51,51 @@ CASES = {
     ),
     # Optax has eps inside the root and starts the sum at 0.1; without eps and with the same start they are one rule.
     "adagrad": (
-        adagrad(RATE, 0.0, initial_accumulator=0.1),
+        adagrad(RATE, eps=0.0, initial_accumulator=0.1),
         optax.adagrad(RATE, initial_accumulator_value=0.1, eps=0.0),
     ),
-    "adagrad from zero": (adagrad(RATE, 0.0), optax.adagrad(RATE, initial_accumulator_value=0.0, eps=0.0)),
-    "adadelta": (adadelta(0.7, 0.8, 1e-4), optax.adadelta(0.7, 0.8, 1e-4)),
-    "adadelta coupled decay": (
-        adadelta(0.7, 0.8, 1e-4, weight_decay=0.1),
+    "adagrad from zero": (adagrad(RATE, eps=0.0), optax.adagrad(RATE, initial_accumulator_value=0.0, eps=0.0)),
+    "adadelta": (adadelta(0.7, beta=0.8, eps=1e-4), optax.adadelta(0.7, 0.8, 1e-4)),
+    "adadelta l2": (
+        adadelta(0.7, beta=0.8, eps=1e-4, l2=0.1),
         optax.chain(optax.add_decayed_weights(0.1), optax.adadelta(0.7, 0.8, 1e-4)),
     ),
     # Optax's default is eps_in_sqrt=True; ours is PyTorch's.
-    "rmsprop": (rmsprop(RATE, 0.8, 1e-4), optax.rmsprop(RATE, 0.8, 1e-4, eps_in_sqrt=False)),
-    "rmsprop eps in root": (rmsprop(RATE, 0.8, 1e-4, eps_in_sqrt=True), optax.rmsprop(RATE, 0.8, 1e-4)),
+    "rmsprop": (rmsprop(RATE, beta=0.8, eps=1e-4), optax.rmsprop(RATE, 0.8, 1e-4, eps_in_sqrt=False)),
+    "rmsprop eps in root": (rmsprop(RATE, beta=0.8, eps=1e-4, eps_in_sqrt=True), optax.rmsprop(RATE, 0.8, 1e-4)),
     "rmsprop corrected": (
-        rmsprop(RATE, 0.8, 1e-4, bias_correction=True, initial_scale=0.5),
+        rmsprop(RATE, beta=0.8, eps=1e-4, bias_correction=True, initial_scale=0.5),
         optax.rmsprop(RATE, 0.8, 1e-4, bias_correction=True, initial_scale=0.5, eps_in_sqrt=False),
     ),
     "rmsprop centered": (
-        rmsprop(RATE, 0.8, 1e-4, centered=True),
+        rmsprop(RATE, beta=0.8, eps=1e-4, centered=True),
         optax.rmsprop(RATE, 0.8, 1e-4, centered=True, eps_in_sqrt=False),
     ),
     "rmsprop centered corrected": (
-        rmsprop(RATE, 0.8, 1e-4, centered=True, bias_correction=True, initial_scale=0.5, eps_in_sqrt=True),
+        rmsprop(RATE, beta=0.8, eps=1e-4, centered=True, bias_correction=True, initial_scale=0.5, eps_in_sqrt=True),
         optax.rmsprop(RATE, 0.8, 1e-4, centered=True, bias_correction=True, initial_scale=0.5),
     ),
     # Optax's momentum comes after the learning rate; at a constant rate that is the same.
     "rmsprop momentum": (
-        rmsprop(RATE, 0.8, 1e-4, momentum=0.9),
+        rmsprop(RATE, beta=0.8, eps=1e-4, momentum=0.9),
         optax.rmsprop(RATE, 0.8, 1e-4, momentum=0.9, eps_in_sqrt=False),
     ),
     "rmsprop nesterov": (
-        rmsprop(RATE, 0.8, 1e-4, momentum=0.9, nesterov=True),
+        rmsprop(RATE, beta=0.8, eps=1e-4, momentum=0.9, nesterov=True),
         optax.rmsprop(RATE, 0.8, 1e-4, momentum=0.9, nesterov=True, eps_in_sqrt=False),
     ),
     "signsgd": (signsgd(RATE), optax.sign_sgd(RATE)),
-    "signum": (signum(RATE, 0.8), optax.signum(RATE, 0.8)),
+    "signum": (signum(RATE, beta=0.8), optax.signum(RATE, 0.8)),
     "adam": (adam(RATE), optax.adam(RATE)),
     "adam arguments": (adam(SCHEDULE, 0.8, 0.95, 1e-4, 1e-6), optax.adam(SCHEDULE, 0.8, 0.95, 1e-4, 1e-6)),
     "nadam": (adam(RATE, nesterov=True), optax.nadam(RATE)),
-    "adam coupled decay": (
-        adam(RATE, weight_decay=0.1, weight_decay_mask=matrices_only),
+    "adam l2": (
+        adam(RATE, l2=0.1, mask=matrices_only),
         optax.chain(optax.add_decayed_weights(0.1, matrices_only), optax.adam(RATE)),
     ),
     "adamw": (adamw(RATE), optax.adamw(RATE)),
     "adamw arguments": (
-        adamw(SCHEDULE, 0.8, 0.95, 1e-4, 1e-6, weight_decay=0.1, weight_decay_mask=matrices_only),
+        adamw(SCHEDULE, 0.8, 0.95, 1e-4, 1e-6, weight_decay=0.1, mask=matrices_only),
         optax.adamw(SCHEDULE, 0.8, 0.95, 1e-4, 1e-6, weight_decay=0.1, mask=matrices_only),
     ),
     "nadamw": (adamw(RATE, nesterov=True), optax.nadamw(RATE)),

@@ -15,8 +15,8 @@ from jaxopt_tour.optimizers.adadelta import scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
 from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
+from jaxopt_tour.optimizers.laprop import laprop, scale_by_laprop
 from jaxopt_tour.optimizers.momentum import momentum, nesterov, scale_by_momentum
-from jaxopt_tour.optimizers.nested_adam import nested_adam, scale_by_nested_adam
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
@@ -34,7 +34,7 @@ SCALE_FREE = {
     "adam uncorrected": scale_by_adam(eps=0.0, bias_correction=False),
     "adam first gradient": scale_by_adam(eps=0.0, initial_moments="first_gradient"),
     "adam nesterov": scale_by_adam(eps=0.0, nesterov=True),
-    "nested adam": scale_by_nested_adam(eps=0.0),
+    "laprop": scale_by_laprop(eps=0.0),
     "eadam": scale_by_eadam(eps=0.0),
     "adagrad": scale_by_adagrad(eps=0.0),
     "rmsprop": scale_by_rmsprop(eps=0.0),
@@ -63,7 +63,7 @@ READY = {
     "adam first gradient": lambda rate: adam(rate, initial_moments="first_gradient"),
     "adamw": adamw,
     "adamw cautious": lambda rate: adamw(rate, cautious=True, weight_decay=0.1),
-    "nested_adam": nested_adam,
+    "laprop": laprop,
     "eadam": eadam,
 }
 
@@ -163,10 +163,10 @@ def test_extreme_gradients_give_finite_updates_and_states(name, scale):
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((updates, state)))
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "nested_adam", "eadam"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "laprop", "eadam"])
 def test_a_huge_gradient_makes_a_step_of_ordinary_size(name):
     tx = READY[name](1.0)
     params = jnp.ones(2)
     updates, _ = tx.update(jnp.array([1e30, -1e30]), tx.init(params), params)
-    # 1 / sqrt(1 - 0.9) for RMSProp and (1 - b1) / sqrt(1 - b2) for nested Adam are 3.2, 1 for the others.
+    # 1 / sqrt(1 - 0.9) for RMSProp and (1 - b1) / sqrt(1 - b2) for LaProp are 3.2, 1 for the others.
     assert bool((jnp.abs(updates) > 0.9).all()) and bool((jnp.abs(updates) < 3.3).all())

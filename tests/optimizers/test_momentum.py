@@ -28,9 +28,9 @@ def test_agrees_with_the_reference(x64, switches, beta):
 def test_ready_made_optimizers_agree_with_the_reference(x64, form):
     expected = {"eta": 0.02, "beta": 0.8, "form": form, "lam": 0.1}
     for look_ahead in (False, True):
-        tx = momentum(0.02, 0.8, form=form, nesterov=look_ahead, weight_decay=0.1)
+        tx = momentum(0.02, beta=0.8, form=form, nesterov=look_ahead, l2=0.1)
         assert_agrees(tx, momentum_by_hand, nesterov=look_ahead, **expected)
-    assert_agrees(nesterov(0.02, 0.8, form=form, weight_decay=0.1), momentum_by_hand, nesterov=True, **expected)
+    assert_agrees(nesterov(0.02, beta=0.8, form=form, l2=0.1), momentum_by_hand, nesterov=True, **expected)
 
 
 def test_a_corrected_average_of_a_constant_is_that_constant():
@@ -41,10 +41,10 @@ def test_a_corrected_average_of_a_constant_is_that_constant():
     assert abs(float(u) - 3.0) < 3e-6
 
 
-def test_accumulator_dtype():
+def test_dtype_of_the_momentum():
     g = jnp.ones(3, jnp.bfloat16)
     assert scale_by_momentum().init(g).trace.dtype == jnp.bfloat16
-    tx = scale_by_momentum(accumulator_dtype="float32")
+    tx = scale_by_momentum(mu_dtype="float32")
     u, state = tx.update(g, tx.init(g), g)
     assert (u.dtype, state.trace.dtype) == (jnp.bfloat16, jnp.float32)
 
@@ -52,11 +52,11 @@ def test_accumulator_dtype():
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        ({"decay": 1.0}, "decay"),
+        ({"beta": 1.0}, "beta"),
         ({"form": "mean"}, "form.*'sum', 'ema'"),
         ({"nesterov": "yes"}, "nesterov"),
         ({"bias_correction": True}, "bias_correction"),
-        ({"accumulator_dtype": "int8"}, "accumulator_dtype"),
+        ({"mu_dtype": "int8"}, "mu_dtype"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, name):

@@ -8,13 +8,13 @@ import pytest
 
 from jaxopt_tour.optimizers._numerics import (
     abs_squared,
-    limit,
+    clip_to_square_range,
+    full_like_second_moment,
     map_rule,
     one_minus_power,
     safe_divide,
     safe_sqrt,
     scale_by_learning_rate,
-    second_moment,
 )
 from jaxopt_tour.optimizers.adam import scale_by_adam
 
@@ -47,12 +47,12 @@ def test_safe_sqrt_and_divide():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
-def test_limit(dtype):
+def test_clip_to_square_range(dtype):
     g = jnp.array([0.0, 1.0, -1e14, 1e30, -3e38, np.inf, np.nan]).astype(dtype)
-    limited = limit(g)
-    np.testing.assert_array_equal(limited[:3], g[:3])
-    assert bool(jnp.isfinite(abs_squared(limited[:5]) * 4e9 / 2).all())  # a complex number has two parts
-    assert not bool(jnp.isfinite(limited[5:]).any())
+    clipped = clip_to_square_range(g)
+    np.testing.assert_array_equal(clipped[:3], g[:3])
+    assert bool(jnp.isfinite(abs_squared(clipped[:5]) * 4e9 / 2).all())  # a complex number has two parts
+    assert not bool(jnp.isfinite(clipped[5:]).any())
 
 
 def test_an_overflowed_gradient_is_seen_and_not_made_a_step():
@@ -104,9 +104,9 @@ def test_a_real_accumulator_refuses_complex_gradients():
 
 def test_second_moment_is_real_and_at_least_float32():
     params = {"half": jnp.ones(1, jnp.float16), "complex": jnp.ones(1, jnp.complex64), "python": 1.0}
-    v = second_moment(params, fill=0.5)
+    v = full_like_second_moment(params, fill=0.5)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(v)} == {"float32"}
-    assert second_moment(params, dtype=np.dtype("bfloat16"), fill=0.5)["half"].dtype == jnp.bfloat16
+    assert full_like_second_moment(params, dtype=np.dtype("bfloat16"), fill=0.5)["half"].dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("rate", [0.5, jnp.float32(0.5), lambda step: 0.5], ids=["number", "array", "schedule"])

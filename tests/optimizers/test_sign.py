@@ -16,7 +16,7 @@ def test_signsgd_agrees_with_the_reference(x64, weight_decay):
 @pytest.mark.parametrize("form", ["sum", "ema"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_signum_agrees_with_the_reference(x64, form, weight_decay):
-    tx = signum(0.02, 0.8, form=form, weight_decay=weight_decay)
+    tx = signum(0.02, beta=0.8, form=form, weight_decay=weight_decay)
     assert_agrees(tx, signum_by_hand, eta=0.02, beta=0.8, lam=weight_decay)
 
 

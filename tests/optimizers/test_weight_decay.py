@@ -91,7 +91,7 @@ def test_a_mask_of_something_else_than_bools_is_refused():
 
 
 def test_a_mask_function_that_inject_hyperparams_took_for_a_schedule_is_refused():
-    tx = optax.inject_hyperparams(adamw)(1e-3, weight_decay_mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p))
+    tx = optax.inject_hyperparams(adamw)(1e-3, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p))
     with pytest.raises(ValueError, match="static_args"):
         tx.init(PARAMS)
 

@@ -201,7 +201,8 @@ class TestRulesOfThePage:
     def test_rules_are_the_librarys(self, tab, name):
         # Rates at which runs are smooth: where a rule is chaotic, two right programs part.
         rates = {"adadelta": 1.0, "sgd": 0.003, "momentum": 0.001, "nesterov": 0.001}
-        other = {"decay": 0.05, "beta": 0.8, "b1": 0.8, "b2": 0.95, "rho": 0.95, "eps": 1e-3}
+        beta = 0.95 if name in ("adadelta", "rmsprop", "rmsprop-centered") else 0.8
+        other = {"l2": 0.05, "weight_decay": 0.05, "beta": beta, "b1": 0.8, "b2": 0.95, "eps": 1e-3}
         for problem, changes in itertools.product(("styblinski-tang", "matrix-regression", "himmelblau"), ({}, other)):
             landscape = make_landscape(problem)
             values = {key: changes.get(key, value) for key, value in RULES[name].settings.items()}
@@ -262,7 +263,7 @@ class TestControls:
             ("set-b1", "0.4", "input"),
             ("set-b2", "1", "input"),
             ("set-eps", "0", "input"),
-            ("set-decay", "-0.3", "input"),
+            ("set-l2", "-0.3", "input"),
             ("matrix", "power", "change"),
             ("matrix", "deficient", "change"),
             ("matrix", "run", "change"),
@@ -290,12 +291,12 @@ class TestControls:
         click(fresh, f'.one[data-name="{name}"] input')
         assert not fresh.evaluate(f"tour.view.shown.has({json.dumps(name)})") and everything(fresh) != before
 
-    @pytest.mark.parametrize("name", ["set-beta", "set-decay", "set-steps", "set-schedule"])
+    @pytest.mark.parametrize("name", ["set-beta", "set-weight_decay", "set-steps", "set-schedule"])
     def test_muons_settings(self, fresh, name):
         set_control(fresh, "landscape", "matrix-regression", "change")
         click(fresh, '.one[data-name="muon"] button')
         before = json.dumps(fresh.evaluate("tour.runs().get('muon').x"))
-        value = {"set-beta": "0.3", "set-decay": "-0.5", "set-steps": "1", "set-schedule": "cubic"}[name]
+        value = {"set-beta": "0.3", "set-weight_decay": "-0.5", "set-steps": "1", "set-schedule": "cubic"}[name]
         set_control(fresh, name, value, "change" if name == "set-schedule" else "input")
         assert json.dumps(fresh.evaluate("tour.runs().get('muon').x")) != before
         assert fresh.evaluate("document.getElementById('preset').value") == "own"

@@ -56,41 +56,41 @@ def adagrad(x, steps, eta=0.4, eps=1e-8):
     return x
 
 
-def rmsprop(x, steps, eta=0.01, rho=0.9, eps=1e-8):
+def rmsprop(x, steps, eta=0.01, beta=0.9, eps=1e-8):
     s = 0 * x
     for _ in range(steps):
         g = slope(x)
-        s = rho * s + (1 - rho) * g * g
+        s = beta * s + (1 - beta) * g * g
         x = x - eta * g / (np.sqrt(s) + eps)
     return x
 
 
-def rmsprop_centered(x, steps, eta=0.01, rho=0.9, eps=1e-8):
+def rmsprop_centered(x, steps, eta=0.01, beta=0.9, eps=1e-8):
     m, s = 0 * x, 0 * x
     for _ in range(steps):
         g = slope(x)
-        m = rho * m + (1 - rho) * g
-        s = rho * s + (1 - rho) * g * g
+        m = beta * m + (1 - beta) * g
+        s = beta * s + (1 - beta) * g * g
         x = x - eta * g / (np.sqrt(np.maximum(s - m * m, 0)) + eps)
     return x
 
 
-def adam(x, steps, eta=0.01, b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
+def adam(x, steps, eta=0.01, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
     m, v = 0 * x, 0 * x
     for t in range(1, steps + 1):
         g = slope(x)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * g * g
         step = (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
-        x = x - eta * decay * x - eta * step
+        x = x - eta * weight_decay * x - eta * step
     return x
 
 
 def adamw(x, steps):
-    return adam(x, steps, decay=0.01)
+    return adam(x, steps, weight_decay=0.01)
 
 
-def muon(x, steps, eta=0.01, beta=0.95, decay=0.01, eps=1e-7):
+def muon(x, steps, eta=0.01, beta=0.95, weight_decay=0.01, eps=1e-7):
     m = 0 * x
     for _ in range(steps):
         g = slope(x)
@@ -100,7 +100,7 @@ def muon(x, steps, eta=0.01, beta=0.95, decay=0.01, eps=1e-7):
         for _ in range(5):
             length = o @ o
             o = 3.4445 * o + (-4.7750 * length + 2.0315 * length**2) * o
-        x = x - eta * (0.2 * np.sqrt(2) * o + decay * x)
+        x = x - eta * (0.2 * np.sqrt(2) * o + weight_decay * x)
     return x
 
 

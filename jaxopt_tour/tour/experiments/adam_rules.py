@@ -63,9 +63,9 @@ def scheduled_adam(
     return optax.chain(scheduled, optax.scale_by_learning_rate(schedule))
 
 
-def nested(bias_correction: bool) -> Build:
-    """Adam whose averages are nested."""
-    return lambda schedule, numbers, workload: jt.nested_adam(
+def laprop(bias_correction: bool) -> Build:
+    """LaProp, without and with bias correction."""
+    return lambda schedule, numbers, workload: jt.laprop(
         schedule, numbers["momentum"], numbers["b2"], bias_correction=bias_correction
     )
 
@@ -90,7 +90,7 @@ def handing_over(
     """Adam, then SGD with momentum, and back; both see every gradient, and SGD's rate is a fixed multiple of Adam's."""
     return jt.interpolate(
         jt.adam(schedule, numbers["momentum"], numbers["b2"]),
-        jt.momentum(lambda count: numbers["sgd_ratio"] * schedule(count), numbers["sgd_momentum"], form="ema"),
+        jt.momentum(lambda count: numbers["sgd_ratio"] * schedule(count), beta=numbers["sgd_momentum"], form="ema"),
         lambda count: weight_at(count, numbers),
     )
 
@@ -99,7 +99,7 @@ def sgd(
     schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload
 ) -> optax.GradientTransformation:
     """SGD with momentum."""
-    return jt.momentum(schedule, numbers["momentum"], form="ema")
+    return jt.momentum(schedule, beta=numbers["momentum"], form="ema")
 
 
 def signsgd(
@@ -121,5 +121,5 @@ def signum(nesterov: bool) -> Build:
     )
 
 
-NESTED, NESTED_CORRECTED = nested(False), nested(True)
+LAPROP, LAPROP_CORRECTED = laprop(False), laprop(True)
 SIGNUM, SIGNUM_AHEAD = signum(False), signum(True)

@@ -1,4 +1,4 @@
-"""Variants of Adam: nested averages, an eps that accumulates, any size of eps, scheduled eps and decay rates, handing
+"""Variants of Adam: LaProp, an eps that accumulates, any size of eps, scheduled eps and decay rates, handing
 over to SGD and back, and the sign alone. Each is tuned as Adam is, and compared with it seed by seed.
 """
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jaxopt_tour.problems.workloads import Workload, fashion_mlp, small_gpt
 from jaxopt_tour.tour.experiments.adam_rules import (
-    NESTED,
-    NESTED_CORRECTED,
+    LAPROP,
+    LAPROP_CORRECTED,
     SIGNUM,
     SIGNUM_AHEAD,
     eadam,
@@ -67,8 +67,8 @@ class Variant:
 #: The other numbers of every build, where a variant does not say otherwise.
 DEFAULTS: Final[dict[Build, dict[str, float]]] = {
     scheduled_adam: {"momentum": 0.9, "b2": 0.95, "b2_power": 0.0, "b1_fall": 0.0, "b1_rise": 1.0, "eps": 1e-8},
-    NESTED: {"momentum": 0.9, "b2": 0.95},
-    NESTED_CORRECTED: {"momentum": 0.9, "b2": 0.95},
+    LAPROP: {"momentum": 0.9, "b2": 0.95},
+    LAPROP_CORRECTED: {"momentum": 0.9, "b2": 0.95},
     eadam: {"momentum": 0.9, "b2": 0.95, "eps": 1e-8},
     handing_over: {"momentum": 0.9, "b2": 0.95, "gradual": 0.0, "hand_over": 1.0, "hand_back": 1.0},
     sgd: {"momentum": 0.9},
@@ -110,8 +110,8 @@ VARIANTS: Final = (
     Variant("b2 1 − t^−0.8", "decay rates", scheduled_adam, numbers=(("b2_power", 0.8),)),
     Variant("b1 falling to 0", "decay rates", scheduled_adam, numbers=(("b1_fall", 1.0),)),
     Variant("b1 rising", "decay rates", scheduled_adam, numbers=(("b1_rise", 3.0),)),
-    Variant("nested", "averages", NESTED),
-    Variant("nested, corrected", "averages", NESTED_CORRECTED),
+    Variant("LaProp", "averages", LAPROP),
+    Variant("LaProp, corrected", "averages", LAPROP_CORRECTED),
     Variant("EAdam", "averages", eadam),
     Variant("EAdam, eps 1e-06", "averages", eadam, numbers=(("eps", 1e-6),)),
     Variant("signSGD", "sign", signsgd, 1e-3),
@@ -133,7 +133,7 @@ ON_GPT: Final = (
     "eps 1e-04",
     "eps 1e-02",
     "b2 0.999",
-    "nested, corrected",
+    "LaProp, corrected",
     "EAdam",
     "signSGD",
     "Signum",
@@ -392,7 +392,7 @@ EXPERIMENT: Final = Experiment(
     name="adam-variants",
     title="Variants of Adam",
     question=(
-        "Which change of Adam changes the loss: nested averages, an accumulating eps, its size, scheduled eps or decay "
+        "Which change of Adam changes the loss: LaProp, an accumulating eps, its size, scheduled eps or decay "
         "rates, handing over to SGD, or the sign alone?"
     ),
     protocol=(

@@ -270,7 +270,10 @@ const terms = {
     const eps = view.values[run.name].eps, share = Math.max(...run.info[k].divisors.map((d) => (d ? eps / d : 1)));
     return [share, `ε is ${percent(share)} of a divisor`];
   },
-  decay: (run, k) => [run.info[k].decayShare, `decay is ${percent(run.info[k].decayShare)} of the ${optimizers.get(run.name).decoupled ? "step" : "gradient"}`],
+  decay: (run, k) => {
+    const share = run.info[k].decayShare, decoupled = optimizers.get(run.name).decoupled;
+    return [share, `${decoupled ? "weight decay" : "L2"} is ${percent(share)} of the ${decoupled ? "step" : "gradient"}`];
+  },
   sign(run, k) {
     const sizes = run.info[k].before.map(Math.abs), ratio = Math.max(...sizes) / Math.min(...sizes);
     return [1 - 1 / ratio, `entries that differ ${number(ratio)} times in size move equally far`];

@@ -38,11 +38,11 @@ SOURCE_SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "momentum": {"beta": 0.9},
     "nesterov": {"beta": 0.9},
     "adagrad": {"eps": 1e-8},
-    "rmsprop": {"rho": 0.9, "eps": 1e-8},
-    "rmsprop-centered": {"rho": 0.9, "eps": 1e-8},
+    "rmsprop": {"beta": 0.9, "eps": 1e-8},
+    "rmsprop-centered": {"beta": 0.9, "eps": 1e-8},
     "adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
-    "adamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "decay": 0.01},
-    "muon": {"beta": 0.95, "decay": 0.01, "schedule": "keller_jordan", "steps": 5},
+    "adamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.01},
+    "muon": {"beta": 0.95, "weight_decay": 0.01, "schedule": "keller_jordan", "steps": 5},
 }
 
 
@@ -117,7 +117,7 @@ def _data() -> dict[str, Any]:
                 "equation": rule.equation,
                 "note": rule.note,
                 "shown": rule.shown,
-                "decoupled": name in ("signsgd", "signum", "adamw", "muon"),
+                "decoupled": "weight_decay" in rule.settings,
             }
             for name, rule in RULES.items()
         ],

@@ -1,12 +1,13 @@
 // The rules, as the library has them: one function an optimizer, entry by entry, and Newton-Schulz for small matrices.
 // A step takes the gradient g, the parameters x, the state s, the settings h and t (from 1); it returns the step d with
-// x <- x - rate (d + decay x), where `decay` is 0 for rules with coupled decay, and what the page says about it.
+// x <- x - rate (d + weight_decay x), and what the page says about it. Rules with coupled L2 have the setting `l2`
+// and no `weight_decay`.
 const Rules = (() => {
   const zeros = (n) => new Array(n).fill(0);
   const average = (old, value, b) => old.map((each, i) => b * each + (1 - b) * value[i]);
   const squares = (g) => g.map((each) => each * each);
   const divide = (a, b) => (b === 0 ? 0 : a / b);
-  const coupled = (g, x, h) => (h.decay ? g.map((each, i) => each + h.decay * x[i]) : g);
+  const coupled = (g, x, h) => (h.l2 ? g.map((each, i) => each + h.l2 * x[i]) : g);
   const length = (a) => Math.hypot(...a);
 
   const step = {
@@ -25,19 +26,19 @@ const Rules = (() => {
       return scaled(g, s.v, h.eps);
     },
     adadelta(g, s, h) {
-      s.v = average(s.v, squares(g), h.rho);
+      s.v = average(s.v, squares(g), h.beta);
       const d = g.map((each, i) => each * divide(Math.sqrt(s.d[i] + h.eps), Math.sqrt(s.v[i] + h.eps)));
       const numerator = s.d.map((each) => Math.sqrt(each + h.eps));
-      s.d = average(s.d, squares(d), h.rho);
+      s.d = average(s.d, squares(d), h.beta);
       return { d, before: g, divisors: s.v.map((v) => Math.sqrt(v + h.eps)), numerator };
     },
     rmsprop(g, s, h) {
-      s.v = average(s.v, squares(g), h.rho);
+      s.v = average(s.v, squares(g), h.beta);
       return scaled(g, s.v, h.eps);
     },
     "rmsprop-centered"(g, s, h) {
-      s.v = average(s.v, squares(g), h.rho);
-      s.m = average(s.m, g, h.rho);
+      s.v = average(s.v, squares(g), h.beta);
+      s.m = average(s.m, g, h.beta);
       return scaled(g, s.v.map((v, i) => Math.max(v - s.m[i] * s.m[i], 0)), h.eps);
     },
     signsgd: (g) => ({ d: g.map(Math.sign), before: g }),
@@ -104,8 +105,6 @@ const Rules = (() => {
     return [(sum + difference) / 2, Math.abs(sum - difference) / 2];
   };
 
-  const decoupled = new Set(["signsgd", "signum", "adamw", "muon"]);
-
   // The whole run: everything at every step, cut off where it leaves the range of numbers.
   function run(name, landscape, start, h, steps) {
     let x = landscape.params(start);
@@ -114,9 +113,9 @@ const Rules = (() => {
     const found = { name, shape, x: [x], loss: [landscape.f(x)], g: [landscape.gradient(x)], update: [], m: [], v: [], info: [] };
     for (let t = 1; t <= steps; t++) {
       const slope = found.g[t - 1];
-      const g = decoupled.has(name) ? slope : coupled(slope, x, h);
+      const g = coupled(slope, x, h);
       const info = step[name](g, s, h, t, shape);
-      const decay = decoupled.has(name) ? h.decay : 0;
+      const decay = h.weight_decay || 0;
       const update = info.d.map((each, i) => -h.rate * (each + decay * x[i]));
       x = x.map((each, i) => each + update[i]);
       if (!x.every((each) => Math.abs(each) < 1e8)) { found.diverged = true; break; }
@@ -127,9 +126,8 @@ const Rules = (() => {
       found.m.push(s.m);
       found.v.push(s.v);
       info.used = g;
-      info.decayShare = decoupled.has(name)
-        ? divide(length(found.x[t - 1]) * h.decay, length(found.x[t - 1]) * h.decay + length(info.d))
-        : divide(length(found.x[t - 1]) * (h.decay || 0), length(found.x[t - 1]) * (h.decay || 0) + length(slope));
+      const decayed = length(found.x[t - 1]) * (h.weight_decay || h.l2 || 0);
+      info.decayShare = divide(decayed, decayed + length("weight_decay" in h ? info.d : slope));
       found.info.push(info);
     }
     found.steps = found.update.length;

@@ -134,9 +134,9 @@ $("schulz-steps").addEventListener("input", () => {
 // --- questions that can be looked at ---
 
 const shows = {
-  "adam-adamw": () => { only("adam", "adamw"); view.values.adamw.decay = 0.1; view.values.adam.decay = 0; choose("adamw"); },
-  "adam-from-adamw": () => { only("adam", "adamw"); view.values.adamw = { ...view.values.adam, decay: 0 }; choose("adamw"); },
-  "l2-adamw": () => { only("adam", "adamw"); view.values.adam.decay = view.values.adamw.decay = 1; choose("adam"); },
+  "adam-adamw": () => { only("adam", "adamw"); view.values.adamw.weight_decay = 0.1; view.values.adam.l2 = 0; choose("adamw"); },
+  "adam-from-adamw": () => { only("adam", "adamw"); view.values.adam.l2 = 0; view.values.adamw = { ...view.values.adam, weight_decay: 0 }; choose("adamw"); },
+  "l2-adamw": () => { only("adam", "adamw"); view.values.adam.l2 = view.values.adamw.weight_decay = 1; choose("adam"); },
   escape: () => { settle("source"); view.shown = new Set(["sgd", "momentum", "adam", "muon"]); view.steps = 300; view.t = 300; choose("momentum"); },
   "muon-vector": () => { on("styblinski-tang"); only("muon", "sgd"); $("quantity").value = "spectrum"; choose("muon"); },
   "muon-matrix": () => { on("matrix-regression"); only("muon", "sgd", "adam"); $("quantity").value = "spectrum"; choose("muon"); },

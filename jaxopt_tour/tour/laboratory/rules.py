@@ -12,7 +12,7 @@ from jaxopt_tour.tour.laboratory.tuning import momentum, rate
 #: Decay rates start at 0.9 for everyone; Adam's squares are averaged with 0.95, because the runs are short.
 SGD_MOMENTUM: Final = Rule(
     "sgd-momentum",
-    lambda schedule, numbers, workload: jt.momentum(schedule, decay=numbers["momentum"], form="ema"),
+    lambda schedule, numbers, workload: jt.momentum(schedule, beta=numbers["momentum"], form="ema"),
     {"learning_rate": 1.0, "momentum": 0.9},
 )
 ADAM: Final = Rule(

@@ -97,7 +97,7 @@ def test_handing_over_is_adam_then_sgd_with_a_rate_of_its_own():
     }  # fmt: skip
     found = updates(handing_over(lambda count: 0.1, numbers, tiny_workload()), grads)
     np.testing.assert_allclose(found[:5], updates(jt.adam(0.1, 0.9, 0.95), grads)[:5], rtol=1e-6)
-    sgd = updates(jt.momentum(0.7, 0.5, form="ema"), grads)
+    sgd = updates(jt.momentum(0.7, beta=0.5, form="ema"), grads)
     np.testing.assert_allclose(found[5:], sgd[5:], rtol=1e-5)
 
 

@@ -40,7 +40,7 @@ def make_workload(side_by_side: int = 4) -> Workload:
 
 MOMENTUM = Rule(
     "momentum",
-    lambda schedule, numbers, workload: jt.momentum(schedule, decay=numbers["momentum"], form="ema"),
+    lambda schedule, numbers, workload: jt.momentum(schedule, beta=numbers["momentum"], form="ema"),
     {"learning_rate": 0.3, "momentum": 0.5},
 )
 
