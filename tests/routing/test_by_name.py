@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from jaxopt_tour.problems.tasks import make_task
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_name.conventions import ByName, routes_by_name
 from jaxopt_tour.routing.by_use.trace import from_function
 from jaxopt_tour.routing.route import Role
-from jaxopt_tour.problems.tasks import make_task
 from tests.routing.zoo import CASES
 
 CONVENTIONAL = [name for name, case in CASES.items() if case.conventional]

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jaxopt_tour.routing.by_use import interpreter
 from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.by_use import interpreter
 from jaxopt_tour.routing.by_use.trace import from_function
 from tests.routing import zoo
 

@@ -8,9 +8,9 @@ from flax import nnx
 
 import jaxopt_tour as jt
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.route import Route
 from jaxopt_tour.routing.by_name.conventions import ByName
 from jaxopt_tour.routing.resolve import resolve
+from jaxopt_tour.routing.route import Route
 from jaxopt_tour.routing.table import routing_table
 
 PARAMS = {

@@ -12,9 +12,9 @@ from tests.routing.zoo_case import (
     DENSE,
     EMBEDDING,
     HEAD,
+    NOT_UNDERSTOOD,
     POSITION,
     SCALAR,
-    NOT_UNDERSTOOD,
     VECTOR,
     case,
     floats,
@@ -210,7 +210,15 @@ def plain_normalized_weights() -> tuple[Any, ...]:
     return fn, {"w": floats(8, 16), "g": floats(16), "centered": floats(16, 16), "head": floats(16, 3)}, floats(5, 8)
 
 
-@case({"matrix": matrix((0, 1), 2), "folded": matrix(0, (1, 2)), "flat": NOT_UNDERSTOOD, "straddled": NOT_UNDERSTOOD, "head": HEAD})
+@case(
+    {
+        "matrix": matrix((0, 1), 2),
+        "folded": matrix(0, (1, 2)),
+        "flat": NOT_UNDERSTOOD,
+        "straddled": NOT_UNDERSTOOD,
+        "head": HEAD,
+    }
+)
 def plain_reshaped() -> tuple[Any, ...]:
     def fn(params: Any, x: Any) -> Any:
         x = x.reshape(5, 8) @ params["matrix"].reshape(8, 16)
@@ -291,7 +299,16 @@ def plain_learned_inputs() -> tuple[Any, ...]:
     return fn, params, tokens(2, 5)
 
 
-@case({"solved": NOT_UNDERSTOOD, "squared": NOT_UNDERSTOOD, "rotation": NOT_UNDERSTOOD, "outer": NOT_UNDERSTOOD, "unused": NOT_UNDERSTOOD, "w": HEAD})
+@case(
+    {
+        "solved": NOT_UNDERSTOOD,
+        "squared": NOT_UNDERSTOOD,
+        "rotation": NOT_UNDERSTOOD,
+        "outer": NOT_UNDERSTOOD,
+        "unused": NOT_UNDERSTOOD,
+        "w": HEAD,
+    }
+)
 def plain_unknown() -> tuple[Any, ...]:
     """A linear solve, a penalty alone, a matrix exponential, a product written out by hand, and no use at all."""
 
