@@ -32,7 +32,7 @@ def multi_transform(
     Differs from ``optax.multi_transform`` in four ways:
 
     * labels are roles, which come from routing: by name unless ``routing`` says otherwise, never from ``ndim == 2``;
-    * roles without a transformation of their own go to ``"other"``;
+    * ``"other"`` is for all roles without a transformation, except ``"matrix"``;
     * transformations receive the :class:`MatrixAxes` of their parameters as the extra argument ``matrix_axes``;
     * ``optax.MaskedNode`` replaces a whole Flax variable, so that ``nnx.Optimizer`` also works on flax 0.11.
 

@@ -71,8 +71,8 @@ def routing_table(
 ) -> RoutingTable:
     """Return the table of the routes of a model, to print before a long run.
 
-    The column ``to`` shows the role of every parameter. Where the routing gives a label that is not the role, the column
-    shows the label, with the role in parentheses.
+    The column ``to`` shows the role of every parameter. Where the routing gives a label that is not the role, the
+    column shows the label, with the role in parentheses.
 
     Args:
         params_or_model: a parameter tree, a Flax ``nnx.Module``, or a linen variables dictionary.

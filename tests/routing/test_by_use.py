@@ -50,6 +50,17 @@ def test_reasons_say_what_was_seen():
     assert "reshape" in routes["straddled"].reason
     arguments, _ = zoo.CASES["plain_two_heads"].build()
     assert "one of 2 contractions before the outputs" in from_function(*arguments)["policy"].reason
+    arguments, _ = zoo.CASES["plain_odd_uses"].build()
+    assert from_function(*arguments)["complex"].reason.startswith("complex entries; contracted over axis 0")
+
+
+def test_a_matrix_that_also_enters_an_operation_without_a_rule_says_so():
+    def fn(params, x):
+        y = jnp.tanh(x @ params["w"]) + jnp.linalg.solve(params["w"], x.T).T
+        return y @ params["head"]
+
+    route = from_function(fn, {"w": zoo.floats(8, 8), "head": zoo.floats(8, 3)}, zoo.floats(5, 8))["w"]
+    assert route.role == "matrix" and "; also used by custom_linear_solve" in route.reason
 
 
 @pytest.mark.parametrize("name", ["nnx_transformer", "linen_transformer", "plain_fused", "nnx_cnn"])

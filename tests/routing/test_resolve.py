@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from flax import nnx
 
 import jaxopt_tour as jt
+from jaxopt_tour._trees import map_with_names, named_leaves
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_name.conventions import ByName
 from jaxopt_tour.routing.resolve import resolve
-from jaxopt_tour.routing.route import Route
+from jaxopt_tour.routing.route import Role, Route
 from jaxopt_tour.routing.table import routing_table
 
 PARAMS = {
@@ -83,6 +88,83 @@ def test_a_label_without_a_transformation_raises_at_init() -> None:
         tx.init(PARAMS)
 
 
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("frozn", r"'dense/kernel' has the label 'frozn'.*did you mean 'frozen'\?.*'matrix'.*'frozen'.*'other'"),
+        ("embeding", r"'dense/kernel'.*did you mean 'embedding'\?"),
+        ("zzz", r"'dense/kernel'.*no transformation\. Labels: "),
+    ],
+)
+def test_a_mistyped_label_raises_with_the_closest_label(label: str, message: str) -> None:
+    zero = optax.set_to_zero()
+    tx = jt.multi_transform({"matrix": zero, "frozen": zero, "other": zero}, {"dense/kernel": label})
+    with pytest.raises(ValueError, match=message):
+        tx.init(PARAMS)
+
+
+def test_a_mistyped_path_raises_with_the_closest_path() -> None:
+    with pytest.raises(ValueError, match=r"'dense/kernl'.*did you mean 'dense/kernel'\?"):
+        resolve({"dense/kernl": "other"}, PARAMS)
+    with pytest.raises(ValueError, match=r"'denes'.*did you mean 'dense'\?"):
+        resolve({"denes": "other"}, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("entry", "role", "axes"),
+    [
+        ("frozen", "matrix", MatrixAxes(0, 1)),
+        ("mine", "matrix", MatrixAxes(0, 1)),
+        ("other", "matrix", MatrixAxes(0, 1)),
+        ("head", "head", None),
+        ("matrix", "matrix", MatrixAxes(0, 1)),
+    ],
+)
+def test_a_label_that_is_no_role_leaves_the_role(entry: str, role: Role, axes: MatrixAxes | None) -> None:
+    assert resolve({"dense/kernel": entry}, PARAMS)["dense/kernel"] == Route(role, axes, "the label is given", entry)
+    bias = resolve({"dense/bias": "mine"}, PARAMS)["dense/bias"]
+    assert (bias.role, bias.label) == ("vector", "mine")
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Numbered(dict):
+    """A dictionary that allows keys of several types, which JAX cannot sort in a ``dict``."""
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[object, object]], tuple[object, ...]]:
+        return [(jax.tree_util.DictKey(key), value) for key, value in self.items()], tuple(self)
+
+    @classmethod
+    def tree_unflatten(cls, keys: tuple[object, ...], values: list[object]) -> Numbered:
+        return cls(zip(keys, values, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"dense/kernel": jnp.zeros((4, 8)), "dense": {"kernel": jnp.zeros((4, 8))}}, "dense/kernel"),
+        ({"dense": Numbered({1: jnp.zeros((4, 8)), "1": jnp.zeros((4, 8))})}, "dense/1"),
+    ],
+    ids=["a slash", "a number"],
+)
+@pytest.mark.parametrize(
+    "function",
+    [
+        named_leaves,
+        lambda tree: map_with_names(lambda name, leaf: leaf, tree),
+        lambda tree: resolve(None, tree),
+        lambda tree: resolve(jax.tree.map(lambda leaf: "other", tree), PARAMS),
+        lambda tree: jt.routing.from_function(
+            lambda p, x: x @ jax.tree.leaves(p)[0], tree, jnp.zeros((2, 4))
+        ),
+        lambda tree: jt.muon(0.1).init(tree),
+    ],
+    ids=["named_leaves", "map_with_names", "parameters", "routing", "by use", "muon"],
+)
+def test_two_leaves_with_one_path_name_raise(function: Callable[[object], object], tree: object, path: str) -> None:
+    with pytest.raises(ValueError, match=f"path name '{path}'"):
+        function(tree)
+
+
 def test_the_table_says_what_goes_where_and_why() -> None:
     table = routing_table(PARAMS)
     rows = {row.path: row for row in table.rows}
@@ -92,7 +174,11 @@ def test_the_table_says_what_goes_where_and_why() -> None:
     assert rows["head/kernel"].matrices == ()
     text = str(table)
     for row in table.rows:
-        assert row.path in text and row.reason in text
+        assert row.path in text and row.role in text and row.reason in text
+    with_label = routing_table(PARAMS, routing={"dense/kernel": "frozen"})
+    row = next(row for row in with_label.rows if row.path == "dense/kernel")
+    assert (row.role, row.label, row.matrices, row.factor) == ("matrix", "frozen", ((1, 4, 8),), None)
+    assert "frozen (matrix)" in str(with_label)
 
 
 def test_the_table_reads_models_and_shows_both_ways() -> None:

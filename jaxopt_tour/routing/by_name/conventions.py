@@ -148,7 +148,7 @@ def _short_path(leaf: _Leaf) -> str:
 
 
 def _vector_reason(leaf: _Leaf, leaves: dict[str, _Leaf]) -> str | None:
-    """The reason why a parameter is a vector (bias, scale of a norm), also with an axis of scanned layers; else None."""
+    """The reason why a parameter is a vector, also one with an axis of scanned layers; None if it is none."""
     if leaf.last == "kernel":
         return None
     words = _words(leaf.last)
@@ -263,7 +263,7 @@ def _scanned_prefixes(leaves: dict[str, _Leaf]) -> dict[str, int]:
 
 
 def _many_one_channel_convolutions(leaves: dict[str, _Leaf]) -> bool:
-    """Whether several convolutions have one input channel, so that they are depthwise; a single one reads gray images."""
+    """Whether several convolutions have one input channel and so are depthwise; a single one reads gray images."""
     unnamed = [leaf for leaf in leaves.values() if leaf.last == "kernel" and not _words(leaf.module) & _DEPTHWISE]
     return sum(len(leaf.shape) == 4 and leaf.shape[2] == 1 for leaf in unnamed) > 1
 
@@ -318,11 +318,8 @@ def _matrix_axes(leaf: _Leaf, batch: int, context: _Context) -> tuple[MatrixAxes
     if rank == 2:
         if context.options.split_fused and fused and shape[-1] % fused == 0:
             split = (shape[-1] // fused,) * fused
-            return (
-                MatrixAxes(axis[0], axis[1], split=split),
-                "matrix",
-                f"{leaf.telling_name}: {fused} fused projections",
-            )
+            axes = MatrixAxes(axis[0], axis[1], split=split)
+            return axes, "matrix", f"{leaf.telling_name}: {fused} fused projections"
         if leaf.last == "weight" and not (bias and bias[-1] == shape[-1] != shape[-2]):
             return MatrixAxes(axis[1], axis[0]), "matrix", "named weight: (out, in)"
         return MatrixAxes(axis[0], axis[1]), "matrix", f"named {_short_path(leaf)}: (in, out)"
@@ -343,11 +340,8 @@ def _matrix_axes(leaf: _Leaf, batch: int, context: _Context) -> tuple[MatrixAxes
         return MatrixAxes(axis[:cut], axis[cut:]), "matrix", f"fan-out {list(unbatched_bias)}, the shape of its bias"
     if words & _CONVOLUTIONS or (leaf.last == "kernel" and rank in (4, 5)):
         return MatrixAxes(axis[:-1], axis[-1]), "matrix", "a convolution: (window, in, out)"
-    return (
-        None,
-        "not understood",
-        f"{rank} axes, and no name that says which are fan-in and fan-out: give axes, or route by use",
-    )
+    reason = f"{rank} axes, and no name that says which are fan-in and fan-out: give axes, or route by use"
+    return None, "not understood", reason
 
 
 #: A user's routing function: path name and leaf -> label, axes, route, or None for the default.

@@ -62,7 +62,7 @@ def _route(leaf: Any, uses: Sequence[Use], record: Record, last: frozenset[int],
     if not shape and "not understood" not in by_op:
         return Route("scalar", None, "a single number")
     if contractions:
-        also = f"; also used by {_names(by_op['unknown'])}" if "not understood" in by_op else ""
+        also = f"; also used by {_names(by_op['not understood'])}" if "not understood" in by_op else ""
         # Looked up by the inputs, then contracted: the matrix of an expert.
         is_expert = any(how == "gather" for use in contractions for how, _ in use.lineage.removed)
         return _contracted(shape, contractions, [] if is_expert else gathers, record, last, split_fused, also)
