@@ -153,9 +153,7 @@ class Numbered(dict):
         lambda tree: map_with_names(lambda name, leaf: leaf, tree),
         lambda tree: resolve(None, tree),
         lambda tree: resolve(jax.tree.map(lambda leaf: "other", tree), PARAMS),
-        lambda tree: jt.routing.from_function(
-            lambda p, x: x @ jax.tree.leaves(p)[0], tree, jnp.zeros((2, 4))
-        ),
+        lambda tree: jt.routing.from_function(lambda p, x: x @ jax.tree.leaves(p)[0], tree, jnp.zeros((2, 4))),
         lambda tree: jt.muon(0.1).init(tree),
     ],
     ids=["named_leaves", "map_with_names", "parameters", "routing", "by use", "muon"],

@@ -69,7 +69,7 @@ def _is_constant(shape: Sequence[int], dim: int, rank: int) -> bool:
 
 # y[b] = sum_i x[b, i]   i of a contraction's result: a stack, such as experts
 def reduce(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
-    """Remove the summed dimensions, and record that they are kept apart until then."""
+    """Remove the summed dimensions, and record them as a stack in the result of a contraction."""
     axes = [int(axis) for axis in eqn.params["axes"]]
     for track in values[0].tracks:
         walker.stack(track, axes)
