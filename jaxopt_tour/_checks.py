@@ -6,6 +6,7 @@ check yet and passes; a schedule passes as well.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,6 +55,12 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     choices = tuple(choices)
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """The end of an error message, ``"; did you mean 'frozen'?"``; empty if no candidate is similar to ``name``."""
+    closest = difflib.get_close_matches(name, list(candidates), n=1)
+    return f"; did you mean {closest[0]!r}?" if closest else ""
 
 
 def check_flag(name: str, value: Any) -> None:

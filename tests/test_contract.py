@@ -700,11 +700,11 @@ def test_an_unknown_choice_lists_the_known_ones(factory: Callable[[], Any], know
 @pytest.mark.parametrize(
     ("leaf", "entry"),
     [
-        ("dense/bias", "muon"),
-        ("gain", "muon"),
+        ("dense/bias", "matrix"),
+        ("gain", "matrix"),
         ("dense/bias", jt.MatrixAxes(0, 1)),
         ("dense/kernel", jt.MatrixAxes(0, 2)),
-        ("dense/weight", "muon"),
+        ("dense/weight", "matrix"),
         ("dense/kernel", 3),
     ],
     ids=["a vector", "a scalar", "a vector with axes", "an axis that does not exist", "no such leaf", "no such entry"],

@@ -1,4 +1,4 @@
-"""Several transformations over one tree: each parameter goes to the one that its route names."""
+"""Several transformations for one tree: each parameter is updated by the one that its route names."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from jaxopt_tour._checks import did_you_mean
 from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing import ROLES, MatrixAxes, Routes, Routing, resolve
 
-#: A transformation whose state is shaped by the axes of its parameters, made once these are known, by path name.
+#: A function from the axes of parameters, by path name, to a transformation whose state is shaped by them.
 MadeForAxes = Callable[[Mapping[str, MatrixAxes]], optax.GradientTransformation]
 
 
 class MultiTransformState(NamedTuple):
-    """The states of the transformations by label; a parameter that is elsewhere is a hole (optax.MaskedNode)."""
+    """The states of the transformations by label; other transformations' parameters are ``optax.MaskedNode``."""
 
     inner_states: dict[str, Any]
 
@@ -26,38 +27,43 @@ class MultiTransformState(NamedTuple):
 def multi_transform(
     transforms: Mapping[str, optax.GradientTransformation | MadeForAxes], routing: Routing = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Send every parameter to the transformation that its route names.
+    """Update every parameter with the transformation that its route names.
 
-    ``optax.multi_transform`` with four additions: labels are roles that come from routing (by name by default, never
-    from ``ndim == 2``); a role without a transformation goes to ``"other"``; the transformations receive the :class:`MatrixAxes` of their parameters as the extra argument
-    ``matrix_axes``; and a hole stands for a whole Flax variable, so that ``nnx.Optimizer`` works on flax 0.11 too.
+    Differs from ``optax.multi_transform`` in four ways:
+
+    * labels are roles, which come from routing: by name unless ``routing`` says otherwise, never from ``ndim == 2``;
+    * ``"other"`` is for all roles without a transformation, except ``"matrix"``;
+    * transformations receive the :class:`MatrixAxes` of their parameters as the extra argument ``matrix_axes``;
+    * ``optax.MaskedNode`` replaces a whole Flax variable, so that ``nnx.Optimizer`` also works on flax 0.11.
 
     Example:
         >>> import jaxopt_tour as jt, optax
+        >>> matrices = optax.chain(jt.scale_by_muon(), jt.scale_by_matrix_shape(), optax.scale_by_learning_rate(1e-3))
         >>> tx = jt.multi_transform({
-        ...     "matrix": optax.chain(jt.scale_by_muon(), jt.scale_by_matrix_shape(), optax.scale_by_learning_rate(1e-3)),
+        ...     "matrix": matrices,
         ...     "embedding": optax.set_to_zero(),
         ...     "other": jt.adamw(1e-3),
         ... })
 
     Args:
         transforms: transformation by label: roles such as ``"matrix"`` and ``"embedding"``, ``"other"`` for all roles
-            that have none, and labels of your own. One whose state is shaped by the axes, such as
-            :func:`jaxopt_tour.scale_by_shampoo`, must know them at ``init`` already, where Optax has no extra
-            arguments: give a function of the axes by path name that returns it,
+            without one (never ``"matrix"``), and labels of your own. A transformation whose state is shaped by the
+            axes, such as :func:`jaxopt_tour.scale_by_shampoo`, needs them at ``init``, where Optax has no extra
+            arguments. Give a function from axes by path name to the transformation:
             ``lambda axes: optax.chain(jt.scale_by_shampoo(axes=axes), ...)``.
         routing: see :func:`jaxopt_tour.routing.resolve.resolve`.
 
     Raises:
-        ValueError: at ``init``, a parameter's label has no transformation; the message names path and labels.
+        ValueError: at ``init``, a parameter's label has no transformation. The message names the path, the labels that
+            have one, and the closest of them.
     """
 
-    def made_for(axes: Mapping[str, MatrixAxes]) -> dict[str, optax.GradientTransformationExtraArgs]:
+    def transforms_for(axes: Mapping[str, MatrixAxes]) -> dict[str, optax.GradientTransformationExtraArgs]:
         return {
             label: optax.with_extra_args_support(tx(axes) if callable(tx) else tx) for label, tx in transforms.items()
         }
 
-    made_for({})  # a wrong argument is named now, not at init
+    transforms_for({})  # a function with a wrong argument raises now, not at init
 
     def routes_of(params: Tree) -> Routes:
         routes = resolve(routing, params)
@@ -65,18 +71,16 @@ def multi_transform(
             if route.label in transforms:
                 continue
             if route.label not in ROLES or "other" not in transforms or route.label == "matrix":
-                raise ValueError(
-                    f"parameter {name!r} is routed to {route.label!r}, and transforms has {sorted(transforms)}"
-                )
+                raise ValueError(_no_transformation(name, route.label, tuple(transforms)))
             routes[name] = dataclasses.replace(route, label="other")
         return routes
 
     def init(params: Tree) -> MultiTransformState:
         if _is_placeholder(params):  # optax.tree.map_params asks which parts of the state are parameter trees
-            return MultiTransformState({label: tx.init(params) for label, tx in made_for({}).items()})
+            return MultiTransformState({label: tx.init(params) for label, tx in transforms_for({}).items()})
         routes = routes_of(params)
-        own = made_for(_axes_of(routes))
-        return MultiTransformState({label: tx.init(_only(params, routes, label)) for label, tx in own.items()})
+        by_label = transforms_for(_axes_of(routes))
+        return MultiTransformState({label: tx.init(_only(params, routes, label)) for label, tx in by_label.items()})
 
     def update(
         updates: Tree, state: MultiTransformState, params: Tree | None = None, **extra_args: Any
@@ -84,20 +88,33 @@ def multi_transform(
         routes = routes_of(updates if params is None else params)
         axes = _axes_of(routes)
         inner_states = {}
-        for label, tx in made_for(axes).items():
-            own_params = None if params is None else _only(params, routes, label)
-            own_updates, inner_states[label] = tx.update(
+        for label, tx in transforms_for(axes).items():
+            params_of_label = None if params is None else _only(params, routes, label)
+            updates_of_label, inner_states[label] = tx.update(
                 _only(updates, routes, label),
                 state.inner_states[label],
-                own_params,
+                params_of_label,
                 **{**extra_args, "matrix_axes": axes},
             )
             updates = jax.tree.map(
-                lambda old, new: old if is_hole(new) else new, updates, own_updates, is_leaf=_is_leaf
+                lambda old, new: old if is_hole(new) else new, updates, updates_of_label, is_leaf=_is_leaf
             )
         return updates, MultiTransformState(inner_states)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _no_transformation(name: str, label: str, labels: tuple[str, ...]) -> str:
+    if "other" in labels:
+        candidates = dict.fromkeys((*labels, *(role for role in ROLES if role != "matrix")))
+        allowed = f"{', '.join(map(repr, candidates))} (roles without a transformation go to 'other')"
+    else:
+        candidates = dict.fromkeys(labels)
+        allowed = f"{', '.join(map(repr, candidates))}; 'other' would take the remaining roles"
+    return (
+        f"parameter {name!r} has the label {label!r}, for which there is no transformation"
+        f"{did_you_mean(label, candidates) or '.'} Labels: {allowed}"
+    )
 
 
 def _axes_of(routes: Routes) -> dict[str, MatrixAxes]:
@@ -105,7 +122,7 @@ def _axes_of(routes: Routes) -> dict[str, MatrixAxes]:
 
 
 def _only(tree: Tree, routes: Routes | Mapping[str, Any], label: str) -> Tree:
-    """The tree with a hole in place of every parameter that goes elsewhere."""
+    """The tree with ``optax.MaskedNode`` in place of every parameter with another label."""
     return map_with_names(lambda name, leaf: leaf if routes[name].label == label else HOLE, tree)
 
 
@@ -114,5 +131,5 @@ def _is_leaf(node: Any) -> bool:
 
 
 def _is_placeholder(params: Tree) -> bool:
-    """Whether this is the opaque node with which ``optax.tree.map_params`` probes an ``init``."""
+    """Whether this is the node that ``optax.tree.map_params`` passes to ``init``."""
     return type(params).__name__ == "_ParamsPlaceholder"

@@ -1,4 +1,4 @@
-"""What each parameter is, and where it goes: by name, by use, or by hand."""
+"""Routing: what each parameter is, by its name, by its use in a function, or as given."""
 
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_name.conventions import ByName, routes_by_name

@@ -1,4 +1,4 @@
-"""A parameter seen as a batch of matrices: which of its axes are fan-in, which are fan-out, which are the batch."""
+"""Which axes of a parameter are fan-in, which are fan-out and which are the batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from jaxopt_tour._types import Array
+from jaxopt_tour._types import Array, Num
 
 
 def _as_axes(name: str, axes: int | Sequence[int]) -> tuple[int, ...]:
@@ -20,31 +20,31 @@ def _as_axes(name: str, axes: int | Sequence[int]) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class MatrixAxes:
-    """How a parameter of any rank is a batch of matrices that map fan-in to fan-out.
+    """Fan-in and fan-out axes of a parameter of any rank, which make it a batch of matrices.
 
-    ``y[..., fan_out] = sum over fan_in of x[..., fan_in] w[batch, fan_in, fan_out]``; the axes named in neither list
-    are the batch: scanned layers, experts, heads that are to be treated apart. The axes of one list are flattened into
-    one dimension, in the order given.
+    ``y[..., fan_out] = sum over fan_in of x[..., fan_in] w[batch, fan_in, fan_out]``. Axes that are neither fan-in nor
+    fan-out are the batch: scanned layers, experts, or attention heads as separate matrices. Fan-in axes are flattened
+    into one dimension in the given order, and so are fan-out axes.
 
     | parameter | shape | axes |
     |---|---|---|
     | Dense | (in, out) | ``MatrixAxes(0, 1)`` |
     | attention query, key, value | (in, heads, head_dim) | ``MatrixAxes(0, (1, 2))`` |
-    | the same, every head apart | (in, heads, head_dim) | ``MatrixAxes(0, 2)`` |
-    | attention out | (heads, head_dim, out) | ``MatrixAxes((0, 1), 2)`` |
+    | the same, a matrix per head | (in, heads, head_dim) | ``MatrixAxes(0, 2)`` |
+    | attention output | (heads, head_dim, out) | ``MatrixAxes((0, 1), 2)`` |
     | convolution | (kh, kw, in, out) | ``MatrixAxes((0, 1, 2), 3)`` |
     | scanned layers, experts | (layers, experts, in, out) | ``MatrixAxes(2, 3)`` |
     | fused query, key, value | (in, 3 * width) | ``MatrixAxes(0, 1, split=(width, width, width))`` |
 
     Args:
-        fan_in: the axis or axes that are summed over. Negative axes count from the end.
-        fan_out: the axis or axes that remain.
-        split: sizes into which the flattened fan-out is cut, each piece a matrix of its own (fused projections); they
-            add up to fan-out. None: one matrix.
+        fan_in: axis or axes that are summed over. Negative axes count from the end.
+        fan_out: axis or axes of the output.
+        split: sizes of the parts of a fused projection, which add up to the flattened fan-out; every part is a separate
+            matrix. None: one matrix.
 
     Raises:
-        ValueError: an axis stands in both lists, or (once a shape is known) does not exist, or the split does not add
-            up.
+        ValueError: no axis is given, or ``split`` is not positive sizes. Once a shape is given: an axis does not exist
+            or is used twice, or the split does not add up to fan-out.
     """
 
     fan_in: tuple[int, ...]
@@ -63,7 +63,7 @@ class MatrixAxes:
             raise ValueError(f"split must be positive sizes, got {self.split!r}")
 
     def dimensions(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Batch, fan-in and fan-out axes of an array of this shape, as non-negative numbers."""
+        """Return the batch, fan-in and fan-out axes of an array of this shape, as non-negative numbers."""
         rank = len(shape)
         for axis in self.fan_in + self.fan_out:
             if not -rank <= axis < rank:
@@ -76,7 +76,7 @@ class MatrixAxes:
         return batch, fan_in, fan_out
 
     def matrix_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
-        """``(batch, fan_in, fan_out)`` of every piece of a parameter of this shape; one piece unless split."""
+        """Return ``(batch, fan_in, fan_out)`` of every part of a parameter of this shape; one part unless split."""
         axes = self.dimensions(shape)
         batch, fan_in, fan_out = (math.prod(shape[axis] for axis in group) for group in axes)
         if self.split is None:
@@ -85,21 +85,21 @@ class MatrixAxes:
             raise ValueError(f"split {self.split} adds up to {sum(self.split)}, not to fan-out {fan_out} of {shape}")
         return tuple((batch, fan_in, size) for size in self.split)
 
-    def to_matrices(self, leaf: Array) -> tuple[Array, ...]:
-        """The parameter's pieces, each of shape (batch, fan_in, fan_out)."""
+    def to_matrices(self, leaf: Num[Array, ...]) -> tuple[Num[Array, "batch fan_in _"], ...]:
+        """Return the parameter as matrices of shape (batch, fan_in, fan_out), one array per part."""
         shapes = self.matrix_shapes(leaf.shape)
         batch, fan_in, fan_out = self.dimensions(leaf.shape)
-        rows = shapes[0][:2]
-        matrix = leaf.transpose(batch + fan_in + fan_out).reshape(*rows, sum(shape[2] for shape in shapes))
+        # (12, 768, 3, 12, 64), fan-in 1 and fan-out (2, 3, 4) -> (12, 768, 2304)
+        matrix = leaf.transpose(batch + fan_in + fan_out).reshape(*shapes[0][:2], sum(shape[2] for shape in shapes))
         if self.split is None:
             return (matrix,)
         ends = [sum(self.split[: i + 1]) for i in range(len(self.split))]
         return tuple(matrix[..., end - size : end] for end, size in zip(ends, self.split, strict=True))
 
-    def from_matrices(self, pieces: Sequence[Array], shape: tuple[int, ...]) -> Array:
-        """The inverse of :meth:`to_matrices` for a parameter of this shape."""
+    def from_matrices(self, parts: Sequence[Num[Array, "batch fan_in _"]], shape: tuple[int, ...]) -> Num[Array, ...]:
+        """Return the parameter of this shape from its matrices: the inverse of :meth:`to_matrices`."""
         batch, fan_in, fan_out = self.dimensions(shape)
         order = batch + fan_in + fan_out
-        matrix = pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=-1)
+        matrix = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
         inverse = sorted(range(len(shape)), key=order.__getitem__)
         return matrix.reshape([shape[axis] for axis in order]).transpose(inverse)

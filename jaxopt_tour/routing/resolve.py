@@ -1,13 +1,14 @@
-"""From parameters to routes: the default by name, and what the user says instead."""
+"""Resolve what a user passes as ``routing=`` to the route of every parameter."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 
-from jaxopt_tour._trees import named_leaves, path_name
+from jaxopt_tour._checks import did_you_mean
+from jaxopt_tour._trees import by_unique_name, named_leaves, path_name
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_name.conventions import ByName, RoutingFunction, routes_by_name
@@ -18,24 +19,34 @@ Routing = ByName | Mapping[str, Any] | RoutingFunction | Tree | None
 
 
 def resolve(routing: Routing, params: Tree) -> Routes:
-    """The route of every parameter under a routing.
+    """Return the route of every parameter.
 
     Args:
         routing: one of
 
-            * None: by name and shape, :func:`routes_by_name`; ``ByName(split_heads=True)`` is the same with options;
-            * the :class:`Routes` that :func:`from_function` returned for this model: by use;
+            * None: by name and shape, :func:`routes_by_name`; with options, ``ByName(split_heads=True)``;
+            * the :class:`Routes` that :func:`from_function` returns for this model: by use;
             * a function ``(path, leaf) -> entry``;
-            * a tree or a mapping from path names to entries, in which an entry may stand for a whole subtree
-              (``{"encoder": "other"}``); what it does not mention goes by name.
+            * a tree of entries, or a mapping from path names to entries. An entry for a module, such as
+              ``{"encoder": "other"}``, applies to all parameters in it. Parameters without an entry are routed by name.
 
-            An entry is a label (``"matrix"``, ``"other"``, ``"frozen"``, another role, or one of your own), a
-            :class:`MatrixAxes` (a matrix, seen that way), a :class:`Route`, or None (by name).
-        params: arrays, or anything with their shapes and dtypes.
+            An entry is one of
+
+            * a role such as ``"matrix"`` or ``"head"``, which becomes the parameter's role and label;
+            * another label: ``"other"``, ``"frozen"``, or the name of a transformation of yours. The role is then the
+              one by name;
+            * :class:`MatrixAxes`: a matrix with these axes;
+            * a :class:`Route`;
+            * None: by name.
+        params: a tree of arrays, or of anything with their shapes and dtypes.
+
+    Returns:
+        :class:`Routes` by path name, in the order of the tree.
 
     Raises:
-        ValueError: an entry is none of these, stands for no parameter, or names a route that the parameter cannot take
-            (a vector labelled ``"matrix"``, axes that do not exist). The path is in the message.
+        ValueError: an entry is none of these, matches no parameter, or is impossible for the parameter (a vector
+            labelled ``"matrix"``, axes that do not exist); or two parameters have one path name. The message names the
+            path.
     """
     leaves = named_leaves(params)
     if isinstance(routing, (jax.Array, int, float)):
@@ -58,15 +69,18 @@ def resolve(routing: Routing, params: Tree) -> Routes:
 
 
 def _entries_by_leaf(routing: Tree, leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Spread the entries of a tree or mapping over the parameters below their paths; the longest path wins."""
-    routing = dict(routing) if isinstance(routing, Routes) else routing  # which JAX would take for a leaf
+    """The entry of every parameter, from entries for parameters or modules; the longest path has precedence."""
+    routing = dict(routing) if isinstance(routing, Routes) else routing  # JAX regards a subclass of dict as a leaf
     pairs = jax.tree_util.tree_leaves_with_path(routing, is_leaf=lambda node: node is None)
-    by_prefix = {path_name(path).removesuffix("/value"): entry for path, entry in pairs}
+    by_prefix = by_unique_name((path_name(path).removesuffix("/value"), entry) for path, entry in pairs)
     entries: dict[str, Any] = {}
     for prefix in sorted(by_prefix, key=len):
         below = [name for name in leaves if not prefix or name == prefix or name.startswith(prefix + "/")]
         if not below and leaves and by_prefix[prefix] is not None:
-            raise ValueError(f"routing names {prefix!r}, and no parameter is there; parameters: {_few(leaves)}")
+            raise ValueError(
+                f"routing has an entry for {prefix!r}, but no parameter there"
+                f"{did_you_mean(prefix, _paths(leaves)) or '.'} Parameters: {_first_names(leaves)}"
+            )
         entries.update(dict.fromkeys(below, by_prefix[prefix]))
     return entries
 
@@ -75,18 +89,18 @@ def _as_route(name: str, shape: tuple[int, ...], entry: Any, default: Route) -> 
     if entry is None:
         return default
     if isinstance(entry, MatrixAxes):
-        entry = Route("matrix", entry, "axes given")
+        entry = Route("matrix", entry, "the axes are given")
     elif entry == "matrix":
         axes = default.axes or (MatrixAxes(0, 1) if len(shape) == 2 else None)
         if axes is None:
             raise ValueError(
-                f"parameter {name!r} of shape {shape} is routed as 'matrix', and cannot be: {default.reason}. Give its "
-                "MatrixAxes in place of the label, or another label."
+                f"parameter {name!r} of shape {shape} is routed as 'matrix' and cannot be one: {default.reason}. Give "
+                "MatrixAxes or another label in place of 'matrix'."
             )
-        entry = Route("matrix", axes, "label given")
+        entry = Route("matrix", axes, "the label is given")
     elif isinstance(entry, str):
         role = entry if entry in ROLES else default.role
-        entry = Route(role, default.axes if role == "matrix" else None, "label given", label=entry)
+        entry = Route(role, default.axes if role == "matrix" else None, "the label is given", label=entry)
     if not isinstance(entry, Route):
         raise ValueError(f"routing of {name!r} must be a label, MatrixAxes, a Route or None, got {entry!r}")
     if entry.axes is not None:
@@ -97,6 +111,12 @@ def _as_route(name: str, shape: tuple[int, ...], entry: Any, default: Route) -> 
     return entry
 
 
-def _few(leaves: Mapping[str, Any]) -> str:
+def _paths(names: Iterable[str]) -> dict[str, None]:
+    """Path names of parameters and of the modules that hold them."""
+    parts = [name.split("/") for name in names]
+    return dict.fromkeys("/".join(part[:depth]) for part in parts for depth in range(1, len(part) + 1))
+
+
+def _first_names(leaves: Mapping[str, Any]) -> str:
     names = list(leaves)
     return ", ".join(map(repr, names[:8])) + (f", and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,4 +1,4 @@
-"""What a parameter is, and why: what every way of routing returns."""
+"""Routes: the role of a parameter, its axes as a matrix, and the reason."""
 
 from __future__ import annotations
 
@@ -27,15 +27,24 @@ class Route:
     """The route of one parameter.
 
     Args:
-        role: what the parameter is: a (batch of) ``"matrix"`` between hidden layers, ``"embedding"``, ``"tied"``
-            (embedding and head in one), ``"head"``, ``"vector"``, ``"scalar"``, ``"depthwise"``, ``"position"`` or
-            ``"not understood"``.
-        axes: which axes are fan-in and fan-out; required of a matrix, information otherwise.
-        reason: in plain words, what the decision rests on.
-        label: the transformation that the parameter goes to, see :func:`jaxopt_tour.multi_transform`. None: its role.
+        role: what the parameter is.
+
+            * ``"matrix"``: a matrix, or a batch of matrices, between hidden layers;
+            * ``"embedding"``: a table whose rows are looked up;
+            * ``"head"``: the last matrix before the outputs;
+            * ``"tied"``: an embedding that is also the head;
+            * ``"vector"``: a bias, a scale, or a matrix with fan-in or fan-out 1;
+            * ``"scalar"``: a single number;
+            * ``"depthwise"``: the kernel of a depthwise convolution;
+            * ``"position"``: positions, class tokens and other learned inputs;
+            * ``"not understood"``: anything else, with the cause in ``reason``.
+        axes: fan-in and fan-out axes. Required for the label ``"matrix"``, optional otherwise.
+        reason: the evidence for the role, in words.
+        label: name of the transformation that updates the parameter, see :func:`jaxopt_tour.multi_transform`. None: the
+            role.
 
     Raises:
-        ValueError: an empty label, an unknown role, or a matrix without axes.
+        ValueError: the label is empty, the role does not exist, or a parameter labelled ``"matrix"`` has no axes.
     """
 
     role: Role

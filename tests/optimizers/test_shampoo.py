@@ -176,16 +176,16 @@ def test_its_own_chain_gets_the_axes_from_multi_transform() -> None:
     params = {"h": {"kernel": jnp.ones((3, 2, 4)), "bias": jnp.ones(4)}}
     routing = {"h/kernel": jt.MatrixAxes((0, 1), 2)}
     rest = jt.sgd(0.1)
-    tx = jt.multi_transform({"muon": lambda axes: jt.scale_by_shampoo(axes=axes), "adamw": rest}, routing)
+    tx = jt.multi_transform({"matrix": lambda axes: jt.scale_by_shampoo(axes=axes), "other": rest}, routing)
     state = tx.init(params)
     u, _ = jax.jit(tx.update)(params, state, params)
     assert optax.tree.get(state, "left")["h"]["kernel"].shape == (1, 1, 6, 6)
     chex.assert_trees_all_equal_shapes(u, params)
     # Without them it can only go by name, and says so where that is another reading.
     with pytest.raises(ValueError, match=r"h/kernel.*is no matrix"):
-        jt.multi_transform({"muon": jt.scale_by_shampoo(), "adamw": rest}, routing).init(params)
+        jt.multi_transform({"matrix": jt.scale_by_shampoo(), "other": rest}, routing).init(params)
     turned = {"h": {"kernel": jnp.ones((3, 4))}}
-    blind = jt.multi_transform({"muon": jt.scale_by_shampoo()}, {"h/kernel": jt.MatrixAxes(1, 0)})
+    blind = jt.multi_transform({"matrix": jt.scale_by_shampoo()}, {"h/kernel": jt.MatrixAxes(1, 0)})
     with pytest.raises(ValueError, match=r"'h/kernel' is routed as .*lambda axes"):
         blind.update(turned, blind.init(turned), turned)
 

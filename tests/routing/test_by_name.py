@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from jaxopt_tour.problems.tasks import make_task
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_name.conventions import ByName, routes_by_name
-from jaxopt_tour.routing.resolve import from_function
-from jaxopt_tour.problems.tasks import make_task
+from jaxopt_tour.routing.by_use.trace import from_function
+from jaxopt_tour.routing.route import Role
 from tests.routing.zoo import CASES
 
 CONVENTIONAL = [name for name, case in CASES.items() if case.conventional]
@@ -29,19 +30,19 @@ def test_names_and_use_agree(name: str) -> None:
     named = routes_by_name(case.params())
     assert list(named) == list(used)
     for path, route in named.items():
-        assert route.label == used[path].label, (path, route.reason, used[path].reason)
-        if route.label == "muon":
+        assert route.role == used[path].role, (path, route.reason, used[path].reason)
+        if route.role == "matrix":
             assert route.axes == used[path].axes, (path, route.reason, used[path].reason)
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_what_names_leave_open_goes_to_adamw(name: str) -> None:
-    """Where a name tells nothing, the label may differ from use's, but never with wrong axes."""
+def test_what_names_leave_open_is_no_matrix(name: str) -> None:
+    """Where a name tells nothing, the role may differ from use's, but never with wrong axes."""
     case = CASES[name]
     routes = routes_by_name(case.params())
     for path, route in routes.items():
-        if route.kind == "unknown":
-            assert route.label == "adamw" and route.axes is None, path
+        if route.role == "not understood":
+            assert route.label == "not understood" and route.axes is None, path
         assert route.reason
 
 
@@ -60,11 +61,11 @@ CASE_BY_CASE = [
     (tree(conv__kernel=(3, 3, 8, 16)), "conv/kernel", MatrixAxes((0, 1, 2), 3)),
     (tree(conv__kernel=(5, 8, 16)), "conv/kernel", MatrixAxes((0, 1), 2)),
     (tree(conv__kernel=(3, 3, 1, 16)), "conv/kernel", MatrixAxes((0, 1, 2), 3)),
-    (tree(depthwise__kernel=(3, 3, 1, 16)), "depthwise/kernel", None),
+    (tree(depthwise__kernel=(3, 3, 1, 16)), "depthwise/kernel", "depthwise"),
     # scanned layers: (L, d) is a vector, (L, in, out) a batch of matrices
     (tree(layers__dense__kernel=(6, 8, 16), layers__dense__bias=(6, 16)), "layers/dense/kernel", MatrixAxes(1, 2)),
-    (tree(layers__dense__kernel=(6, 8, 16), layers__dense__bias=(6, 16)), "layers/dense/bias", None),
-    (tree(layers__norm__scale=(6, 8), layers__query__kernel=(6, 8, 2, 4)), "layers/norm/scale", None),
+    (tree(layers__dense__kernel=(6, 8, 16), layers__dense__bias=(6, 16)), "layers/dense/bias", "vector"),
+    (tree(layers__norm__scale=(6, 8), layers__query__kernel=(6, 8, 2, 4)), "layers/norm/scale", "vector"),
     (
         tree(layers__norm__scale=(6, 8), layers__query__kernel=(6, 8, 2, 4)),
         "layers/query/kernel",
@@ -78,27 +79,28 @@ CASE_BY_CASE = [
     # LoRA
     (tree(lora__lora_a=(8, 2), lora__lora_b=(2, 8)), "lora/lora_b", MatrixAxes(0, 1)),
     # not matrices
-    (tree(embed__embedding=(100, 8)), "embed/embedding", None),
-    (tree(wte=(100, 8), wpe=(64, 8)), "wte", None),
-    (tree(wte=(100, 8), wpe=(64, 8)), "wpe", None),
-    (tree(pos_embed=(1, 64, 8)), "pos_embed", None),
-    (tree(lm_head__kernel=(8, 100)), "lm_head/kernel", None),
-    (tree(Dense_0__kernel=(4, 8), Dense_1__kernel=(8, 2)), "Dense_1/kernel", None),
+    (tree(embed__embedding=(100, 8)), "embed/embedding", "embedding"),
+    (tree(wte=(100, 8), wpe=(64, 8)), "wte", "embedding"),
+    (tree(wte=(100, 8), wpe=(64, 8)), "wpe", "position"),
+    (tree(pos_embed=(1, 64, 8)), "pos_embed", "position"),
+    (tree(lm_head__kernel=(8, 100)), "lm_head/kernel", "head"),
+    (tree(Dense_0__kernel=(4, 8), Dense_1__kernel=(8, 2)), "Dense_1/kernel", "head"),
     (tree(Dense_0__kernel=(4, 8), Dense_1__kernel=(8, 2)), "Dense_0/kernel", MatrixAxes(0, 1)),
-    (tree(mlp__gate__kernel=(8, 1)), "mlp/gate/kernel", None),
-    (tree(strange=(3, 4, 5)), "strange", None),
-    (tree(scale=()), "scale", None),
-    (tree(mlp__up__kernel=(0, 4)), "mlp/up/kernel", None),
+    (tree(mlp__gate__kernel=(8, 1)), "mlp/gate/kernel", "vector"),
+    (tree(strange=(3, 4, 5)), "strange", "not understood"),
+    (tree(scale=()), "scale", "scalar"),
+    (tree(mlp__up__kernel=(0, 4)), "mlp/up/kernel", "vector"),
 ]
 
 
-@pytest.mark.parametrize(("params", "path", "axes"), CASE_BY_CASE)
-def test_case_by_case(params: dict, path: str, axes: MatrixAxes | None) -> None:
+@pytest.mark.parametrize(("params", "path", "expected"), CASE_BY_CASE)
+def test_case_by_case(params: dict, path: str, expected: MatrixAxes | Role) -> None:
+    """Axes are expected of a matrix, a role of any other parameter."""
     route = routes_by_name(params)[path]
-    if axes is None:
-        assert route.label == "adamw", route
+    if isinstance(expected, MatrixAxes):
+        assert (route.role, route.label, route.axes) == ("matrix", "matrix", expected), route
     else:
-        assert (route.label, route.axes) == ("muon", axes), route
+        assert (route.role, route.label, route.axes) == (expected, expected, None), route
 
 
 def test_heads_and_fused_projections_are_split_when_asked_for() -> None:
@@ -113,7 +115,7 @@ def test_heads_and_fused_projections_are_split_when_asked_for() -> None:
 
 def test_complex_and_integer_parameters_are_no_matrices() -> None:
     params = {"dense/kernel": jnp.zeros((3, 4), jnp.complex64), "table/w": jnp.zeros((3, 4), jnp.int32)}
-    assert all(route.label == "adamw" for route in routes_by_name(params).values())
+    assert all(route.label == "not understood" for route in routes_by_name(params).values())
 
 
 @pytest.mark.parametrize("task", ["cnn", "gpt"])
@@ -122,8 +124,7 @@ def test_names_and_use_agree_on_the_models_of_the_race(task: str) -> None:
     model = nnx.eval_shape(lambda: problem.model(nnx.Rngs(0)))
     used = from_function(model, problem.held_out[0].inputs)
     named = routes_by_name(nnx.state(model, nnx.Param))
-    labels = {path: (route.label, route.axes if route.label == "muon" else None) for path, route in named.items()}
-    assert labels == {
-        path: (route.label, route.axes if route.label == "muon" else None) for path, route in used.items()
-    }
-    assert {route.label for route in named.values()} == {"muon", "adamw"}
+    for path, route in named.items():
+        axes = used[path].axes if route.role == "matrix" else None
+        assert (route.role, route.axes) == (used[path].role, axes), path
+    assert {route.label == "matrix" for route in named.values()} == {True, False}

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jaxopt_tour.routing.by_use import interpreter as jaxpr_walk
 from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.by_use import interpreter
 from jaxopt_tour.routing.by_use.trace import from_function
 from tests.routing import zoo
 
@@ -21,13 +21,14 @@ def test_every_parameter_of_the_zoo(name):
     case = zoo.CASES[name]
     arguments, kwargs = case.build()
     routes = from_function(*arguments, **kwargs)
-    found = {path: (route.kind, route.label, route.axes) for path, route in routes.items()}
-    reasons = {path: route.reason for path, route in routes.items() if found[path] != case.expected.get(path)}
-    assert found == case.expected, reasons
+    actual = {path: (route.role, route.axes) for path, route in routes.items()}
+    reasons = {path: route.reason for path, route in routes.items() if actual[path] != case.expected.get(path)}
+    assert actual == case.expected, reasons
+    assert all(route.label == route.role for route in routes.values())
 
 
-def kinds(routes):
-    return {path: route.kind for path, route in routes.items()}
+def roles(routes):
+    return {path: route.role for path, route in routes.items()}
 
 
 def test_reasons_say_what_was_seen():
@@ -49,6 +50,17 @@ def test_reasons_say_what_was_seen():
     assert "reshape" in routes["straddled"].reason
     arguments, _ = zoo.CASES["plain_two_heads"].build()
     assert "one of 2 contractions before the outputs" in from_function(*arguments)["policy"].reason
+    arguments, _ = zoo.CASES["plain_odd_uses"].build()
+    assert from_function(*arguments)["complex"].reason.startswith("complex entries; contracted over axis 0")
+
+
+def test_a_matrix_that_also_enters_an_operation_without_a_rule_says_so():
+    def fn(params, x):
+        y = jnp.tanh(x @ params["w"]) + jnp.linalg.solve(params["w"], x.T).T
+        return y @ params["head"]
+
+    route = from_function(fn, {"w": zoo.floats(8, 8), "head": zoo.floats(8, 3)}, zoo.floats(5, 8))["w"]
+    assert route.role == "matrix" and "; also used by custom_linear_solve" in route.reason
 
 
 @pytest.mark.parametrize("name", ["nnx_transformer", "linen_transformer", "plain_fused", "nnx_cnn"])
@@ -75,7 +87,7 @@ def test_a_loss_routes_like_the_outputs(name):
 
     labels = zoo.tokens(*jax.eval_shape(call, *rest).shape[:-1])
     routes = from_function(loss, rest[0], labels, *rest[1:], **kwargs)
-    assert {path: (r.kind, r.label, r.axes) for path, r in routes.items()} == case.expected
+    assert {path: (route.role, route.axes) for path, route in routes.items()} == case.expected
 
 
 def test_nothing_is_run():
@@ -89,7 +101,7 @@ def test_nothing_is_run():
 
     huge = {"w": zoo.floats(10**5, 10**6), "head": zoo.floats(10**6, 10**5)}
     start = time.perf_counter()
-    assert kinds(from_function(fn, huge, zoo.floats(2, 10**5))) == {"w": "matrix", "head": "head"}
+    assert roles(from_function(fn, huge, zoo.floats(2, 10**5))) == {"w": "matrix", "head": "head"}
     # Tracing takes milliseconds; running would need 800 GB.
     assert time.perf_counter() - start < 10
 
@@ -101,13 +113,13 @@ def test_arrays_shapes_and_keyword_inputs_are_alike():
 
     shapes = {"w": zoo.floats(4, 4), "head": zoo.floats(4, 2)}
     arrays = jax.tree.map(lambda s: jnp.ones(s.shape), shapes)
-    one = from_function(fn, shapes, zoo.floats(3, 4), scale=zoo.floats(), train=True)
-    assert one == from_function(fn, arrays, jnp.ones((3, 4)), scale=jnp.ones(()), train=True)
+    of_shapes = from_function(fn, shapes, zoo.floats(3, 4), scale=zoo.floats(), train=True)
+    assert of_shapes == from_function(fn, arrays, jnp.ones((3, 4)), scale=jnp.ones(()), train=True)
 
 
 def test_a_single_layer_is_a_head():
     routes = from_function(lambda p, x: x @ p["w"], {"w": zoo.floats(4, 2)}, zoo.floats(3, 4))
-    assert kinds(routes) == {"w": "head"}
+    assert roles(routes) == {"w": "head"}
 
 
 def test_of_a_residual_network_without_a_head_only_the_last_layers_are_last():
@@ -117,8 +129,8 @@ def test_of_a_residual_network_without_a_head_only_the_last_layers_are_last():
         return x
 
     params = [{"up": zoo.floats(4, 8), "down": zoo.floats(8, 4)} for _ in range(3)]
-    found = kinds(from_function(fn, params, zoo.floats(2, 4)))
-    assert [path for path, kind in found.items() if kind == "head"] == ["2/down"]
+    by_path = roles(from_function(fn, params, zoo.floats(2, 4)))
+    assert [path for path, role in by_path.items() if role == "head"] == ["2/down"]
 
 
 def test_a_stack_of_scanned_layers_is_never_a_head():
@@ -135,7 +147,7 @@ def test_auxiliary_losses_make_no_heads():
         return jnp.mean(h @ params["head"]) + 0.01 * jnp.mean(gates.mean(0) ** 2)
 
     params = {"router": zoo.floats(4, 4), "w": zoo.floats(4, 4), "head": zoo.floats(4, 2)}
-    assert kinds(from_function(fn, params, zoo.floats(6, 4))) == {"router": "matrix", "w": "matrix", "head": "head"}
+    assert roles(from_function(fn, params, zoo.floats(6, 4))) == {"router": "matrix", "w": "matrix", "head": "head"}
 
 
 @pytest.mark.parametrize("batch", [(), (2,)])
@@ -154,8 +166,8 @@ def test_a_recurrent_network_with_a_learned_initial_state(batch):
         "initial": zoo.floats(8),
         "readout": zoo.floats(8, 2),
     }
-    found = kinds(from_function(fn, params, zoo.floats(5, *batch, 3)))
-    assert found == {
+    by_path = roles(from_function(fn, params, zoo.floats(5, *batch, 3)))
+    assert by_path == {
         "recurrent": "matrix", "inputs": "matrix", "bias": "vector", "initial": "vector", "readout": "head",
     }  # fmt: skip
 
@@ -165,9 +177,9 @@ def test_a_token_at_a_time_is_an_embedding_too():
         return params["embedding"][token] @ params["head"]
 
     params = {"embedding": zoo.floats(20, 8), "head": zoo.floats(8, 20)}
-    assert kinds(from_function(fn, params, zoo.tokens())) == {"embedding": "embedding", "head": "head"}
+    assert roles(from_function(fn, params, zoo.tokens())) == {"embedding": "embedding", "head": "head"}
     batched = jax.vmap(fn, (None, 0))
-    assert kinds(from_function(batched, params, zoo.tokens(5))) == {"embedding": "embedding", "head": "head"}
+    assert roles(from_function(batched, params, zoo.tokens(5))) == {"embedding": "embedding", "head": "head"}
 
 
 def test_groups_of_a_contraction_are_pieces_of_fan_out():
@@ -185,17 +197,17 @@ def test_groups_of_a_contraction_are_pieces_of_fan_out():
 def test_networks_side_by_side_are_no_depthwise_convolution(channels, groups, expected):
     """A vmapped convolution is one with a group for every network."""
 
-    def one(params, x):
+    def network(params, x):
         y = jax.lax.conv_general_dilated(
             x, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
         )
         return jax.nn.relu(y).mean((1, 2)) @ params["head"]
 
     params = {"kernel": zoo.floats(3, 2, 2, channels // groups, 8), "head": zoo.floats(3, 8, 2)}
-    for fn, case in ((jax.vmap(one), params), (one, jax.tree.map(lambda s: zoo.floats(*s.shape[1:]), params))):
+    for fn, case in ((jax.vmap(network), params), (network, jax.tree.map(lambda s: zoo.floats(*s.shape[1:]), params))):
         batch = (3,) if case is params else ()
         routes = from_function(fn, case, zoo.floats(*batch, 5, 4, 4, channels))
-        assert kinds(routes) == {"kernel": expected, "head": "head"}
+        assert roles(routes) == {"kernel": expected, "head": "head"}
         if expected == "matrix":
             first = len(batch)
             assert routes["kernel"].axes == MatrixAxes((first, first + 1, first + 2), first + 3)
@@ -204,8 +216,8 @@ def test_networks_side_by_side_are_no_depthwise_convolution(channels, groups, ex
 def test_scans_of_newer_jax_name_their_inputs_otherwise():
     """JAX after 0.11 packs the groups of a scan's inputs in a tuple-like ``ft_in`` in place of two counts."""
     groups = SimpleNamespace(unpack=lambda: (["w"], ["x", "y"], []))
-    assert jaxpr_walk._scan_counts(SimpleNamespace(params={"ft_in": groups})) == (1, 2)
-    assert jaxpr_walk._scan_counts(SimpleNamespace(params={"num_consts": 1, "num_carry": 2})) == (1, 2)
+    assert interpreter._scan_counts(SimpleNamespace(params={"ft_in": groups})) == (1, 2)
+    assert interpreter._scan_counts(SimpleNamespace(params={"num_consts": 1, "num_carry": 2})) == (1, 2)
 
 
 def test_through_a_sharded_function():
@@ -224,7 +236,7 @@ def test_through_a_sharded_function():
 
     params = {"w": zoo.floats(4, 8), "head": zoo.floats(8, 2)}
     routes = from_function(fn, params, zoo.floats(3, 4))
-    assert kinds(routes) == {"w": "matrix", "head": "head"}
+    assert roles(routes) == {"w": "matrix", "head": "head"}
     assert routes["w"].axes == MatrixAxes(0, 1)
 
 
@@ -243,8 +255,8 @@ def test_a_deep_unrolled_model_is_routed_in_seconds():
     }  # fmt: skip
     params = {"layers": [layer] * 48, "head": zoo.floats(8, 30)}
     start = time.perf_counter()
-    found = kinds(from_function(fn, params, zoo.floats(2, 5, 8)))
-    assert [path for path, kind in found.items() if kind != "matrix" and "scale" not in path] == ["head"]
+    by_path = roles(from_function(fn, params, zoo.floats(2, 5, 8)))
+    assert [path for path, role in by_path.items() if role != "matrix" and "scale" not in path] == ["head"]
     # About two seconds on a slow core, most of it JAX's own tracing; quadratic bookkeeping would take minutes.
     assert time.perf_counter() - start < 60
 

@@ -1,4 +1,4 @@
-"""The law of lineages: a step along a dimension moves along the parameter's axes as its pieces say."""
+"""The law of lineages: a step along a dimension moves along the parameter's axes by the strides of its atoms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jaxopt_tour.routing.by_use import lineage as ln
 
 def coordinates(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The parameter's coordinates of every element of an array of its flat indices, relative to the first element."""
-    found = np.stack(np.unravel_index(array, shape), axis=-1)
-    return found - found.reshape(-1, len(shape))[0]
+    indices = np.stack(np.unravel_index(array, shape), axis=-1)
+    return indices - indices.reshape(-1, len(shape))[0]
 
 
 def predicted(lineage: ln.Lineage) -> np.ndarray:
-    """The same, from the lineage alone."""
+    """The same coordinates, computed from the lineage only."""
     atoms = [atom for group in lineage.dims for atom in group]
     steps = np.indices([atom.size for atom in atoms]).reshape(len(atoms), -1)
     moved = np.zeros((steps.shape[1], len(lineage.shape)), int)
@@ -53,7 +53,7 @@ def test_lineages_follow_transposes_reshapes_slices_and_broadcasts(shape, data):
         elif operation == "slice":
             start = data.draw(st.integers(0, sizes[dim] - 1))
             size = data.draw(st.integers(1, sizes[dim] - start))
-            # Ends inside an inner axis leave a dimension that is no product of pieces: covered by the models.
+            # Ends inside an inner axis leave a dimension that is no product of atoms: covered by the models.
             inner = math.prod([atom.size for atom in lineage.dims[dim] if atom.size > 1][1:])
             start, size = start // inner * inner, max(size // inner, 1) * inner
             index = [slice(None)] * rank
@@ -69,7 +69,7 @@ def test_lineages_follow_transposes_reshapes_slices_and_broadcasts(shape, data):
                 sizes[dim : dim + 1] = [factor, sizes[dim] // factor]
             reshaped = ln.reshape(lineage, sizes)
             if reshaped is None:
-                continue  # a split across pieces, such as (2, 3) -> 6 -> (3, 2)
+                continue  # a split across atoms, such as (2, 3) -> 6 -> (3, 2)
             lineage, array = reshaped, array.reshape(sizes)
         assert tuple(math.prod(atom.size for atom in group) for group in lineage.dims) == array.shape
     np.testing.assert_array_equal(predicted(lineage), coordinates(array, tuple(shape)))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from flax import nnx
 
 import jaxopt_tour as jt
+from jaxopt_tour._trees import map_with_names, named_leaves
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.route import Route
-from jaxopt_tour.routing.resolve import ByName, resolve, routing_table
+from jaxopt_tour.routing.by_name.conventions import ByName
+from jaxopt_tour.routing.resolve import resolve
+from jaxopt_tour.routing.route import Role, Route
+from jaxopt_tour.routing.table import routing_table
 
 PARAMS = {
     "embed": {"embedding": jnp.zeros((11, 4))},
@@ -24,11 +31,11 @@ def labels(routing: object) -> dict[str, str]:
 
 
 DEFAULT = {
-    "dense/bias": "adamw",
-    "dense/kernel": "muon",
-    "embed/embedding": "adamw",
-    "head/kernel": "adamw",
-    "odd": "adamw",
+    "dense/bias": "vector",
+    "dense/kernel": "matrix",
+    "embed/embedding": "embedding",
+    "head/kernel": "head",
+    "odd": "not understood",
 }
 
 
@@ -38,16 +45,19 @@ DEFAULT = {
         (None, {}),
         (ByName(), {}),
         ({}, {}),
-        ({"head": "muon"}, {"head/kernel": "muon"}),
-        ({"head": {"kernel": "muon"}}, {"head/kernel": "muon"}),
-        ({"head/kernel": "muon"}, {"head/kernel": "muon"}),
-        ({"odd": MatrixAxes(1, 2)}, {"odd": "muon"}),
-        ({"odd": Route("muon", MatrixAxes((0, 1), 2), "chosen", "mine")}, {"odd": "muon"}),
+        ({"head": "matrix"}, {"head/kernel": "matrix"}),
+        ({"head": {"kernel": "matrix"}}, {"head/kernel": "matrix"}),
+        ({"head/kernel": "matrix"}, {"head/kernel": "matrix"}),
+        ({"odd": MatrixAxes(1, 2)}, {"odd": "matrix"}),
+        ({"odd": Route("matrix", MatrixAxes((0, 1), 2), "mine")}, {"odd": "matrix"}),
         ({"dense": "frozen"}, {"dense/kernel": "frozen", "dense/bias": "frozen"}),
         ({"dense": "frozen", "dense/kernel": None}, {"dense/bias": "frozen"}),
-        (lambda path, leaf: "muon" if path.startswith("head") else None, {"head/kernel": "muon"}),
-        (lambda path, leaf: "adamw" if leaf.ndim == 2 else None, {"dense/kernel": "adamw"}),
-        ("adamw", {"dense/kernel": "adamw"}),
+        (lambda path, leaf: "matrix" if path.startswith("head") else None, {"head/kernel": "matrix"}),
+        (
+            lambda path, leaf: "other" if leaf.ndim == 2 else None,
+            {"dense/kernel": "other", "embed/embedding": "other", "head/kernel": "other"},
+        ),
+        ("other", dict.fromkeys(DEFAULT, "other")),
     ],
 )
 def test_overrides(routing: object, changed: dict[str, str]) -> None:
@@ -57,12 +67,12 @@ def test_overrides(routing: object, changed: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("routing", "message"),
     [
-        ({"dense/bias": "muon"}, "'dense/bias'.*cannot be"),
-        ({"odd": "muon"}, "'odd'.*cannot be"),
+        ({"dense/bias": "matrix"}, "'dense/bias'.*cannot be"),
+        ({"odd": "matrix"}, "'odd'.*cannot be"),
         ({"odd": MatrixAxes(1, 3)}, "'odd'.*axis 3"),
         ({"odd": MatrixAxes(1, 1)}, "'odd'.*twice"),
         ({"dense/kernel": MatrixAxes(0, 1, split=(3, 3))}, "'dense/kernel'.*split"),
-        ({"haed": "adamw"}, "'haed'.*no parameter"),
+        ({"haed": "other"}, "'haed'.*no parameter"),
         ({"head": 3}, "'head/kernel'.*label"),
         (jnp.zeros(()), "static_args"),
     ],
@@ -73,9 +83,84 @@ def test_errors_name_the_parameter(routing: object, message: str) -> None:
 
 
 def test_a_label_without_a_transformation_raises_at_init() -> None:
-    tx = jt.multi_transform({"muon": jt.scale_by_muon()})
-    with pytest.raises(ValueError, match=r"'dense/bias'.*'adamw'.*\['muon'\]"):
+    tx = jt.multi_transform({"matrix": jt.scale_by_muon()})
+    with pytest.raises(ValueError, match=r"'dense/bias'.*'vector'.*'matrix'"):
         tx.init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("frozn", r"'dense/kernel' has the label 'frozn'.*did you mean 'frozen'\?.*'matrix'.*'frozen'.*'other'"),
+        ("embeding", r"'dense/kernel'.*did you mean 'embedding'\?"),
+        ("zzz", r"'dense/kernel'.*no transformation\. Labels: "),
+    ],
+)
+def test_a_mistyped_label_raises_with_the_closest_label(label: str, message: str) -> None:
+    zero = optax.set_to_zero()
+    tx = jt.multi_transform({"matrix": zero, "frozen": zero, "other": zero}, {"dense/kernel": label})
+    with pytest.raises(ValueError, match=message):
+        tx.init(PARAMS)
+
+
+def test_a_mistyped_path_raises_with_the_closest_path() -> None:
+    with pytest.raises(ValueError, match=r"'dense/kernl'.*did you mean 'dense/kernel'\?"):
+        resolve({"dense/kernl": "other"}, PARAMS)
+    with pytest.raises(ValueError, match=r"'denes'.*did you mean 'dense'\?"):
+        resolve({"denes": "other"}, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("entry", "role", "axes"),
+    [
+        ("frozen", "matrix", MatrixAxes(0, 1)),
+        ("mine", "matrix", MatrixAxes(0, 1)),
+        ("other", "matrix", MatrixAxes(0, 1)),
+        ("head", "head", None),
+        ("matrix", "matrix", MatrixAxes(0, 1)),
+    ],
+)
+def test_a_label_that_is_no_role_leaves_the_role(entry: str, role: Role, axes: MatrixAxes | None) -> None:
+    assert resolve({"dense/kernel": entry}, PARAMS)["dense/kernel"] == Route(role, axes, "the label is given", entry)
+    bias = resolve({"dense/bias": "mine"}, PARAMS)["dense/bias"]
+    assert (bias.role, bias.label) == ("vector", "mine")
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Numbered(dict):
+    """A dictionary that allows keys of several types, which JAX cannot sort in a ``dict``."""
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[object, object]], tuple[object, ...]]:
+        return [(jax.tree_util.DictKey(key), value) for key, value in self.items()], tuple(self)
+
+    @classmethod
+    def tree_unflatten(cls, keys: tuple[object, ...], values: list[object]) -> Numbered:
+        return cls(zip(keys, values, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"dense/kernel": jnp.zeros((4, 8)), "dense": {"kernel": jnp.zeros((4, 8))}}, "dense/kernel"),
+        ({"dense": Numbered({1: jnp.zeros((4, 8)), "1": jnp.zeros((4, 8))})}, "dense/1"),
+    ],
+    ids=["a slash", "a number"],
+)
+@pytest.mark.parametrize(
+    "function",
+    [
+        named_leaves,
+        lambda tree: map_with_names(lambda name, leaf: leaf, tree),
+        lambda tree: resolve(None, tree),
+        lambda tree: resolve(jax.tree.map(lambda leaf: "other", tree), PARAMS),
+        lambda tree: jt.routing.from_function(lambda p, x: x @ jax.tree.leaves(p)[0], tree, jnp.zeros((2, 4))),
+        lambda tree: jt.muon(0.1).init(tree),
+    ],
+    ids=["named_leaves", "map_with_names", "parameters", "routing", "by use", "muon"],
+)
+def test_two_leaves_with_one_path_name_raise(function: Callable[[object], object], tree: object, path: str) -> None:
+    with pytest.raises(ValueError, match=f"path name '{path}'"):
+        function(tree)
 
 
 def test_the_table_says_what_goes_where_and_why() -> None:
@@ -83,10 +168,15 @@ def test_the_table_says_what_goes_where_and_why() -> None:
     rows = {row.path: row for row in table.rows}
     assert rows["dense/kernel"].matrices == ((1, 4, 8),)
     assert rows["dense/kernel"].factor == pytest.approx(0.2 * 8**0.5)
-    assert rows["embed/embedding"].label == "adamw" and rows["embed/embedding"].factor is None
+    assert rows["embed/embedding"].role == "embedding" and rows["embed/embedding"].factor is None
+    assert rows["head/kernel"].matrices == ()
     text = str(table)
     for row in table.rows:
-        assert row.path in text and row.reason in text
+        assert row.path in text and row.role in text and row.reason in text
+    with_label = routing_table(PARAMS, routing={"dense/kernel": "frozen"})
+    row = next(row for row in with_label.rows if row.path == "dense/kernel")
+    assert (row.role, row.label, row.matrices, row.factor) == ("matrix", "frozen", ((1, 4, 8),), None)
+    assert "frozen (matrix)" in str(with_label)
 
 
 def test_the_table_reads_models_and_shows_both_ways() -> None:
@@ -101,11 +191,11 @@ def test_the_table_reads_models_and_shows_both_ways() -> None:
     model = Model(nnx.Rngs(0))
     usage = jt.routing.from_function(model, jnp.zeros((2, 4)))
     rows = {row.path: row for row in routing_table(model, usage=usage).rows}
-    assert rows["up/kernel"].by_use.startswith("same: muon")
-    assert rows["policy/kernel"].by_use.startswith("DIFFERS: adamw")  # no name says that policy is a head; its use does
+    assert rows["up/kernel"].by_use.startswith("same: matrix")
+    assert rows["policy/kernel"].by_use.startswith("DIFFERS: head")  # no name says that policy is a head; its use does
     assert "by use" in str(routing_table(model, usage=usage))
-    chosen = {row.path: row.label for row in routing_table(model, routing=usage).rows}
-    assert chosen["policy/kernel"] == "adamw"
+    roles = {row.path: row.role for row in routing_table(model, routing=usage).rows}
+    assert roles["policy/kernel"] == "head"
 
 
 def test_linen_variables_are_read_for_their_parameters() -> None:

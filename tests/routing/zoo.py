@@ -1,7 +1,7 @@
-"""Small models, and what each of their parameters is: the table that every way of routing is held against.
+"""Small models and the routes of their parameters, against which routing by name and by use are tested.
 
 ``CASES`` maps a name to a case. ``case.build()`` gives the arguments and keyword arguments of ``from_function``,
-``case.expected`` the kind, label and axes of every parameter by path name, ``case.params()`` the parameter tree. The
+``case.expected`` the role and axes of every parameter by path name, ``case.params()`` the parameter tree. The
 parameters of ``conventional`` cases have the field's usual names, so that both ways of routing must agree on them.
 """
 

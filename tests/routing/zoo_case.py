@@ -1,4 +1,4 @@
-"""How the zoo describes a model: its arguments, and kind, label and axes of every parameter."""
+"""How the zoo describes a model: its arguments, and the role and axes of every parameter."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.route import Role
 
-Expected = tuple[str, str, MatrixAxes | None]
+Expected = tuple[Role, MatrixAxes | None]
 
-VECTOR: Expected = ("vector", "adamw", None)
-SCALAR: Expected = ("scalar", "adamw", None)
-EMBEDDING: Expected = ("embedding", "adamw", None)
-POSITION: Expected = ("position", "adamw", None)
-DEPTHWISE: Expected = ("depthwise", "adamw", None)
-UNKNOWN: Expected = ("unknown", "adamw", None)
+VECTOR: Expected = ("vector", None)
+SCALAR: Expected = ("scalar", None)
+EMBEDDING: Expected = ("embedding", None)
+POSITION: Expected = ("position", None)
+DEPTHWISE: Expected = ("depthwise", None)
+NOT_UNDERSTOOD: Expected = ("not understood", None)
 
 
 def matrix(fan_in: Any, fan_out: Any, split: Any = None) -> Expected:
-    return ("matrix", "muon", MatrixAxes(fan_in, fan_out, split))
+    return ("matrix", MatrixAxes(fan_in, fan_out, split))
 
 
 def head(fan_in: Any, fan_out: Any) -> Expected:
-    return ("head", "adamw", MatrixAxes(fan_in, fan_out))
+    return ("head", MatrixAxes(fan_in, fan_out))
 
 
 def tied(fan_in: Any, fan_out: Any) -> Expected:
-    return ("tied", "adamw", MatrixAxes(fan_in, fan_out))
+    return ("tied", MatrixAxes(fan_in, fan_out))
 
 
 DENSE, HEAD = matrix(0, 1), head(0, 1)
@@ -92,17 +93,17 @@ def abstract(make: Callable[[nnx.Rngs], Any]) -> Any:
 
 
 def under(prefix: str, expected: dict[str, Expected]) -> dict[str, Expected]:
-    return {f"{prefix}/{name}": kind for name, kind in expected.items()}
+    return {f"{prefix}/{name}": route for name, route in expected.items()}
 
 
 def stacked(expected: dict[str, Expected]) -> dict[str, Expected]:
     """The same parameters with a leading axis of layers."""
 
-    def shift(kind: Expected) -> Expected:
-        axes = kind[2]
+    def shift(route: Expected) -> Expected:
+        role, axes = route
         if axes is None:
-            return kind
+            return route
         fan_in, fan_out = (tuple(axis + 1 for axis in side) for side in (axes.fan_in, axes.fan_out))
-        return (kind[0], kind[1], MatrixAxes(fan_in, fan_out, axes.split))
+        return role, MatrixAxes(fan_in, fan_out, axes.split)
 
-    return {name: shift(kind) for name, kind in expected.items()}
+    return {name: shift(route) for name, route in expected.items()}

@@ -95,9 +95,9 @@ def nnx_cnn() -> tuple[Any, ...]:
 
 
 ATTENTION = {
-    f"{name}/{leaf}": kind
+    f"{name}/{leaf}": route
     for name in ("query", "key", "value")
-    for leaf, kind in {"kernel": matrix(0, (1, 2)), "bias": VECTOR}.items()
+    for leaf, route in {"kernel": matrix(0, (1, 2)), "bias": VECTOR}.items()
 } | {"out/kernel": matrix((0, 1), 2), "out/bias": VECTOR}
 
 

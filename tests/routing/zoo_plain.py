@@ -12,9 +12,9 @@ from tests.routing.zoo_case import (
     DENSE,
     EMBEDDING,
     HEAD,
+    NOT_UNDERSTOOD,
     POSITION,
     SCALAR,
-    UNKNOWN,
     VECTOR,
     case,
     floats,
@@ -136,7 +136,7 @@ def plain_ragged_experts() -> tuple[Any, ...]:
     return fn, params, floats(6, 8), tokens(4)
 
 
-@case({"w1": matrix(1, 2), "b1": VECTOR, "w2": ("head", "adamw", MatrixAxes(1, 2)), "conv": matrix((1, 2, 3), 4)})
+@case({"w1": matrix(1, 2), "b1": VECTOR, "w2": head(1, 2), "conv": matrix((1, 2, 3), 4)})
 def plain_vmapped_ensemble() -> tuple[Any, ...]:
     """Five networks side by side on the same input."""
 
@@ -210,7 +210,15 @@ def plain_normalized_weights() -> tuple[Any, ...]:
     return fn, {"w": floats(8, 16), "g": floats(16), "centered": floats(16, 16), "head": floats(16, 3)}, floats(5, 8)
 
 
-@case({"matrix": matrix((0, 1), 2), "folded": matrix(0, (1, 2)), "flat": UNKNOWN, "straddled": UNKNOWN, "head": HEAD})
+@case(
+    {
+        "matrix": matrix((0, 1), 2),
+        "folded": matrix(0, (1, 2)),
+        "flat": NOT_UNDERSTOOD,
+        "straddled": NOT_UNDERSTOOD,
+        "head": HEAD,
+    }
+)
 def plain_reshaped() -> tuple[Any, ...]:
     def fn(params: Any, x: Any) -> Any:
         x = x.reshape(5, 8) @ params["matrix"].reshape(8, 16)
@@ -291,7 +299,16 @@ def plain_learned_inputs() -> tuple[Any, ...]:
     return fn, params, tokens(2, 5)
 
 
-@case({"solved": UNKNOWN, "squared": UNKNOWN, "rotation": UNKNOWN, "outer": UNKNOWN, "unused": UNKNOWN, "w": HEAD})
+@case(
+    {
+        "solved": NOT_UNDERSTOOD,
+        "squared": NOT_UNDERSTOOD,
+        "rotation": NOT_UNDERSTOOD,
+        "outer": NOT_UNDERSTOOD,
+        "unused": NOT_UNDERSTOOD,
+        "w": HEAD,
+    }
+)
 def plain_unknown() -> tuple[Any, ...]:
     """A linear solve, a penalty alone, a matrix exponential, a product written out by hand, and no use at all."""
 
@@ -305,8 +322,8 @@ def plain_unknown() -> tuple[Any, ...]:
     return fn, {**{name: floats(8, 8) for name in names}, "w": floats(8, 3)}, floats(5, 8)
 
 
-@case({"both": DENSE, "conflict": UNKNOWN, "thin": ("vector", "adamw", MatrixAxes(0, 1)), "direction": VECTOR,
-       "complex": ("matrix", "adamw", None), "head": HEAD})  # fmt: skip
+@case({"both": DENSE, "conflict": NOT_UNDERSTOOD, "thin": ("vector", MatrixAxes(0, 1)), "direction": VECTOR,
+       "complex": NOT_UNDERSTOOD, "head": HEAD})  # fmt: skip
 def plain_odd_uses() -> tuple[Any, ...]:
     """Used straight and transposed; whole and head by head; one column; one vector; complex."""
 
@@ -345,8 +362,8 @@ def plain_axes_in_front() -> tuple[Any, ...]:
     return fn, params, tokens(2, 5)
 
 
-@case({"skew": DENSE, "left": DENSE, "right": DENSE, "upper": DENSE, "filter": UNKNOWN, "latents": POSITION,
-       "rows": UNKNOWN, "columns": UNKNOWN, "resized": POSITION, "w": DENSE, "head": HEAD})  # fmt: skip
+@case({"skew": DENSE, "left": DENSE, "right": DENSE, "upper": DENSE, "filter": NOT_UNDERSTOOD, "latents": POSITION,
+       "rows": NOT_UNDERSTOOD, "columns": NOT_UNDERSTOOD, "resized": POSITION, "w": DENSE, "head": HEAD})  # fmt: skip
 def plain_made_of_parameters() -> tuple[Any, ...]:
     """Skew-symmetric, Kronecker-factored and masked matrices; a filter in Fourier space; tiled latents; positions that
     are resized, and positions that are a product of parameters.
@@ -369,7 +386,7 @@ def plain_made_of_parameters() -> tuple[Any, ...]:
     return fn, params, floats(2, 5, 8)
 
 
-@case({"inputs": DENSE, "log_a": VECTOR, "b": UNKNOWN, "c": VECTOR, "d": VECTOR, "out": DENSE, "head": HEAD})
+@case({"inputs": DENSE, "log_a": VECTOR, "b": NOT_UNDERSTOOD, "c": VECTOR, "d": VECTOR, "out": DENSE, "head": HEAD})
 def plain_state_space() -> tuple[Any, ...]:
     """A diagonal state space model: its (width, state) parameters multiply elementwise and are no matrices."""
 

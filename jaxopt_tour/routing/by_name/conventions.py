@@ -1,8 +1,8 @@
-"""Routing by name and shape: what a parameter is, from the parameter tree alone.
+"""Routing by name and shape: the role of a parameter from the parameter tree alone.
 
-Knows the conventions of Flax (nnx and linen), Haiku, Equinox and of plain dictionaries. Where names and shapes leave
-more than one reading, the parameter goes to AdamW, which is never wrong, and the reason says so; routing by use
-(:mod:`jaxopt_tour.routing.by_use.trace`) has no such cases.
+Covers the conventions of Flax (nnx and linen), Haiku, Equinox and plain dictionaries. Where names and shapes are
+ambiguous, the role is "not understood" and the reason says why. Routing by use
+(:mod:`jaxopt_tour.routing.by_use.trace`) does not depend on names.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import itertools
 import math
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import jax.numpy as jnp
 
 from jaxopt_tour._trees import named_leaves
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.route import Route, Routes
+from jaxopt_tour.routing.route import Role, Route, Routes
 
 
 def _set(words: str) -> frozenset[str]:
@@ -51,16 +51,16 @@ class ByName:
     """Routing by name and shape, with its options; ``ByName()`` is the default of ``muon``.
 
     Args:
-        split_heads: treat every attention head of a query, key or value kernel (in, heads, head_dim) as a matrix of
-            its own. By default heads and head_dim are one fan-out.
-        split_fused: treat the parts of a fused projection (``qkv``, ``gate_up``) as matrices of their own.
+        split_heads: whether every attention head of a query, key, value or output kernel is a separate matrix. By
+            default all heads are one matrix: the fan-out of (in, heads, head_dim) is heads times head_dim.
+        split_fused: whether the parts of a fused projection (``qkv``, ``gate_up``) are separate matrices.
     """
 
     split_heads: bool = False
     split_fused: bool = False
 
     def routes(self, params: Tree) -> Routes:
-        """The route of every parameter of a tree."""
+        """Return the route of every parameter of a tree."""
         leaves = {name: _Leaf(name, tuple(leaf.shape), leaf.dtype) for name, leaf in named_leaves(params).items()}
         scanned = _scanned_prefixes(leaves)
         context = _Context(self, leaves, scanned, _heads(leaves), _many_one_channel_convolutions(leaves))
@@ -68,7 +68,7 @@ class ByName:
 
 
 def routes_by_name(params: Tree) -> Routes:
-    """``ByName().routes(params)``: the route of every parameter, from its name and shape."""
+    """Return the route of every parameter by its name and shape: ``ByName().routes(params)``."""
     return ByName().routes(params)
 
 
@@ -88,13 +88,13 @@ class _Leaf:
 
     @property
     def module(self) -> str:
-        """The module that owns the parameter: the last part but one that is no number."""
-        owners = [part for part in self.parts[:-1] if not part.isdigit()]
-        return owners[-1] if owners else ""
+        """The name of the parameter's module, skipping list indices: "blocks" for ``blocks/0/kernel``."""
+        modules = [part for part in self.parts[:-1] if not part.isdigit()]
+        return modules[-1] if modules else ""
 
     @property
-    def own_name(self) -> str:
-        """The name that tells what the parameter is: its own, or its module's where its own is ``kernel``."""
+    def telling_name(self) -> str:
+        """The module's name if the parameter is called ``kernel``, ``weight`` or ``w``; else the parameter's."""
         return self.module if self.last in ("kernel", "weight", "w") and self.module else self.last
 
 
@@ -116,39 +116,39 @@ def _words(name: str) -> set[str]:
 
 
 def _route(leaf: _Leaf, context: _Context) -> Route:
-    """The rules in order; the first that applies decides."""
+    """Apply the rules in order; the first that matches decides."""
     shape, rank = leaf.shape, len(leaf.shape)
     if rank == 0:
         return Route("scalar", None, "a scalar")
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return Route("not understood", None, f"{leaf.dtype} entries: orthogonalized are real matrices alone")
+        return Route("not understood", None, f"{leaf.dtype} entries: only real matrices are orthogonalized")
     if rank == 1:
         return Route("vector", None, "one axis")
     vector = _vector_reason(leaf, context.leaves)
     if vector:
         return Route("vector", None, vector)
-    embedding = _embedding_kind(leaf)
-    if embedding:
-        return Route(embedding, None, f"named {_spoken(leaf)}: {embedding}")
+    role = _lookup_role(leaf)
+    if role:
+        return Route(role, None, f"named {_short_path(leaf)}: {role}")
     if leaf.name in context.heads:
         return Route("head", None, context.heads[leaf.name])
     batch, batch_reason = _batch_axes(leaf, context)
-    axes, kind, reason = _matrix_axes(leaf, batch, context)
+    axes, matrix_role, reason = _matrix_axes(leaf, batch, context)
     reason = ", ".join(part for part in (reason, batch_reason) if part)
     if axes is None:
-        return Route(kind, None, reason)
+        return Route(matrix_role, None, reason)
     _, fan_in, fan_out = axes.matrix_shapes(shape)[0]
     if 0 in shape or min(fan_in, fan_out) == 1:
         return Route("vector", None, f"{fan_in} x {fan_out}: a vector, {reason}")
     return Route("matrix", axes, reason)
 
 
-def _spoken(leaf: _Leaf) -> str:
+def _short_path(leaf: _Leaf) -> str:
     return "/".join(leaf.parts[-2:])
 
 
 def _vector_reason(leaf: _Leaf, leaves: dict[str, _Leaf]) -> str | None:
-    """Norm scales, biases and their like, also where scanning has given them a second axis."""
+    """The reason why a parameter is a vector, also one with an axis of scanned layers; None if it is none."""
     if leaf.last == "kernel":
         return None
     words = _words(leaf.last)
@@ -162,15 +162,15 @@ def _vector_reason(leaf: _Leaf, leaves: dict[str, _Leaf]) -> str | None:
 
 
 def _is_low_rank_factor(leaf: _Leaf, leaves: dict[str, _Leaf]) -> bool:
-    """Whether ``b`` stands beside an ``a`` with an inner dimension in common: then the two are a product, no bias."""
+    """Whether ``b`` is a factor and no bias: its module also has an ``a`` with which it shares an inner dimension."""
     other = leaves.get(leaf.name[: -len(leaf.last)] + "a") if leaf.last == "b" else None
     if other is None or len(other.shape) != len(leaf.shape) or len(leaf.shape) < 2:
         return False
     return other.shape[-1] == leaf.shape[-2] or leaf.shape[-1] == other.shape[-2]
 
 
-def _embedding_kind(leaf: _Leaf) -> str | None:
-    """``embedding`` or ``position`` where the name says so. What is called kernel is contracted, never looked up."""
+def _lookup_role(leaf: _Leaf) -> Literal["embedding", "position"] | None:
+    """``"embedding"`` or ``"position"`` if the name says so. A kernel is contracted, never looked up."""
     if leaf.last == "kernel" or "lora" in _words(leaf.last):
         return None
     words = _words(leaf.last) | _words(leaf.module)
@@ -178,33 +178,33 @@ def _embedding_kind(leaf: _Leaf) -> str | None:
         return "position"
     if leaf.last in ("embedding", "embeddings"):
         return "embedding"
-    owner = _words(leaf.last) if leaf.last not in ("weight", "w", "table") else words
-    return "embedding" if owner & _EMBEDDINGS else None
+    telling = words if leaf.last in ("weight", "w", "table") else _words(leaf.last)
+    return "embedding" if telling & _EMBEDDINGS else None
 
 
 def _heads(leaves: dict[str, _Leaf]) -> dict[str, str]:
-    """The kernels that compute the outputs: by their name, else the last of a plain row of dense layers."""
+    """The kernels that compute the outputs: by their name, else the last of a sequence of numbered dense layers."""
     kernels = {
         name: leaf
         for name, leaf in leaves.items()
-        if len(leaf.shape) >= 2 and _vector_reason(leaf, leaves) is None and _embedding_kind(leaf) is None
+        if len(leaf.shape) >= 2 and _vector_reason(leaf, leaves) is None and _lookup_role(leaf) is None
     }
-    # "heads" and "multi_head_attention" are no heads; "out" is one at the root alone, if there is no other.
-    found = _heads_below(kernels, lambda part, depth: bool(_words(part) & _HEADS) and not _words(part) & _ATTENTIONS)
-    found = found or _heads_below(kernels, lambda part, depth: depth == 0 and bool(_words(part) & _ROOT_HEADS))
-    if found:
-        return found
-    row: dict[tuple[str, str], list[tuple[int, _Leaf]]] = {}
+    # "heads" and "multi_head_attention" are no heads; "out" is one only at the root, and if there is no other head.
+    heads = _heads_below(kernels, lambda part, depth: bool(_words(part) & _HEADS) and not _words(part) & _ATTENTIONS)
+    heads = heads or _heads_below(kernels, lambda part, depth: depth == 0 and bool(_words(part) & _ROOT_HEADS))
+    if heads:
+        return heads
+    sequences: dict[tuple[str, str], list[tuple[int, _Leaf]]] = {}
     for leaf in kernels.values():
-        place = _place_in_row(leaf)
+        place = _place_in_sequence(leaf)
         if place and len(leaf.shape) == 2:
-            row.setdefault(place[0], []).append((place[1], leaf))
-    if len(row) == 1:
-        (members_in_row,) = row.values()
-        number, last = max(members_in_row, key=lambda member: member[0])
-        if len(members_in_row) > 1 or len(kernels) > 1:
-            found[last.name] = f"the last dense layer at the root (number {number}): taken for the head"
-    return found
+            sequences.setdefault(place[0], []).append((place[1], leaf))
+    if len(sequences) == 1:
+        (layers,) = sequences.values()
+        number, last = max(layers, key=lambda layer: layer[0])
+        if len(layers) > 1 or len(kernels) > 1:
+            heads[last.name] = f"the last dense layer at the root (number {number}) is the head"
+    return heads
 
 
 def _heads_below(kernels: dict[str, _Leaf], is_head: Callable[[str, int], bool]) -> dict[str, str]:
@@ -220,8 +220,8 @@ def _heads_below(kernels: dict[str, _Leaf], is_head: Callable[[str, int], bool])
     return {leaf.name: f"named {prefix}: the head" for prefix, leaf in last.items()}
 
 
-def _place_in_row(leaf: _Leaf) -> tuple[tuple[str, str], int] | None:
-    """For ``Dense_2/kernel``, ``fc2/kernel``, ``layers/2/kernel`` or ``w2``: the row it stands in and its number."""
+def _place_in_sequence(leaf: _Leaf) -> tuple[tuple[str, str], int] | None:
+    """Sequence and number of a layer: (("dense", "kernel"), 2) for ``Dense_2/kernel``, (("w", ""), 2) for ``w2``."""
     parts = leaf.parts[1:] if leaf.parts[:1] == ["params"] else leaf.parts
     if len(parts) == 3 and parts[1].isdigit():
         stem, number, last = parts[0], parts[1], parts[2]
@@ -238,61 +238,61 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _scanned_prefixes(leaves: dict[str, _Leaf]) -> dict[str, int]:
-    """Subtrees whose leaves all carry the same leading axis of layers, and its size.
+    """Modules whose parameters have a leading axis of layers, and its size.
 
-    Evidence: all leaves below a node share their first dimension, and either the node is called ``layers``, ``scan``
-    and the like without a number below it, or a norm's scale in it has two axes.
+    All parameters in the module share their first dimension. In addition, the module has a name such as ``layers`` or
+    ``scan`` and no numbered submodules, or a ``scale`` in it has two axes.
     """
     below: dict[str, list[_Leaf]] = {}
     for leaf in leaves.values():
         for depth in range(1, len(leaf.parts)):
             below.setdefault("/".join(leaf.parts[:depth]), []).append(leaf)
-    found: dict[str, int] = {}
+    scanned: dict[str, int] = {}
     for prefix, members in below.items():
-        if any(prefix.startswith(outer + "/") for outer in found):
+        if any(prefix.startswith(outer + "/") for outer in scanned):
             continue
         if any(len(leaf.shape) < 2 for leaf in members) or len({leaf.shape[0] for leaf in members}) != 1:
             continue
         depth = len(prefix.split("/"))
         numbered = any(part.isdigit() for leaf in members for part in leaf.parts[depth : depth + 1])
-        called = bool(_words(prefix.split("/")[-1]) & _STACKS) and not numbered
-        normed = any(leaf.last == "scale" and len(leaf.shape) == 2 for leaf in members)
-        if called or normed:
-            found[prefix] = members[0].shape[0]
-    return found
+        named_stack = bool(_words(prefix.split("/")[-1]) & _STACKS) and not numbered
+        scanned_norm = any(leaf.last == "scale" and len(leaf.shape) == 2 for leaf in members)
+        if named_stack or scanned_norm:
+            scanned[prefix] = members[0].shape[0]
+    return scanned
 
 
 def _many_one_channel_convolutions(leaves: dict[str, _Leaf]) -> bool:
-    """Whether several convolutions of no telling name see one channel: they are depthwise; a single one reads gray."""
+    """Whether several convolutions have one input channel and so are depthwise; a single one reads gray images."""
     unnamed = [leaf for leaf in leaves.values() if leaf.last == "kernel" and not _words(leaf.module) & _DEPTHWISE]
     return sum(len(leaf.shape) == 4 and leaf.shape[2] == 1 for leaf in unnamed) > 1
 
 
 def _batch_axes(leaf: _Leaf, context: _Context) -> tuple[int, str]:
-    """How many leading axes are layers or experts, and why."""
+    """The number of leading axes that are layers or experts, and the reason."""
     count, reasons = 0, []
     for prefix, layers in context.scanned.items():
         if leaf.name.startswith(prefix + "/"):
             count += 1
             reasons.append(f"{layers} layers scanned under {prefix}")
-    called = any(_words(part) & _EXPERTS for part in leaf.parts)
-    if len(leaf.shape) - count >= 3 and (called or _has_router(leaf, leaf.shape[count], context)):
+    named_expert = any(_words(part) & _EXPERTS for part in leaf.parts)
+    if len(leaf.shape) - count >= 3 and (named_expert or _has_router(leaf, leaf.shape[count], context)):
         reasons.append(f"{leaf.shape[count]} experts")
         count += 1
     bias = _sibling_bias(leaf, context)
     if not count and bias and len(leaf.shape) == len(bias) + 1 > 2 and leaf.shape[1:] != bias:
         layers, outputs = bias[0], bias[1:]
         if leaf.shape[0] == layers and leaf.shape[-len(outputs) :] == outputs:
-            count, reasons = 1, [f"{layers} layers, as its bias {list(bias)} shows"]
+            count, reasons = 1, [f"{layers} layers, because its bias has shape {list(bias)}"]
     return count, ", ".join(reasons)
 
 
 def _has_router(leaf: _Leaf, experts: int, context: _Context) -> bool:
-    """Whether a ``router`` with one output an expert stands in the module of the leaf or in the one around it."""
-    around = ["/".join(leaf.parts[:depth]) for depth in (len(leaf.parts) - 1, len(leaf.parts) - 2) if depth >= 0]
+    """Whether the parameter's module, or the module around it, has a ``router`` with one output per expert."""
+    modules = ["/".join(leaf.parts[:depth]) for depth in (len(leaf.parts) - 1, len(leaf.parts) - 2) if depth >= 0]
     return any(
         "router" in other.name[len(prefix) :].lower().split("/") and other.shape[-1:] == (experts,)
-        for prefix in around
+        for prefix in modules
         for other in context.leaves.values()
         if other.name.startswith(prefix) and len(other.shape) >= 2
     )
@@ -306,11 +306,11 @@ def _sibling_bias(leaf: _Leaf, context: _Context) -> tuple[int, ...] | None:
     return None
 
 
-def _matrix_axes(leaf: _Leaf, batch: int, context: _Context) -> tuple[MatrixAxes | None, str, str]:
-    """Axes, kind and reason of a parameter whose leading ``batch`` axes are layers or experts."""
+def _matrix_axes(leaf: _Leaf, batch: int, context: _Context) -> tuple[MatrixAxes | None, Role, str]:
+    """Axes, role and reason of a parameter whose leading ``batch`` axes are layers or experts."""
     shape, rank = leaf.shape, len(leaf.shape) - batch
     axis = tuple(range(batch, len(shape)))
-    words = _words(leaf.own_name)
+    words = _words(leaf.telling_name)
     bias = _sibling_bias(leaf, context)
     if rank < 2:
         return None, "vector", f"one axis of {shape[-1]}"
@@ -318,29 +318,31 @@ def _matrix_axes(leaf: _Leaf, batch: int, context: _Context) -> tuple[MatrixAxes
     if rank == 2:
         if context.options.split_fused and fused and shape[-1] % fused == 0:
             split = (shape[-1] // fused,) * fused
-            return MatrixAxes(axis[0], axis[1], split=split), "matrix", f"{leaf.own_name}: {fused} fused projections"
+            axes = MatrixAxes(axis[0], axis[1], split=split)
+            return axes, "matrix", f"{leaf.telling_name}: {fused} fused projections"
         if leaf.last == "weight" and not (bias and bias[-1] == shape[-1] != shape[-2]):
             return MatrixAxes(axis[1], axis[0]), "matrix", "named weight: (out, in)"
-        return MatrixAxes(axis[0], axis[1]), "matrix", f"named {_spoken(leaf)}: (in, out)"
+        return MatrixAxes(axis[0], axis[1]), "matrix", f"named {_short_path(leaf)}: (in, out)"
     if fused and shape[axis[1]] == fused:  # (in, 3, heads, head_dim)
         out = axis[2:] if context.options.split_fused else axis[1:]
-        return MatrixAxes(axis[0], out), "matrix", f"{leaf.own_name}: {fused} fused projections of attention"
+        return MatrixAxes(axis[0], out), "matrix", f"{leaf.telling_name}: {fused} fused projections of attention"
     unbatched_bias = bias[batch:] if bias else None
     if rank == 3 and words & _INTO_HEADS and len(unbatched_bias or (0, 0)) == 2:
         out = axis[2:] if context.options.split_heads else axis[1:]
-        return MatrixAxes(axis[0], out), "matrix", f"{leaf.own_name}: (in, heads, head_dim)"
+        return MatrixAxes(axis[0], out), "matrix", f"{leaf.telling_name}: (in, heads, head_dim)"
     if rank == 3 and words & _OUT_OF_HEADS and len(unbatched_bias or (0,)) == 1:
         into = axis[1:2] if context.options.split_heads else axis[:2]
-        return MatrixAxes(into, axis[2]), "matrix", f"{leaf.own_name}: (heads, head_dim, out)"
+        return MatrixAxes(into, axis[2]), "matrix", f"{leaf.telling_name}: (heads, head_dim, out)"
     if words & _DEPTHWISE or (rank == 4 and shape[axis[2]] == 1 and context.many_one_channel):
         return None, "depthwise", f"depthwise convolution: {shape[-1]} filters of {math.prod(shape[batch:-1])}"
     if unbatched_bias and len(unbatched_bias) < rank and shape[-len(unbatched_bias) :] == unbatched_bias:
         cut = rank - len(unbatched_bias)
-        return MatrixAxes(axis[:cut], axis[cut:]), "matrix", f"fan-out {list(unbatched_bias)} as in its bias"
+        return MatrixAxes(axis[:cut], axis[cut:]), "matrix", f"fan-out {list(unbatched_bias)}, the shape of its bias"
     if words & _CONVOLUTIONS or (leaf.last == "kernel" and rank in (4, 5)):
         return MatrixAxes(axis[:-1], axis[-1]), "matrix", "a convolution: (window, in, out)"
-    return None, "not understood", f"{rank} axes and no name that tells fan-in from fan-out: give axes, or route by use"
+    reason = f"{rank} axes, and no name that says which are fan-in and fan-out: give axes, or route by use"
+    return None, "not understood", reason
 
 
-#: A routing function of the user's: path name and leaf -> label, axes, route, or None for the default.
+#: A user's routing function: path name and leaf -> label, axes, route, or None for the default.
 RoutingFunction = Callable[..., "str | MatrixAxes | Route | None"]

@@ -1,4 +1,4 @@
-"""From the uses of a parameter to its route: which kind it is, which axes are fan-in and fan-out, and why."""
+"""The route of a parameter from its uses: its role, which axes are fan-in and fan-out, and the reason."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_use.interpreter import Record, Use, own_dims
-from jaxopt_tour.routing.by_use.lineage import Part
-from jaxopt_tour.routing.route import Route
+from jaxopt_tour.routing.by_use.interpreter import Record, Use, varying_dims
+from jaxopt_tour.routing.by_use.lineage import Atom, Part
+from jaxopt_tour.routing.route import Role, Route
 
 Axes = tuple[int, ...]
 
@@ -19,8 +19,8 @@ Axes = tuple[int, ...]
 def heads(record: Record, outputs: frozenset[int]) -> frozenset[int]:
     """The last contractions before the outputs.
 
-    Of the contractions that reach the outputs with no other in between, those that feed none of the others: in a
-    residual network every block reaches the outputs, and only the last does so last.
+    Of the contractions that reach the outputs with no other in between, these feed none of the others. In a residual
+    network every block reaches the outputs, and the blocks before the last one feed it.
     """
     feeds: dict[int, set[int]] = {}
     for start in outputs:
@@ -42,10 +42,11 @@ def heads(record: Record, outputs: frozenset[int]) -> frozenset[int]:
 def route(leaf: Any, number: int, record: Record, last: frozenset[int], split_fused: bool) -> Route:
     """The route of parameter ``number``."""
     uses = [use for use in record.uses.values() if use.lineage.param == number]
-    found = _route(leaf, uses, record, last, split_fused)
-    if np.issubdtype(leaf.dtype, np.complexfloating):
-        return Route(found.role, None, f"complex; {found.reason}")
-    return found
+    result = _route(leaf, uses, record, last, split_fused)
+    if not np.issubdtype(leaf.dtype, np.complexfloating):
+        return result
+    role: Role = "not understood" if result.role == "matrix" else result.role  # only real matrices are orthogonalized
+    return Route(role, None, f"complex entries; {result.reason}")
 
 
 def _route(leaf: Any, uses: Sequence[Use], record: Record, last: frozenset[int], split_fused: bool) -> Route:
@@ -53,31 +54,31 @@ def _route(leaf: Any, uses: Sequence[Use], record: Record, last: frozenset[int],
     if not uses:
         return Route("not understood", None, "not used by the function")
     summed = [use for use in uses if any(how == "sum" and atom.size > 1 for how, atom in use.lineage.removed)]
-    strong = [use for use in uses if use not in summed]
-    if not strong:
+    unsummed = [use for use in uses if use not in summed]
+    if not unsummed:
         return Route("not understood", None, f"only sums over it are used, in {_names(uses)}")
-    by_op = {op: [use for use in strong if use.op == op] for op in {use.op for use in strong}}
+    by_op = {op: [use for use in unsummed if use.op == op] for op in {use.op for use in unsummed}}
     contractions, gathers = by_op.get("contract", []), by_op.get("gather", [])
-    if not shape and "unknown" not in by_op:
+    if not shape and "not understood" not in by_op:
         return Route("scalar", None, "a single number")
     if contractions:
-        also = f"; also used by {_names(by_op['unknown'])}" if "unknown" in by_op else ""
-        # A matrix that the inputs looked up before it was contracted: an expert of a stack.
-        chosen = any(how == "gather" for use in contractions for how, _ in use.lineage.removed)
-        return _contracted(shape, contractions, [] if chosen else gathers, record, last, split_fused, also)
+        also = f"; also used by {_names(by_op['not understood'])}" if "not understood" in by_op else ""
+        # Looked up by the inputs, then contracted: the matrix of an expert.
+        is_expert = any(how == "gather" for use in contractions for how, _ in use.lineage.removed)
+        return _contracted(shape, contractions, [] if is_expert else gathers, record, last, split_fused, also)
     if gathers:
         use = gathers[0]
         return Route("embedding", None, f"rows looked up by the inputs ({use.primitive})")
-    if "unknown" in by_op:
-        reasons = ", ".join(dict.fromkeys(_unknown(use) for use in by_op["unknown"]))
+    if "not understood" in by_op:
+        reasons = ", ".join(dict.fromkeys(_why_not_understood(use) for use in by_op["not understood"]))
         return Route("not understood", None, reasons)
-    return _elementwise(strong)
+    return _elementwise(unsummed)
 
 
-def _unknown(use: Use) -> str:
+def _why_not_understood(use: Use) -> str:
     operation = use.lineage.opaque or use.primitive
     if operation == "reshape":
-        return "a reshape made dimensions that are no product of its axes"
+        return "a reshape to dimensions that cut across its axes"
     return f"used by {operation}, which has no rule"
 
 
@@ -95,7 +96,7 @@ def _elementwise(uses: Sequence[Use]) -> Route:
         return Route("not understood", None, "a factor of a product of parameters that is used elementwise")
     layers = _layers(uses[0])
     for use in uses:
-        if use.op in ("add", "data") and not use.matched and len(list(own_dims(use.lineage))) > 1:
+        if use.op in ("add", "data") and not use.matched and len(list(varying_dims(use.lineage))) > 1:
             how = "added to activations" if use.op == "add" else f"a learned input ({use.primitive})"
             return Route("position", None, f"{how} along several axes{layers}")
     verbs = {"add": "added to", "scale": "multiplied with", "data": "joined to"}
@@ -142,31 +143,37 @@ def _contracted(
         return Route("not understood", None, problem + also)
     # A parameter that is summed over in no contraction only scales another one, as in weight normalization.
     if axes is None or min(math.prod(shape[a] for a in axes.fan_in), math.prod(shape[a] for a in axes.fan_out)) == 1:
-        kind = "head" if axes is not None and _is_head(uses, last) else "vector"
-        what = "the last contraction, with one side of size one" if kind == "head" else "a matrix with one side of one"
+        role: Role = "head" if axes is not None and _is_head(uses, last) else "vector"
+        what = (
+            "a matrix with one side of size one"
+            if role == "vector"
+            else "the last contraction, with one side of size one"
+        )
         if axes is None:
-            what = "no matrix: it has one side alone"
-        return Route(kind, axes, f"{what}: {reason}" if over else f"{what}, in {reason}")
+            what = "contracted, without both a fan-in and a fan-out"
+        return Route(role, axes, f"{what}: {reason}" if over else f"{what}, in {reason}")
     swapped = [view for view in good[1:] if view[:2] == (axes.fan_out, axes.fan_in)]
-    other = [view for view in good[1:] if view[:2] not in ((axes.fan_in, axes.fan_out), (axes.fan_out, axes.fan_in))]
-    if other:
-        return Route("not understood", None, f"contracted in two ways: over axes {_list(axes.fan_in)}, and over axes {_list(other[0][0])}",
-        )  # fmt: skip
+    conflicting = [
+        view for view in good[1:] if view[:2] not in ((axes.fan_in, axes.fan_out), (axes.fan_out, axes.fan_in))
+    ]
+    if conflicting:
+        reason = f"contracted in two ways: over axes {_list(axes.fan_in)}, and over axes {_list(conflicting[0][0])}"
+        return Route("not understood", None, reason)
     if swapped:
         reason += ", and transposed elsewhere"
     if _is_head(uses, last):
         several = f", one of {len(last)} contractions" if len(last) > 1 else ", the last contraction"
         return Route("head", axes, reason + several + " before the outputs")
     if split_fused and axes.split is None:
-        pieces = _pieces(uses, axes, shape, record)
-        if pieces:
-            axes = MatrixAxes(axes.fan_in, axes.fan_out, pieces)
-            reason += f", fan-out cut into {len(pieces)}"
+        sizes_of_parts = _fused_parts(uses, axes, shape, record)
+        if sizes_of_parts:
+            axes = MatrixAxes(axes.fan_in, axes.fan_out, sizes_of_parts)
+            reason += f", fan-out cut into {len(sizes_of_parts)}"
     return Route("matrix", axes, reason)
 
 
 def _indexed(cuts: frozenset[Part], shape: tuple[int, ...]) -> frozenset[int]:
-    """Axes of which every element was cut out on its own."""
+    """Axes of which every element is sliced out separately."""
     single = [(axis, low) for axis, low, high in cuts if high == low + 1]
     return frozenset(a for a, size in enumerate(shape) if all((a, i) in single for i in range(size)))
 
@@ -176,15 +183,15 @@ def _list(axes: Axes) -> str:
 
 
 def _is_head(uses: Sequence[Use], last: frozenset[int]) -> bool:
-    """Used in a last contraction, and no layer of a stack."""
+    """Whether it is used in a last contraction and is no layer of a stack."""
     return any(use.node in last and not any(how in ("scan", "index") for how, _ in use.lineage.removed) for use in uses)
 
 
 def _view(use: Use, shape: tuple[int, ...], stacked: frozenset[int]) -> tuple[Axes, Axes, Axes | None] | str:
-    """Fan-in axes, fan-out axes and the sizes of groups of fan-out; or what stands in the way."""
+    """Fan-in axes, fan-out axes and the sizes of groups of fan-out; or the reason why there are none."""
     if use.sides.get("?"):
-        return "a factor of a product of parameters whose fan-in and fan-out could not be told"
-    sides: dict[int, dict[str, list[Any]]] = {axis: {} for axis in range(len(shape))}
+        return "a factor of a product of parameters whose fan-in and fan-out are undecided"
+    sides: dict[int, dict[str, list[Atom]]] = {axis: {} for axis in range(len(shape))}
     for side, atoms in use.sides.items():
         for atom in atoms:
             if atom.size > 1 or shape[atom.axis] == 1:
@@ -193,40 +200,40 @@ def _view(use: Use, shape: tuple[int, ...], stacked: frozenset[int]) -> tuple[Ax
         if how != "unit":
             sides[atom.axis].setdefault(how, []).append(atom)
     fan_in, fan_out, groups = [], [], 1
-    for axis, found in sides.items():
-        if set(found) == {"in"}:
+    for axis, by_side in sides.items():
+        if set(by_side) == {"in"}:
             fan_in.append(axis)
-        elif set(found) == {"out"}:
+        elif set(by_side) == {"out"}:
             fan_out.append(axis)
-        elif "out" in found and "in" not in found and _outermost(found):
+        elif "out" in by_side and "in" not in by_side and _fan_out_is_innermost(by_side):
             fan_out.append(axis)
-            if "batch" in found:
-                groups = math.prod(atom.size for atom in found["batch"])
-        elif "in" in found or "out" in found:
-            roles = "fan-in and fan-out" if {"in", "out"} <= set(found) else "the batch and a side of the matrix"
-            return f"axis {axis} ({shape[axis]}) holds both {roles}: give it as separate axes"
-    first = min(fan_in, default=0)
-    # y[t, e, f] = x[t, d] w[e, d, f] whose axis e the next layer keeps apart: experts, not one wide matrix.
-    fan_out = [axis for axis in fan_out if not (axis in stacked and axis < first) or len(fan_out) == 1]
+            if "batch" in by_side:
+                groups = math.prod(atom.size for atom in by_side["batch"])
+        elif "in" in by_side or "out" in by_side:
+            both = "fan-in and fan-out" if {"in", "out"} <= set(by_side) else "the batch and a side of the matrix"
+            return f"axis {axis} ({shape[axis]}) holds both {both}: give it as separate axes"
+    first_in = min(fan_in, default=0)
+    # y[t, e, f] = sum_d x[t, d] w[e, d, f], and e is a batch of the next layer: experts, not one wide matrix.
+    fan_out = [axis for axis in fan_out if not (axis in stacked and axis < first_in) or len(fan_out) == 1]
     if groups > 1:
         total = math.prod(shape[axis] for axis in fan_out)
         return tuple(fan_in), tuple(fan_out), (total // groups,) * groups
     return tuple(fan_in), tuple(fan_out), None
 
 
-def _outermost(found: dict[str, list[Any]]) -> bool:
-    """Whether the pieces of an axis that are no fan-out stand outside those that are."""
-    inner = max(atom.stride * atom.size for atom in found["out"])
-    return all(atom.stride >= inner for side, atoms in found.items() if side != "out" for atom in atoms)
+def _fan_out_is_innermost(by_side: dict[str, list[Atom]]) -> bool:
+    """Whether the atoms of an axis that are fan-out vary faster than all others."""
+    inner = max(atom.stride * atom.size for atom in by_side["out"])
+    return all(atom.stride >= inner for side, atoms in by_side.items() if side != "out" for atom in atoms)
 
 
-def _pieces(uses: Sequence[Use], axes: MatrixAxes, shape: tuple[int, ...], record: Record) -> Axes | None:
-    """Sizes of the pieces into which slices cut the fan-out, where they cover it."""
+def _fused_parts(uses: Sequence[Use], axes: MatrixAxes, shape: tuple[int, ...], record: Record) -> Axes | None:
+    """Sizes of the parts into which slices cut the fan-out, if the slices cover it."""
     axis = axes.fan_out[0]
     ranges: set[tuple[int, int]] = set()
     for use in uses:
         cuts = use.lineage.parts | record.cuts.get(use.place, frozenset())
-        ranges |= {(low, high) for where, low, high in cuts if where == axis}
+        ranges |= {(low, high) for cut_axis, low, high in cuts if cut_axis == axis}
     outer = sorted(r for r in ranges if not any(o != r and o[0] <= r[0] and r[1] <= o[1] for o in ranges))
     ends = [0, *(high for _, high in outer)]
     if len(outer) < 2 or [low for low, _ in outer] != ends[:-1] or ends[-1] != shape[axis]:

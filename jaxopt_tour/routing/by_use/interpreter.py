@@ -1,34 +1,36 @@
 """An abstract interpreter of jaxprs that records how each parameter is used, and runs nothing.
 
-Every variable stands for a ``Value``: whether it depends on the inputs, which parameters it is made of (``Lineage``),
-and which contractions reach it with no other contraction with a parameter in between.
+Every variable has a ``Value``. It says whether the variable depends on the inputs, from which parameters it is computed
+(``Lineage``), and which contractions reach it with no other contraction with a parameter in between.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jaxopt_tour.routing.by_use import lineage as ln
-from jaxopt_tour.routing.by_use.lineage import FILLER, Group, Lineage
+from jaxopt_tour.routing.by_use.lineage import FILLER, Group, Lineage, Side
 
+#: The place of an equation in a program: its index, after those of the equations that call it.
 Key = tuple[int, ...]
+Operation = Literal["contract", "gather", "add", "scale", "data", "not understood"]
 _NONE: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """What is known of a variable.
+    """What the interpreter knows about a variable.
 
     Args:
-        active: it depends on the example inputs.
-        reach: the contractions with parameters whose result it is, but for elementwise operations, reductions and
-            products of activations.
-        origins: the parameters it is made of. In an active value: parameters looked up by the inputs.
-        tracks: the fan-outs of parameters among the dimensions of an activation.
-        onehot: a comparison of the inputs with 0, 1, 2, ...: a lookup when it is contracted.
-        counter: a constant 0, 1, 2, ...
+        active: whether it depends on the example inputs.
+        reach: the contractions with parameters that lead to it through elementwise operations, reductions and products
+            of activations only.
+        origins: the parameters from which it is computed. In an active value: parameters looked up by the inputs.
+        tracks: which of its dimensions are the fan-out of which parameters, for an activation.
+        onehot: whether it is a comparison of the inputs with 0, 1, 2, ...; contracting it is a lookup.
+        counter: whether it is a constant 0, 1, 2, ...
     """
 
     active: bool = False
@@ -40,7 +42,7 @@ class Value:
 
     @property
     def is_weight(self) -> bool:
-        """Made of parameters and constants alone."""
+        """Whether it is computed from parameters and constants only."""
         return bool(self.origins) and not self.active
 
     def map(self, function: Callable[[Lineage], Lineage | None]) -> Value:
@@ -60,20 +62,22 @@ class Use:
     """One use of one parameter.
 
     Args:
-        op: "contract", "gather", "add", "scale" (any other elementwise use), "data" (a learned input) or "unknown".
-        primitive: the name of the operation.
-        lineage: the parameter as it stood there.
-        sides: for a contraction, the pieces by side: "in", "out", "batch", and "?" where the side could not be told.
-        node: the contraction's number.
-        outer: multiplied elementwise with something constant along one of its axes: an outer product.
-        matched: added along dimensions that are fan-out of other parameters: a bias.
-        depthwise: one input channel a group in a convolution.
+        op: "contract", "gather", "add", "scale" (any other elementwise use), "data" (a learned input) or
+            "not understood".
+        primitive: name of the operation.
+        lineage: lineage of the operand.
+        sides: for a contraction, the atoms by side: "in", "out", "batch", and "?" where the side is undecided.
+        node: number of the contraction.
+        outer: whether the activation is constant along one of the parameter's axes in an elementwise product, which is
+            an outer product.
+        matched: whether the parameter is added along dimensions that are fan-out of other parameters, as a bias is.
+        depthwise: whether this is a convolution with one input channel per group.
     """
 
-    op: str
+    op: Operation
     primitive: str
     lineage: Lineage
-    sides: dict[str, Group] = dataclasses.field(default_factory=dict)
+    sides: dict[Side, Group] = dataclasses.field(default_factory=dict)
     node: int | None = None
     outer: bool = False
     matched: bool = False
@@ -87,7 +91,7 @@ class Use:
 
 @dataclasses.dataclass
 class Record:
-    """All that was seen: uses by place, the graph of contractions, and how their results were cut or stacked."""
+    """All uses of parameters, the graph of contractions, and how the results of contractions are sliced or stacked."""
 
     uses: dict[tuple[Any, ...], Use] = dataclasses.field(default_factory=dict)
     inputs: dict[int, frozenset[int]] = dataclasses.field(default_factory=dict)
@@ -95,12 +99,12 @@ class Record:
     stacked: dict[tuple[int, int], frozenset[int]] = dataclasses.field(default_factory=dict)
 
     def copy(self) -> Record:
-        """A shallow copy, to go back to."""
+        """A shallow copy, which later records do not change."""
         return Record(dict(self.uses), dict(self.inputs), dict(self.cuts), dict(self.stacked))
 
 
 class Walker:
-    """Interprets a jaxpr; ``record`` holds what was seen.
+    """Interprets a jaxpr and fills ``record``.
 
     Args:
         rules: ``rules(walker, eqn, values, key)`` gives the values of an equation's outputs.
@@ -118,7 +122,7 @@ class Walker:
         return self._numbers.setdefault(key, len(self._numbers))
 
     def use(self, key: Key, use: Use) -> None:
-        """Record a use; the same place may use several parameters, and one of them in several ways."""
+        """Record a use; one equation may use several parameters, and a parameter in several ways."""
         self.record.uses[(key, use.op, use.lineage)] = use
 
     def contraction(self, key: Key, inputs: Iterable[Value]) -> int:
@@ -127,14 +131,15 @@ class Walker:
         self.record.inputs[node] = self.record.inputs.get(node, _NONE) | union(inputs)
         return node
 
-    def stack(self, track: Lineage, axes: Iterable[int]) -> None:
-        """Record that the result of a contraction was used with these axes of the parameter as a batch."""
-        if track.node is not None:
+    def stack(self, track: Lineage, dims: Iterable[int]) -> None:
+        """Record that dimensions of a contraction's result are summed over, or are a batch for the next parameter."""
+        axes = frozenset(atom.axis for atom in track.atoms(dims) if atom.size == track.shape[atom.axis])
+        if axes and track.node is not None:
             place = (track.node, track.param)
-            self.record.stacked[place] = self.record.stacked.get(place, frozenset()) | frozenset(axes)
+            self.record.stacked[place] = self.record.stacked.get(place, frozenset()) | axes
 
     def cut(self, value: Value) -> Value:
-        """Record how results of contractions were cut, and pass the value on."""
+        """Record the slices taken of results of contractions, and return the value."""
         for track in value.tracks:
             if track.parts and track.node is not None:
                 place = (track.node, track.param)
@@ -161,7 +166,7 @@ class Walker:
         return [read(atom) for atom in jaxpr.outvars]
 
     def scan(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
-        """``scan``: stacked parameters lose their leading axis, the carry runs to its fixpoint."""
+        """Interpret ``scan``: stacked parameters lose their leading axis, the carry is iterated to a fixed point."""
         constants, carries = _scan_counts(eqn)
         fixed, initial, stacks = (
             list(values[:constants]),
@@ -177,7 +182,7 @@ class Walker:
         return outputs[:carries] + [value.map(lambda x: _restack(x, length)) for value in outputs[carries:]]
 
     def loop(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
-        """``while``."""
+        """Interpret ``while``."""
         in_condition, in_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
         condition, fixed = values[:in_condition], values[in_condition : in_condition + in_body]
 
@@ -188,7 +193,7 @@ class Walker:
         return self._fixpoint(body, list(values[in_condition + in_body :]), key)
 
     def branches(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
-        """``cond``: every branch may run."""
+        """Interpret ``cond``: the outputs are joined over all branches."""
         results = [
             self.run(branch, list(values[1:]), (*key, index)) for index, branch in enumerate(eqn.params["branches"])
         ]
@@ -202,13 +207,13 @@ class Walker:
         return outputs
 
     def _fixpoint(self, body: Callable[[list[Value]], list[Value]], carry: list[Value], key: Key) -> list[Value]:
-        """Outputs of ``body`` for a carry that it no longer changes; only the last pass is recorded."""
+        """Outputs of ``body`` for a carry that it no longer changes; only the last iteration is recorded."""
         before, initial = self.record.copy(), carry
         for attempt in range(12):
             outputs = body(carry)
             merged = [self._join(old, new, key) for old, new in zip(carry, outputs[: len(carry)], strict=True)]
             if attempt > 8:
-                # A parameter that changes its shape round by round: give up following it.
+                # The lineage of a parameter changes with every iteration: stop following it.
                 merged = [value.map(lambda x: x.blurred("loop") if x.node is None else None) for value in merged]
             if merged == carry:
                 break
@@ -217,26 +222,26 @@ class Walker:
             self._join(old, new, key, record=True)
         return carry + outputs[len(carry) :]
 
-    def _join(self, one: Value, other: Value, key: Key, record: bool = False) -> Value:
-        """A value that is one or the other; a parameter that may be an activation is a learned input."""
-        active = one.active or other.active
+    def _join(self, left: Value, right: Value, key: Key, record: bool = False) -> Value:
+        """A variable that has either value; a parameter joined with an activation is a learned input."""
+        active = left.active or right.active
         if active and record:
-            for value in (one, other):
+            for value in (left, right):
                 for origin in value.origins if value.is_weight else ():
                     self.use(key, Use("data", "loop or branch", origin))
-        origins = [x for value in (one, other) if value.active == active for x in value.origins]
+        origins = [x for value in (left, right) if value.active == active for x in value.origins]
         return Value(
             active,
-            one.reach | other.reach,
+            left.reach | right.reach,
             tuple(dict.fromkeys(origins)),
-            merge_tracks([*one.tracks, *other.tracks]),
-            one.onehot and other.onehot,
-            one.counter and other.counter,
+            merge_tracks([*left.tracks, *right.tracks]),
+            left.onehot and right.onehot,
+            left.counter and right.counter,
         )
 
 
 def _scan_counts(eqn: Any) -> tuple[int, int]:
-    """How many of a scan's inputs are constants and how many the carry."""
+    """The numbers of constants and of carried values among a scan's inputs."""
     if "ft_in" not in eqn.params:
         return eqn.params["num_consts"], eqn.params["num_carry"]
     constants, carry, _ = eqn.params["ft_in"].unpack()  # JAX after 0.11
@@ -253,12 +258,12 @@ def union(values: Iterable[Value]) -> frozenset[int]:
 
 
 def merge_tracks(tracks: Iterable[Lineage]) -> tuple[Lineage, ...]:
-    """Tracks without repetition; of a long residual sum the latest are enough."""
+    """Tracks without repetition; only the last eight, which suffice for a long residual sum."""
     return tuple(dict.fromkeys(tracks))[-8:]
 
 
 def _restack(lineage: Lineage, length: int) -> Lineage:
-    """Per-layer results of a scan put in a leading dimension; a layer's parameter finds its axis again."""
+    """Stack the results of a scan in a leading dimension; a parameter that the scan took apart gets its axis back."""
     for index, (how, atom) in reversed(list(enumerate(lineage.removed))):
         if how == "scan" and atom.size == length:
             removed = lineage.removed[:index] + lineage.removed[index + 1 :]
@@ -266,8 +271,29 @@ def _restack(lineage: Lineage, length: int) -> Lineage:
     return lineage.replace(dims=(ln.filler(length), *lineage.dims))
 
 
-def own_dims(lineage: Lineage) -> Iterator[int]:
+def varying_dims(lineage: Lineage) -> Iterator[int]:
     """The dimensions in which the parameter itself varies."""
     for dim, group in enumerate(lineage.dims):
         if any(atom.axis != FILLER and atom.size > 1 for atom in group):
             yield dim
+
+
+def merge_values(values: Sequence[Value], active: bool) -> Value:
+    """The result of an operation on aligned values, with the lineages of those that are as active as the result."""
+    origins = [origin for value in values if value.active == active for origin in value.origins]
+    tracks = [track for value in values for track in value.tracks]
+    return Value(active, union(values), tuple(dict.fromkeys(origins)), merge_tracks(tracks))
+
+
+def without_rule(walker: Walker, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
+    """Interpret an operation that has no rule: parameters that meet an activation in it are not understood."""
+    name = eqn.primitive.name
+    parameters = [origin for value in values if value.is_weight for origin in value.origins]
+    if any(value.active for value in values):
+        for origin in parameters:
+            walker.use(key, Use("not understood", name, origin))
+        result = Value(True, union(values))
+    else:
+        origins = tuple(dict.fromkeys(origin.blurred(name) for origin in parameters))
+        result = Value(reach=union(values), origins=origins)
+    return [result] * len(eqn.outvars)

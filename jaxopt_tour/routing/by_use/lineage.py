@@ -1,7 +1,8 @@
-"""Where the dimensions of a value come from: each is a product of pieces of the axes of a parameter.
+"""Which axes of a parameter the dimensions of a value are, after transposes, reshapes, slices and broadcasts.
 
-A ``Lineage`` follows one parameter through transposes, reshapes, slices and broadcasts, so that at the place where the
-parameter is used its dimensions still know which axes of the parameter they are.
+A dimension is a product of atoms, and an atom is a factor of an axis. A kernel of shape (768, 2304), reshaped to
+(768, 3, 12, 64), has the dimensions ``Atom(0, 768)``, ``Atom(1, 3, stride=768)``, ``Atom(1, 12, stride=64)`` and
+``Atom(1, 64)``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-#: The axis of a piece that belongs to no axis of the parameter: a broadcast dimension.
+#: The axis of an atom that belongs to no axis of the parameter: a broadcast dimension.
 FILLER = -1
 
 
 class Atom(NamedTuple):
-    """A piece of an axis: ``size`` steps of ``stride`` elements, from step ``start`` (None: not known)."""
+    """A factor of an axis: ``size`` steps of ``stride`` elements, from step ``start`` (None: undetermined)."""
 
     axis: int
     size: int
@@ -25,94 +26,100 @@ class Atom(NamedTuple):
     start: int | None = 0
 
 
-Group = tuple[Atom, ...]  # the pieces of one dimension, outermost first; their sizes multiply to its size
+Group = tuple[Atom, ...]  # the atoms of one dimension, outermost first; their sizes multiply to its size
 Dims = tuple[Group, ...]
-#: How an axis left the dimensions, and the piece of it that left.
-Removed = tuple[str, Atom]
-#: Elements lo to hi of an axis, all that remained of it after a slice.
+#: How an atom was removed from the dimensions: "scan" (a layer of a stack), "index", "gather" (looked up at a position
+#: that depends on the inputs), "sum" (reduced) or "unit" (an axis of size one).
+How = Literal["scan", "index", "gather", "sum", "unit"]
+#: Elements low to high of an axis, which a slice kept: (axis, low, high).
 Part = tuple[int, int, int]
+#: The side of a matrix on which an atom is in a contraction; "?": undecided.
+Side = Literal["in", "out", "batch", "?"]
+#: The operand of a product of parameters.
+End = Literal["left", "right"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Lineage:
-    """A value made from one parameter.
+    """The dimensions of a value that is computed from one parameter.
 
     Args:
-        param: the parameter's number.
-        shape: the parameter's own shape.
-        dims: what each dimension of the value is made of.
-        removed: pieces that are no dimension any more: "scan" (a layer of a stack), "index", "gather" (looked up by a
-            value that depends on the inputs), "sum" (reduced), "unit" (an axis of size one).
-        hidden: pieces contracted with another parameter: (which contraction, which side of it, the pieces).
-        parts: ranges of axes that slices left over.
-        nonlinear: a nonlinear function was applied.
-        opaque: the operation through which the dimensions could not be followed.
-        node: for a value that is the result of a contraction with the parameter, the number of that contraction.
+        param: number of the parameter.
+        shape: shape of the parameter.
+        dims: the atoms of each dimension of the value.
+        removed: atoms that are in no dimension any more, and how they were removed.
+        hidden: atoms contracted with another parameter: (number of the contraction, operand, atoms).
+        parts: ranges of axes that slices kept.
+        nonlinear: whether a nonlinear function was applied.
+        opaque: name of the operation after which the dimensions cannot be followed.
+        node: number of the contraction with the parameter whose result the value is, if it is one.
     """
 
     param: int
     shape: tuple[int, ...]
     dims: Dims
-    removed: tuple[Removed, ...] = ()
-    hidden: tuple[tuple[int, str, Group], ...] = ()
+    removed: tuple[tuple[How, Atom], ...] = ()
+    hidden: tuple[tuple[int, End, Group], ...] = ()
     parts: frozenset[Part] = frozenset()
     nonlinear: bool = False
     opaque: str | None = None
     node: int | None = None
 
     def replace(self, **changes: Any) -> Lineage:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def blurred(self, operation: str) -> Lineage:
-        """The same parameter, with dimensions that ``operation`` made unrecognizable."""
+        """The same parameter after an operation through which its dimensions cannot be followed."""
         return self if self.opaque else self.replace(dims=(), opaque=operation)
 
     def atoms(self, dims: Iterable[int]) -> Group:
-        """The pieces of the parameter in some of the dimensions, fillers left out."""
+        """The atoms of the parameter in some of the dimensions, without fillers."""
         return tuple(atom for dim in dims for atom in self.dims[dim] if atom.axis != FILLER)
 
 
 def whole(param: int, shape: tuple[int, ...]) -> Lineage:
-    """The lineage of the parameter itself."""
+    """The lineage of an unchanged parameter."""
     return Lineage(param, shape, tuple((Atom(axis, size),) for axis, size in enumerate(shape)))
 
 
 def filler(size: int) -> Group:
-    """A dimension that no parameter has."""
+    """A broadcast dimension."""
     return () if size == 1 else (Atom(FILLER, size),)
 
 
 def sized(group: Group, size: int) -> Group:
     """The same axes in a dimension of another size (padded, concatenated, mixed by a constant matrix)."""
-    own = [atom for atom in group if atom.axis != FILLER]
-    if not own or math.prod(atom.size for atom in group) == size:
-        return group if own else filler(size)
-    if all(atom.size == 1 for atom in own):
-        return (*own, *filler(size))
-    return (own[0]._replace(size=size), *(atom._replace(size=1) for atom in own[1:]))
+    atoms = [atom for atom in group if atom.axis != FILLER]
+    if not atoms or math.prod(atom.size for atom in group) == size:
+        return group if atoms else filler(size)
+    if all(atom.size == 1 for atom in atoms):
+        return (*atoms, *filler(size))
+    return (atoms[0]._replace(size=size), *(atom._replace(size=1) for atom in atoms[1:]))
 
 
-def remove(lineage: Lineage, atoms: Iterable[Atom], how: str = "index") -> Lineage:
-    """The lineage after ``atoms`` left its dimensions; an axis of size one is a "unit" however it left."""
-    entries = tuple(("unit" if lineage.shape[atom.axis] == 1 else how, atom) for atom in atoms if atom.axis != FILLER)
-    return lineage.replace(removed=lineage.removed + entries) if entries else lineage
+def remove(lineage: Lineage, atoms: Iterable[Atom], how: How = "index") -> Lineage:
+    """Remove atoms from the dimensions; an axis of size one is recorded as "unit" in every case."""
+    removed: list[tuple[How, Atom]] = [
+        ("unit" if lineage.shape[atom.axis] == 1 else how, atom) for atom in atoms if atom.axis != FILLER
+    ]
+    return lineage.replace(removed=(*lineage.removed, *removed)) if removed else lineage
 
 
 def permute(lineage: Lineage, permutation: Sequence[int]) -> Lineage:
-    """Transpose."""
+    """Transpose the dimensions."""
     return lineage.replace(dims=tuple(lineage.dims[dim] for dim in permutation))
 
 
-def squeeze(lineage: Lineage, dims: Iterable[int], how: str = "index") -> Lineage:
-    """Drop dimensions; an axis of which a single element was left becomes an axis of the batch."""
-    gone = set(dims)
-    kept = tuple(group for dim, group in enumerate(lineage.dims) if dim not in gone)
-    return remove(lineage, lineage.atoms(sorted(gone)), how).replace(dims=kept)
+def squeeze(lineage: Lineage, dims: Iterable[int], how: How = "index") -> Lineage:
+    """Drop dimensions; an axis of which one element remains becomes a batch axis."""
+    dropped = set(dims)
+    remaining = tuple(group for dim, group in enumerate(lineage.dims) if dim not in dropped)
+    return remove(lineage, lineage.atoms(sorted(dropped)), how).replace(dims=remaining)
 
 
 def broadcast(lineage: Lineage, shape: Sequence[int], dims: Sequence[int]) -> Lineage:
-    """``broadcast_in_dim``: dimension i becomes dimension ``dims[i]`` of ``shape``."""
+    """Broadcast to ``shape``, where dimension i becomes dimension ``dims[i]``."""
     groups = [filler(size) for size in shape]
     for group, dim in zip(lineage.dims, dims, strict=True):
         size = math.prod(atom.size for atom in group)
@@ -126,7 +133,7 @@ def tile(lineage: Lineage, counts: Sequence[int]) -> Lineage:
 
 
 def align(lineage: Lineage, shape: Sequence[int]) -> Lineage:
-    """The lineage in an elementwise operation whose result has ``shape``; scalars and size one are stretched."""
+    """Broadcast to the ``shape`` of the result of an elementwise operation, as NumPy does."""
     if lineage.opaque:
         return lineage
     offset = len(shape) - len(lineage.dims)
@@ -134,25 +141,25 @@ def align(lineage: Lineage, shape: Sequence[int]) -> Lineage:
 
 
 def cut(lineage: Lineage, dim: int, start: int | None, size: int) -> Lineage:
-    """Keep ``size`` elements of a dimension from ``start`` on (None: not known, or not contiguous)."""
+    """Keep ``size`` elements of a dimension from ``start`` on (None: undetermined, or not contiguous)."""
     group = lineage.dims[dim]
     if math.prod(atom.size for atom in group) == size:
         return lineage
     groups = list(lineage.dims)
     lead = next((i for i, atom in enumerate(group) if atom.size > 1), None)
     if lead is None or size == 0:
-        groups[dim] = sized(group, size)  # nothing is left
+        groups[dim] = sized(group, size)  # the slice is empty, or the dimension has no atom to cut
         return lineage.replace(dims=tuple(groups))
     outer, inner = group[lead], math.prod(atom.size for atom in group[lead + 1 :])
     if size % inner or (start is not None and start % inner):
         groups[dim] = sized(group, size)  # the ends fall inside an inner axis
         return lineage.replace(dims=tuple(groups))
     begin = None if start is None or outer.start is None else outer.start + start // inner
-    kept = outer._replace(size=size // inner, start=begin)
-    groups[dim] = (*group[:lead], kept, *group[lead + 1 :])
+    shortened = outer._replace(size=size // inner, start=begin)
+    groups[dim] = (*group[:lead], shortened, *group[lead + 1 :])
     parts = lineage.parts
     if begin is not None and outer.axis != FILLER:
-        parts |= {(outer.axis, begin * outer.stride, (begin + kept.size) * outer.stride)}
+        parts |= {(outer.axis, begin * outer.stride, (begin + shortened.size) * outer.stride)}
     return lineage.replace(dims=tuple(groups), parts=parts)
 
 
@@ -175,7 +182,7 @@ def reshape(lineage: Lineage, shape: Sequence[int]) -> Lineage | None:
                 return None
             atom = queue.popleft()
             if atom.size == 1:
-                # An axis of size one beside merged axes belongs to them: (3, 3, 1, c) -> (9, c).
+                # An axis of size one next to merged axes is merged with them: (3, 3, 1, c) -> (9, c).
                 merged = group or (groups[-1] if groups and len(groups[-1]) > 1 else loose)
                 merged.append(atom)
             elif size % atom.size == 0:
@@ -197,7 +204,7 @@ def reshape(lineage: Lineage, shape: Sequence[int]) -> Lineage | None:
 
 
 def _joined(group: Iterable[Atom]) -> Group:
-    """Neighboring pieces of one axis made one again."""
+    """Join neighboring atoms of one axis: (3, 4) of an axis of 12 becomes 12."""
     joined: list[Atom] = []
     for atom in group:
         last = joined[-1] if joined else None
@@ -213,43 +220,43 @@ def _joined(group: Iterable[Atom]) -> Group:
 
 def resolve_sides(
     origins: Sequence[Lineage], contracting: Sequence[int], batch: Sequence[int]
-) -> list[dict[str, Group]]:
-    """Fan-in and fan-out of every parameter in a product of parameters that meets an activation.
+) -> list[dict[Side, Group]]:
+    """Fan-in and fan-out of every parameter in a product of parameters that is contracted with an activation.
 
-    Dimensions contracted with the activation are fan-in, free ones fan-out. In ``x @ (B @ A)`` the axis that B and A
-    share is hidden: data flows into B, so there it is B's fan-out, and through it into A, so there it is A's fan-in.
+    Dimensions contracted with the activation are fan-in, free ones are fan-out. In ``x @ (B @ A)`` the axis that B and
+    A share is hidden. The activation meets B first, so the axis is B's fan-out and A's fan-in.
 
     Returns:
-        For each origin the pieces by side, "in", "out" or "batch". A hidden piece with no side stands under "?".
+        The atoms of each origin by side. Hidden atoms whose side is undecided are under "?".
     """
-    sides: list[dict[str, list[Atom]]] = []
+    sides: list[dict[Side, list[Atom]]] = []
     for origin in origins:
         free = [dim for dim in range(len(origin.dims)) if dim not in contracting and dim not in batch]
-        named = {"in": contracting, "out": free, "batch": batch}
-        sides.append({side: list(origin.atoms(dims)) for side, dims in named.items()})
-    opposite = {"in": "out", "out": "in"}
+        dims_by_side: dict[Side, Sequence[int]] = {"in": contracting, "out": free, "batch": batch}
+        sides.append({side: list(origin.atoms(dims)) for side, dims in dims_by_side.items()})
+    opposite: dict[Side, Side] = {"in": "out", "out": "in"}
     open_groups = {(i, j) for i, origin in enumerate(origins) for j in range(len(origin.hidden))}
-    link_side: dict[tuple[int, str], str] = {}  # (contraction, its side) -> side of the data flow
+    link_side: dict[tuple[int, End], Side] = {}  # (contraction, operand) -> side of the hidden atoms
 
     progress = True
     while progress and open_groups:
         progress = False
         for i, j in sorted(open_groups):
             link, end, atoms = origins[i].hidden[j]
-            other_end = "right" if end == "left" else "left"
-            known = [side for side in ("in", "out") if any(atom.size > 1 for atom in sides[i][side])]
+            other_end: End = "right" if end == "left" else "left"
+            decided = [side for side in opposite if any(atom.size > 1 for atom in sides[i][side])]
             still_open = sum(index == i for index, _ in open_groups)
             if (link, other_end) in link_side:
                 side = opposite[link_side[link, other_end]]
-            elif len(known) == 1 and still_open == 1:
-                side = opposite[known[0]]
+            elif len(decided) == 1 and still_open == 1:
+                side = opposite[decided[0]]
             else:
                 continue
             sides[i][side].extend(atoms)
             link_side[link, end] = side
             open_groups.discard((i, j))
             progress = True
-    resolved: list[dict[str, Group]] = [{side: tuple(atoms) for side, atoms in entry.items()} for entry in sides]
+    resolved: list[dict[Side, Group]] = [{side: tuple(atoms) for side, atoms in entry.items()} for entry in sides]
     for i, j in open_groups:
         resolved[i]["?"] = resolved[i].get("?", ()) + origins[i].hidden[j][2]
     return resolved

@@ -1,7 +1,7 @@
-"""Routing by use: a function is traced, not run, and each parameter goes where its use says.
+"""Routing by use: the role of each parameter is read from a traced function, which is never run.
 
-Contracted with something that depends on the inputs: a matrix, whose contracting axes are fan-in and whose free axes
-are fan-out. Looked up: an embedding. Added or multiplied elementwise: a vector. See :func:`from_function`.
+A parameter that is contracted with an activation is a matrix; its contracted axes are fan-in, its free axes fan-out. A
+parameter that is looked up is an embedding, and one that is added or multiplied elementwise is a vector.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jaxopt_tour._trees import is_box, path_name, unbox
+from jaxopt_tour._trees import named_leaves
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.by_use import classify, lineage
 from jaxopt_tour.routing.by_use.interpreter import Value, Walker
@@ -25,8 +25,8 @@ __all__ = ["from_function"]
 def from_function(fn: Any, /, *params_and_inputs: Any, split_fused: bool = False, **example_kwargs: Any) -> Routes:
     """Route every parameter of a function by how the function uses it.
 
-    The function is traced to its jaxpr and never run: arguments may be arrays or ``jax.ShapeDtypeStruct``, of any
-    size. Three ways to call it::
+    The function is traced to its jaxpr and never run, so arguments of any size may be ``jax.ShapeDtypeStruct`` in place
+    of arrays. There are three ways to call it::
 
         from_function(fn, params, *example_inputs)         # fn(params, *inputs) -> outputs or loss
         from_function(nnx_model, *example_inputs)          # parameters are its nnx.Param
@@ -34,48 +34,50 @@ def from_function(fn: Any, /, *params_and_inputs: Any, split_fused: bool = False
 
     ``fn(nnx_model, *inputs)``, as in ``nnx.value_and_grad``, works as the first does.
 
-    | use | kind, label |
+    | use | role |
     |---|---|
-    | contracted with an activation (``dot_general``, convolution) | "matrix", muon |
-    | the last such contraction before the outputs, also if it is the only one | "head", adamw |
-    | rows looked up by the inputs, by index or one-hot product | "embedding", adamw |
-    | looked up and contracted | "tied", adamw |
-    | added or multiplied elementwise | "vector" or "scalar", adamw |
-    | added along axes that are no layer's output, or joined to the activations as a learned token | "position", adamw |
-    | a convolution with one input channel a group | "depthwise", adamw |
-    | anything else, or nothing | "unknown", adamw, and why |
+    | contracted with an activation (``dot_general``, convolution) | "matrix" |
+    | contracted last before the outputs, also if there is no other contraction | "head" |
+    | rows looked up by the inputs, by index or one-hot product | "embedding" |
+    | looked up and contracted | "tied" |
+    | added or multiplied elementwise, or contracted with fan-in or fan-out 1 | "vector" |
+    | a single number | "scalar" |
+    | added along axes that are no layer's output, or joined to the activations as learned tokens | "position" |
+    | a convolution with one input channel per group | "depthwise" |
+    | anything else, or no use | "not understood" |
 
-    Axes of scans, of indexing and of batched contractions are the batch. Products of parameters (``W + B @ A``) are
-    matrices each. ``x[t, d] w[e, d, f]`` is one matrix with fan-out (e, f), unless what follows keeps ``e`` apart: a
-    next layer that has ``e`` as its batch, a sum over ``e`` alone, or an index for each of its elements.
-    A bilinear form in which two activations meet one parameter, such as soft merging of experts, is seen as its
-    first contraction alone: give axes for it.
+    Axes of scans, of indexing and of batched contractions are the batch. In a product of parameters (``W + B @ A``)
+    each factor is a matrix. ``x[t, d] w[e, d, f]`` is one matrix with fan-out (e, f), unless ``e`` is a batch of the
+    next layer, is summed over separately, or is indexed element by element.
+
+    Where two activations meet one parameter, as in soft merging of experts, only the first contraction is recognized;
+    give :class:`MatrixAxes` for such parameters.
 
     Args:
         fn: a function of (params, inputs), a Flax ``nnx.Module`` or a linen ``Module``.
         *params_and_inputs: the parameter tree (for nnx: none, for linen: the variables), then example inputs, pytrees.
-        split_fused: a matrix whose fan-out is afterwards cut into pieces (fused query, key and value) is returned as
-            these pieces, ``MatrixAxes(..., split=sizes)``. By default it is one matrix, as it is used.
+        split_fused: whether a matrix whose output is sliced (fused query, key and value) is split into these parts,
+            ``MatrixAxes(..., split=sizes)``. By default it is one matrix.
         **example_kwargs: keyword arguments of the function. Arrays are inputs; everything else (``train=True``, also
-            among the inputs) is passed as it is.
+            among the inputs) is passed unchanged.
 
     Returns:
-        A :class:`Routes`, path name -> route, to look at or to pass to ``muon(..., routing=...)``.
+        :class:`Routes` by path name, to print or to pass to ``muon(..., routing=...)``.
 
     Raises:
-        ValueError: ``fn`` is not callable, there are no parameters, or no inputs.
+        ValueError: ``fn`` is not callable, there are no parameters or no inputs, or two parameters have one path name.
     """
     if not callable(fn):
         raise ValueError(f"fn must be a function (params, *inputs), a Flax nnx.Module or linen Module, got {fn!r}")
     call, params, constants, inputs = _as_function(fn, params_and_inputs)
-    names, leaves = _named(params)
+    leaves = _named_arrays(params)
     if not leaves:
         raise ValueError(f"params must hold at least one array, got {params!r}")
-    dynamic, rebuild = _arrays_apart((inputs, example_kwargs))
+    dynamic, rebuild = _split_arrays((inputs, example_kwargs))
     if not dynamic:
         raise ValueError(
-            "example inputs are missing: pass at least one array or jax.ShapeDtypeStruct after the parameters. What "
-            "a parameter is shows where it meets something that depends on the inputs"
+            "example inputs are missing: pass at least one array or jax.ShapeDtypeStruct after the parameters, which "
+            "show where parameters meet activations"
         )
 
     def traced(params: Tree, constants: Any, dynamic: list[Any]) -> Any:
@@ -86,7 +88,7 @@ def from_function(fn: Any, /, *params_and_inputs: Any, split_fused: bool = False
     jaxpr = jax.make_jaxpr(traced)(*arguments)
 
     walker = Walker(apply)
-    values = [Value(origins=(lineage.whole(i, tuple(leaf.shape)),)) for i, leaf in enumerate(leaves)]
+    values = [Value(origins=(lineage.whole(i, tuple(leaf.shape)),)) for i, leaf in enumerate(leaves.values())]
     values += [Value() for _ in jax.tree.leaves(arguments[1])]
     values += [Value(active=True) for _ in dynamic]
     outputs = walker.run(jaxpr, values)
@@ -94,7 +96,7 @@ def from_function(fn: Any, /, *params_and_inputs: Any, split_fused: bool = False
     return Routes(
         {
             name: classify.route(leaf, i, walker.record, last, split_fused)
-            for i, (name, leaf) in enumerate(zip(names, leaves, strict=True))
+            for i, (name, leaf) in enumerate(leaves.items())
         }
     )
 
@@ -114,7 +116,7 @@ def _as_function(fn: Any, arguments: tuple[Any, ...]) -> tuple[Callable[..., Any
 
 
 def _is_instance(value: Any, package: str, name: str) -> bool:
-    """Whether a Flax class stands among the bases; Flax itself is not imported for this."""
+    """Whether the value is an instance of a Flax class; recognized without importing Flax."""
     return any(base.__name__ == name and base.__module__.startswith(package) for base in type(value).__mro__)
 
 
@@ -148,25 +150,21 @@ def _linen_function(
     return call, params, constants, inputs
 
 
-def _named(params: Tree) -> tuple[list[str], list[Any]]:
-    """Path names and arrays, in the order in which they are traced."""
-    pairs = [
-        (path_name(path), unbox(leaf))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_box)
-        if jax.tree.leaves(leaf)
-    ]
-    for name, leaf in pairs:
+def _named_arrays(params: Tree) -> dict[str, Any]:
+    """Arrays by path name, in the order in which they are traced."""
+    leaves = named_leaves(params)
+    for name, leaf in leaves.items():
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             raise ValueError(f"params must hold arrays or jax.ShapeDtypeStruct, got {leaf!r} at {name!r}")
-    return [name for name, _ in pairs], [leaf for _, leaf in pairs]
+    return leaves
 
 
 def _abstract(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-def _arrays_apart(tree: Tree) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """The arrays of a tree, and the function that puts others in their place; the rest stays as it is."""
+def _split_arrays(tree: Tree) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The arrays of a tree, and a function that rebuilds the tree with others in their place."""
     leaves, structure = jax.tree.flatten(tree)
     places = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
 
