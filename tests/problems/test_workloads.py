@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxopt_tour.routing.resolve import resolve
 from jaxopt_tour.problems import workloads
 from jaxopt_tour.problems.tasks import Batch
 from jaxopt_tour.problems.workloads import functions_of_model, model_workload, parameters, small_gpt
+from jaxopt_tour.routing.resolve import resolve
 
 EVERY = {
     "mlp": (workloads.fashion_mlp, 784 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10),
@@ -32,7 +32,7 @@ def test_size_name_and_batches(name):
     batch = jax.eval_shape(workload.draw, data, jax.random.key(0))
     for value in (jax.eval_shape(workload.loss, params, batch), jax.eval_shape(workload.measure, params, data)):
         assert (value.shape, value.dtype) == ((), jnp.float32)
-    assert {route.label for route in resolve(workload.routing, params).values()} == {"muon", "adamw"}
+    assert {route.label for route in resolve(workload.routing, params).values()} > {"matrix"}
 
 
 def test_images_are_those_of_the_data_mirrored_and_shifted():
