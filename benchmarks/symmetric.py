@@ -3,9 +3,9 @@
 python benchmarks/symmetric.py [--rounds 9] [--rows 256 512 ...] [--batch 4] [--dtypes float32 ...]
 
 For X X^T with X square and four times as wide, and for A A, prints time, ratio to plain (below 1 is faster) and error,
-and writes benchmarks/results/symmetric-BACKEND.json. Where blocks are right and gain for A A at every size
-from some size on, in every dtype they were timed in, it prints the line for BLOCKS_FROM in
-jaxopt_tour/orthogonalize/plan.py.
+and writes benchmarks/results/symmetric-BACKEND.json. At the end it prints the size from which blocks are right and
+gain for A A in every dtype. BLOCKS_FROM in jaxopt_tour/orthogonalize/plan.py is the size from which the median of their
+ratio is below 1.
 """
 
 from __future__ import annotations
@@ -125,8 +125,6 @@ def main() -> None:
     found = {name: gains_from(cases, name) for name in names}
     for name, start in found.items():
         print(f"  {name}: {'nowhere' if start is None else f'm = {start}'}")
-    if found.get("blocks") is not None:
-        print(f"BLOCKS_FROM on {backend}: {found['blocks']}")
     if not arguments.no_write:
         settings = {"rounds": arguments.rounds, "batch": arguments.batch, "margin": MARGIN, "entries": "Gaussian"}
         path = write(f"symmetric-{backend}", {"cases": cases, "gains_from": found}, settings)
