@@ -1,4 +1,4 @@
-"""How close to orthogonal every coefficients gets, under every prescale and in every dtype, on made and recorded matrices.
+"""How close to orthogonal every function gets, under every prescale and in every dtype, on made and recorded matrices.
 
 python benchmarks/accuracy.py [--quick] [--no-write] [--render] [--default NAME]
 
@@ -36,8 +36,8 @@ import optax.contrib._muon as peer
 from _common import RESULTS, ROOT, write
 
 import jaxopt_tour as jt
+from jaxopt_tour.coefficients import PolynomialCoefficients, RationalCoefficients
 from jaxopt_tour.coefficients.operations import operations
-from jaxopt_tour.coefficients.by_name import RationalCoefficients, PolynomialCoefficients
 
 RECORDED = ROOT / "benchmarks" / "data" / "recorded_momentum.npz"
 DOCUMENT = ROOT / "docs" / "accuracy.md"
@@ -47,8 +47,8 @@ ZOLOTAREV, QUINTICS = "zolotarev", "polar_express"
 SHORT, DEGREE_17 = "zolotarev(1, 2e-3, inverses=2)", "polar_express(2, 1e-2, degree=17)"
 DEFAULTS = (ZOLOTAREV, SHORT, QUINTICS)
 
-#: Every coefficients by the name that tables give it, and whether it can be made for any prescale.
-BY_NAME: dict[str, tuple[PolynomialCoefficients | RationalCoefficients, bool]] = {
+#: All coefficients, by their names in the tables, and whether they can be generated for any prescale.
+COEFFICIENTS: dict[str, tuple[PolynomialCoefficients | RationalCoefficients, bool]] = {
     ZOLOTAREV: (jt.coefficients.zolotarev(), True),
     SHORT: (jt.coefficients.zolotarev(1, 2e-3, inverses=2), True),
     "keller_jordan": (jt.coefficients.keller_jordan(), False),
@@ -200,13 +200,13 @@ def optax_default(stack: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One coefficients under one prescale, in one dtype and form, on every case."""
+    """The same coefficients, prescale, dtype and form on every case."""
 
     coefficients: str
     prescale: str
-    own: bool  # the prescale that the coefficients has by default
+    own: bool  # the default prescale of these coefficients
     dtype: str
-    method: str
+    form: str
     measures: dict[str, dict[str, float] | None]
 
     def values(self, measure: str, names: Iterable[str]) -> list[float]:
@@ -216,27 +216,27 @@ class Row:
 
 
 def rows_of(cases: Mapping[str, Case], quick: bool = False) -> list[Row]:
-    """Optax's default, then every coefficients x prescale x dtype and form."""
+    """Optax's default, then all coefficients x prescale x dtype and form."""
     rows = [Row(OPTAX, "frobenius", True, "float32", "standard", apply(optax_default, cases))]
-    for name, (coefficients, any_prescale) in BY_NAME.items():
+    for name, (coefficients, any_prescale) in COEFFICIENTS.items():
         for prescale in PRESCALES if any_prescale and not quick else (coefficients.prescale,):
             made = dataclasses.replace(coefficients, prescale=prescale)
             rational = isinstance(coefficients, RationalCoefficients)  # one form, and full precision
-            for dtype, method in (("float32", form_of(name)),) if quick or rational else ITERATIONS:
+            for dtype, form in (("float32", form_of(name)),) if quick or rational else ITERATIONS:
                 if dtype != "float32" and degree(coefficients) > 5:
                     continue  # half precision refuses it
-                function = functools.partial(jt.orthogonalize, coefficients=made, method=method, dtype=dtype)
-                rows.append(Row(name, prescale, prescale == coefficients.prescale, dtype, method, apply(function, cases)))
+                function = jt.Orthogonalizer(made, form=form, dtype=dtype)
+                rows.append(Row(name, prescale, prescale == coefficients.prescale, dtype, form, apply(function, cases)))
         print(f"measured {name}", file=sys.stderr)
     return rows
 
 
 def worse_than_optax(rows: Sequence[Row], names: Iterable[str], coefficients: str, dtype: str = "float32") -> list[str]:
-    """Where coefficients under its own prescale has a larger polar error than Optax's default, in either form."""
+    """Where coefficients under their own prescale have a larger polar error than Optax's default, in either form."""
     names = list(names)
     (theirs,) = (row for row in rows if row.coefficients == OPTAX)
     return [
-        f"{name}: {coefficients} ({dtype}, {row.method} form) {ours:.4f}, Optax's default {other:.4f}"
+        f"{name}: {coefficients} ({dtype}, {row.form} form) {ours:.4f}, Optax's default {other:.4f}"
         for row in rows
         if row.coefficients == coefficients and row.own and row.dtype == dtype
         for name, ours, other in zip(
@@ -272,7 +272,7 @@ def summary(rows: Sequence[Row], families: Mapping[str, Sequence[str]]) -> list[
             "prescale": row.prescale,
             "own": row.own,
             "dtype": row.dtype,
-            "method": row.method,
+            "form": row.form,
             **{
                 measure: {family: condensed(row, measure, names) for family, names in families.items()}
                 for measure in MEASURES
@@ -303,7 +303,7 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def form_of(name: str) -> str:
     """The form that the tables of float32 show: the standard one where there is one."""
-    return "gram" if isinstance(BY_NAME.get(name, (None,))[0], RationalCoefficients) else "standard"
+    return "gram" if isinstance(COEFFICIENTS.get(name, (None,))[0], RationalCoefficients) else "standard"
 
 
 def products(coefficients: PolynomialCoefficients | RationalCoefficients) -> str:
@@ -330,7 +330,7 @@ def cost(coefficients: PolynomialCoefficients | RationalCoefficients, m: int, n:
 
 
 def by_cost() -> str:
-    """What every coefficients costs, and what it promises."""
+    """What all coefficients cost, and the error that they guarantee."""
     lines = [
         [
             f"`{name}`",
@@ -341,7 +341,7 @@ def by_cost() -> str:
             *(f"{cost(coefficients, m, n):.2f}" for m, n in ((768, 768), (768, 3072))),
             *(number(coefficients.worst_error(bound)) for bound in (1e-1, 1e-2, 1e-3)),
         ]
-        for name, (coefficients, _) in BY_NAME.items()
+        for name, (coefficients, _) in COEFFICIENTS.items()
     ]
     worst = [f"worst on [{bound}, 1]" for bound in ("0.1", "0.01", "0.001")]
     head = ["coefficients", "steps", "degree", "prescale", "products", "cost, square", "cost, 1:4"]
@@ -375,7 +375,7 @@ def tables_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The tables, from the summary; the document shows some of them."""
 
     def plain(row: Mapping[str, Any]) -> bool:
-        return (row["dtype"], row["method"]) == ("float32", form_of(row["coefficients"]))
+        return (row["dtype"], row["form"]) == ("float32", form_of(row["coefficients"]))
 
     def plain_own(row: Mapping[str, Any]) -> bool:
         return plain(row) and row["own"]
@@ -384,10 +384,10 @@ def tables_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return row["own"] and row["coefficients"] in IN_EVERY_DTYPE
 
     def for_any_prescale(row: Mapping[str, Any]) -> bool:
-        return plain(row) and BY_NAME[row["coefficients"]][1]
+        return plain(row) and COEFFICIENTS[row["coefficients"]][1]
 
     name = {"coefficients": lambda row: f"`{row['coefficients']}`"}
-    iteration = name | {"dtype": lambda row: row["dtype"], "form": lambda row: row["method"]}
+    iteration = name | {"dtype": lambda row: row["dtype"], "form": lambda row: row["form"]}
     prescale = name | {"prescale": lambda row: PRESCALE_NAMES[row["prescale"]]}
     return {
         "coefficients": by_cost(),
@@ -419,7 +419,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="two small matrices, float32, one form, nothing written")
     parser.add_argument("--no-write", action="store_true", help="print only")
     parser.add_argument("--render", action="store_true", help="write the document again from the results file")
-    parser.add_argument("--default", default=ZOLOTAREV, choices=BY_NAME, help="what Optax's is compared with")
+    parser.add_argument("--default", default=ZOLOTAREV, choices=COEFFICIENTS, help="what Optax's is compared with")
     arguments = parser.parse_args(argv)
     if arguments.render:
         put(DOCUMENT, tables_of(json.loads((RESULTS / "accuracy.json").read_text(encoding="utf-8"))["results"]["rows"]))
@@ -440,7 +440,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         one_by_one = {
             row.coefficients: {name: float(f"{row.values('polar_error', [name])[0]:.4g}") for name in compared}
             for row in rows
-            if row.own and row.dtype == "float32" and row.method == form_of(row.coefficients)
+            if row.own and row.dtype == "float32" and row.form == form_of(row.coefficients)
         }
         path = write("accuracy", {"recorded_polar_error_float32": one_by_one, "rows": summed_up})
         put(DOCUMENT, tables)

@@ -1,11 +1,11 @@
-"""From which size inverses pay: the default and ``fast`` with rational functions against the polynomials that stand in.
+"""From which size inverses pay: the default and ``fast`` with rational functions against their polynomials.
 
 python benchmarks/inverses.py [--rounds 9] [--rows 64 96 ...] [--count 16]
 
 For square matrices and those four times as wide, prints time and ratio to the polynomials (below 1 is faster), and
 writes benchmarks/results/inverses-BACKEND.json. On CPU the size that it prints at the end is INVERSES_FROM in
-jaxopt_tour/orthogonalize/newton_schulz.py: the least of those measured from which on the median of the ratio is below 1 in
-every case.
+jaxopt_tour/orthogonalize/plan.py: the least of those measured from which on the median of the ratio is below 1 in every
+case.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _common import ROOT, alternate, compare, table, write
-from orthogonalize import ours
 
 import jaxopt_tour as jt
+from orthogonalize import ours
 
 ROWS = (64, 96, 128, 192, 256, 512, 768)
 ASPECTS = (1, 4)
@@ -31,7 +31,7 @@ POLYNOMIALS, INVERSES = "polynomials", "inverses"
 
 def contender(coefficients: jt.coefficients.Coefficients, xs: list[jax.Array]) -> Callable[[], Any]:
     """All leaves as the library works on them, compiled, as a function of no arguments."""
-    return functools.partial(jax.jit(functools.partial(ours, coefficients=coefficients)).lower(xs).compile(), xs)
+    return functools.partial(jax.jit(functools.partial(ours, orthogonalizer=coefficients)).lower(xs).compile(), xs)
 
 
 def one_case(name: str, rows: int, columns: int, count: int, rounds: int) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def steps(params: Tree, gradients: Tree) -> dict[str, Step]:
     found = {BASELINE: Step(optax_muon(params), params, gradients)}
     with loops_not_unrolled():
         found[ROLLED] = Step(optax_muon(params), params, gradients)
-    found["ours, default"] = Step(jt.muon(1e-3, 0.1), params, gradients)
-    found["ours, fast"] = Step(jt.muon(1e-3, 0.1, coefficients=jt.coefficients.fast()), params, gradients)
+    found["ours, default"] = Step(jt.muon(1e-3, weight_decay=0.1), params, gradients)
+    found["ours, fast"] = Step(jt.muon(1e-3, weight_decay=0.1, orthogonalizer="fast"), params, gradients)
     found["optax.adamw"] = Step(optax.adamw(1e-3, weight_decay=0.1), params, gradients)
     return found
 

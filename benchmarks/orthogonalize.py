@@ -21,10 +21,10 @@ from _common import ROOT, alternate, compare, quartiles, table, write
 from peers import loops_not_unrolled
 
 import jaxopt_tour as jt
-from jaxopt_tour.orthogonalize.newton_schulz import INVERSES_FROM
+from jaxopt_tour.orthogonalize.plan import INVERSES_FROM
 
 SHAPES = ("12x768x768", "12x768x3072", "1x1024x4096", "64x64x128")
-BY_NAME = {"default": jt.coefficients.auto(), "fast": jt.coefficients.fast()}
+COEFFICIENTS = {"default": jt.coefficients.auto(), "fast": jt.coefficients.fast()}
 #: Fewer products than those of ``fast``, where no inverses run; it is no default anywhere (docs/accuracy.md).
 FEWEST = {"degree 9 x 2": jt.coefficients.polar_express(2, 2e-2, degree=9)}
 
@@ -40,9 +40,9 @@ def each(function: Callable[[jax.Array], jax.Array], xs: list[jax.Array]) -> lis
     return [function(x) for x in xs]
 
 
-def ours(xs: list[jax.Array], coefficients: Any) -> list[jax.Array]:
-    """Ours over the same leaves as a tree, stacked or apart as it decides itself."""
-    tx = jt.orthogonalize_via_newton_schulz(coefficients, axes=jt.MatrixAxes(0, 1))
+def ours(xs: list[jax.Array], orthogonalizer: Any) -> list[jax.Array]:
+    """Ours over the same leaves as a tree, grouped by its own plan."""
+    tx = jt.orthogonalize_via_newton_schulz(orthogonalizer, axes=jt.MatrixAxes(0, 1))
     tree = {str(i): x for i, x in enumerate(xs)}
     updates, _ = tx.update(tree, tx.init(tree))
     return [updates[str(i)] for i in range(len(xs))]
@@ -55,8 +55,8 @@ def contenders(xs: list[jax.Array]) -> dict[str, Callable[[], Any]]:
         rolled = jax.jit(functools.partial(each, lambda x: optax_orthogonalize(x))).lower(xs).compile()
     compiled: dict[str, Callable[..., Any]] = {"optax 0.2.8": released, "optax, loop not unrolled": rolled}
     small = min(xs[0].shape) < INVERSES_FROM
-    for name, coefficients in (BY_NAME | (FEWEST if small else {})).items():
-        compiled[f"ours, {name}"] = jax.jit(functools.partial(ours, coefficients=coefficients)).lower(xs).compile()
+    for name, coefficients in (COEFFICIENTS | (FEWEST if small else {})).items():
+        compiled[f"ours, {name}"] = jax.jit(functools.partial(ours, orthogonalizer=coefficients)).lower(xs).compile()
     found = {name: functools.partial(function, xs) for name, function in compiled.items()}
     try:
         import torch

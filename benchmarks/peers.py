@@ -34,17 +34,17 @@ def loops_not_unrolled() -> Iterator[None]:
 
 
 def optax_muon(params: Tree, **arguments: Any) -> optax.GradientTransformation:
-    """``optax.contrib.muon`` at its defaults, told which parameters are which matrices as our routing tells ours.
+    """``optax.contrib.muon`` at its defaults, for the matrices of our routing.
 
-    Left to itself it takes every 2-D leaf and nothing else: it would orthogonalize the embeddings and leave scanned
-    kernels to Adam, and the two would not do the same work.
+    By default it takes every 2-D leaf and nothing else: it would orthogonalize the embeddings and leave scanned kernels
+    to Adam, and the two would not do the same work.
     """
     routes = jt.routing.routes_by_name(params)
 
     def numbers(tree: Tree) -> Tree:
         def one_leaf(path: Any, leaf: Any) -> Any:
             route = routes["/".join(str(key.key) for key in path)]
-            if route.label != "muon":
+            if route.label != "matrix":
                 return None
             return optax.contrib.MuonDimensionNumbers(route.axes.fan_in, route.axes.fan_out)
 

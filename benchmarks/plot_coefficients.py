@@ -1,6 +1,6 @@
-"""Plot what every coefficients makes of a singular value, and where recorded momentum has its singular values.
+"""Plot the map of singular values for all coefficients, over the singular values of recorded momentum.
 
-python benchmarks/plot_schedules.py [--out docs/figures/singular_value_maps.svg]
+python benchmarks/plot_coefficients.py [--out docs/figures/singular_value_maps.svg]
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from _common import ROOT
-from accuracy import PRESCALE_NAMES, QUINTICS, BY_NAME, ZOLOTAREV, Case, degree, recorded
+from accuracy import COEFFICIENTS, PRESCALE_NAMES, QUINTICS, ZOLOTAREV, Case, degree, recorded
 
+from jaxopt_tour.coefficients import PolynomialCoefficients, RationalCoefficients
 from jaxopt_tour.coefficients import odd_polynomials as odd
-from jaxopt_tour.coefficients.by_name import RationalCoefficients, PolynomialCoefficients
 
 OUT = ROOT / "docs" / "figures" / "singular_value_maps.svg"
 # Blue and vermilion of Okabe and Ito's palette differ for every kind of color blindness, and in gray.
@@ -33,17 +33,19 @@ def prescaled(one: Case, prescale: str) -> np.ndarray:
     return one.s / np.sum(one.s**power) ** (1 / power)
 
 
-def draw(cases: Sequence[Case], coefficients: dict[str, PolynomialCoefficients | RationalCoefficients]) -> matplotlib.figure.Figure:
+def draw(
+    cases: Sequence[Case], by_name: dict[str, PolynomialCoefficients | RationalCoefficients]
+) -> matplotlib.figure.Figure:
     from matplotlib.figure import Figure
 
     low = 1e-4
     s = np.geomspace(low, 1, 2_000)
     bins = np.geomspace(low, 1, 49)
     columns = 3
-    rows = -(-len(coefficients) // columns)
+    rows = -(-len(by_name) // columns)
     figure = Figure(figsize=(9.6, 0.55 + 2.15 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for panel, (name, coefficients) in zip(panels.flat, coefficients.items(), strict=False):
+    for panel, (name, coefficients) in zip(panels.flat, by_name.items(), strict=False):
         # Every matrix counts the same, whatever its rank.
         values = [np.maximum(prescaled(one, coefficients.prescale), low) for one in cases]
         weights = [np.full(len(each), 1 / len(each)) for each in values]
@@ -65,12 +67,12 @@ def draw(cases: Sequence[Case], coefficients: dict[str, PolynomialCoefficients |
         panel.set(xscale="log", xlim=(low, 1), ylim=(0, 1.7), yticks=(0, 0.5, 1))
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8.5)
-    for panel in panels.flat[len(coefficients) :]:
+    for panel in panels.flat[len(by_name) :]:
         panel.set_axis_off()
-    figure.supxlabel("singular value, divided by the coefficients's prescaling norm", size=10)
+    figure.supxlabel("singular value, divided by the prescaling norm", size=10)
     figure.supylabel("what it becomes", size=10)
     figure.suptitle(
-        "What each coefficients makes of a singular value. Gray: where recorded momentum has its singular values",
+        "What the iteration makes of a singular value, by coefficients. Gray: the singular values of recorded momentum",
         size=10.5,
     )
     return figure
@@ -80,10 +82,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=OUT)
     arguments = parser.parse_args()
-    coefficients = {name: coefficients for name, (coefficients, _) in BY_NAME.items()}
+    by_name = {name: coefficients for name, (coefficients, _) in COEFFICIENTS.items()}
     # Without a date and with fixed names the same numbers give the same file.
     with matplotlib.rc_context({"svg.hashsalt": "coefficients", "font.size": 9.5}):
-        figure = draw(list(recorded().values()), coefficients)
+        figure = draw(list(recorded().values()), by_name)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None} if arguments.out.suffix == ".svg" else None
         figure.savefig(arguments.out, dpi=150, facecolor="white", metadata=metadata)

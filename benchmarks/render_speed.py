@@ -38,8 +38,9 @@ def speed(row: Json) -> str:
 def step_table(steps: Json, compiling: Json) -> str:
     """The whole update on every tree."""
     rows = []
+    phases = list(next(iter(compiling["results"].values())))
     for tree, lines in steps["results"].items():
-        compile_ratio = {line["name"]: line["ratio"] for line in compiling["results"][tree]}
+        built = {phase: {line["name"]: line["ratio"] for line in compiling["results"][tree][phase]} for phase in phases}
         for line in lines:
             rows.append(
                 [
@@ -47,11 +48,14 @@ def step_table(steps: Json, compiling: Json) -> str:
                     line["name"],
                     speed(line),
                     f"{line['speedup_to_rolled']:.2f}",
-                    f"{compile_ratio[line['name']]:.2f}",
+                    *(f"{built[phase][line['name']]:.2f}" for phase in phases),
                     f"{line['temporary_bytes'] / 2**20:,.0f} MiB",
                 ]
             )
-    return markdown(["tree", "optimizer", "speed", "to not unrolled", "compile time", "temporary memory"], rows)
+    return markdown(
+        ["tree", "optimizer", "speed", "to not unrolled", *(f"{phase} time" for phase in phases), "temporary memory"],
+        rows,
+    )
 
 
 def orthogonalize_table(results: Json) -> str:

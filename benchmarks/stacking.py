@@ -1,4 +1,4 @@
-"""Matrices of one shape together or apart: one stack taken one by one or several at a time, or an iteration each.
+"""Matrices of one shape in one stack, processed one by one or several at a time, against separate iterations.
 
 python benchmarks/stacking.py [--rounds 9] [--shapes 24x128x128 ...]
 
@@ -20,26 +20,27 @@ import numpy as np
 from _common import alternate, compare, table
 
 import jaxopt_tour as jt
-from jaxopt_tour.orthogonalize import run as stacking
+from jaxopt_tour.orthogonalize import run
 
 SHAPES = ("64x64x128", "8x128x128", "24x128x128", "24x128x352", "12x256x256", "48x256x256", "6x512x512", "4x768x768")
-#: The stacking, and how many matrices of a stack are worked on together; None: as the library does.
+#: ``grouping=``, and how many matrices of a stack are processed at once; None: as planned.
 WAYS = {
     "one by one": ("by_shape", 1),
     "four at a time": ("by_shape", 4),
     "all at once": ("by_shape", 10**6),
-    "apart": ("apart", 1),
-    "as chosen": ("auto", None),
+    "separate": ("none", 1),
+    "as planned": ("auto", None),
 }
 
 
 def contender(
-    tree: dict[str, jax.Array], method: str, how: str, together: int | None
+    tree: dict[str, jax.Array], form: str, grouping: str, together: int | None
 ) -> tuple[Callable[[], Any], float]:
     """A compiled function of no arguments, and the seconds that it took to compile."""
-    tx = jt.orthogonalize_via_newton_schulz(method=method, stacking=how, axes=jt.MatrixAxes(0, 1))
-    chosen = stacking.matrices_at_once
-    with mock.patch.object(stacking, "matrices_at_once", lambda *shape: together or chosen(*shape)):
+    orthogonalizer = jt.Orthogonalizer(form=form, grouping=grouping)
+    tx = jt.orthogonalize_via_newton_schulz(orthogonalizer, axes=jt.MatrixAxes(0, 1))
+    planned = run.at_once
+    with mock.patch.object(run, "at_once", lambda *arguments: together or planned(*arguments)):
         lowered = jax.jit(lambda tree: tx.update(tree, tx.init(tree))[0]).lower(tree)
     start = time.perf_counter()
     compiled = lowered.compile()
@@ -55,10 +56,10 @@ def main() -> None:
         count, rows, columns = map(int, text.split("x"))
         rng = np.random.default_rng(0)
         tree = {str(i): jnp.asarray(rng.standard_normal((rows, columns), np.float32)) for i in range(count)}
-        for method in ("standard", "gram"):
-            runs = {name: contender(tree, method, *way) for name, way in WAYS.items()}
+        for form in ("standard", "gram"):
+            runs = {name: contender(tree, form, *way) for name, way in WAYS.items()}
             lines = compare(alternate({name: run for name, (run, _) in runs.items()}, arguments.rounds), "one by one")
-            print(f"\n{text}, {method} form\n{table(lines)}")
+            print(f"\n{text}, {form} form\n{table(lines)}")
             print("  compiled in " + ", ".join(f"{name} {seconds:.1f} s" for name, (_, seconds) in runs.items()))
 
 

@@ -264,7 +264,7 @@ def experiment(
     - **adam-variants**: LaProp, eps, schedules of betas, handing over to SGD
     - **smoothing**: angles between gradient, momentum and update
     - **matrix-problems**: where Muon wins and where it does not
-    - **newton-schulz**: steps, schedules and dtypes against the exact polar factor
+    - **newton-schulz**: steps, coefficients and dtypes against the exact polar factor
     - **spectra**: singular values through training
     - **race**: steps, seconds and memory to a target
     - **variance-and-shampoo**: v as a variance, Muon as Shampoo without memory

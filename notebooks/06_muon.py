@@ -40,9 +40,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxopt_tour as jt
-from jaxopt_tour.linalg import newton_schulz, polynomials
+from jaxopt_tour.coefficients import PolynomialCoefficients, keller_jordan, odd_polynomials, polar_express
+from jaxopt_tour.orthogonalize.newton_schulz import standard_form
 from jaxopt_tour.orthogonalize.svd import polar_factor
-from jaxopt_tour.coefficients.by_name import PolynomialCoefficients, keller_jordan, polar_express
 from jaxopt_tour.problems.landscapes import matrix_regression, styblinski_tang
 from jaxopt_tour.tour import measures, plots
 from jaxopt_tour.tour.presets import muon_on_everything
@@ -83,17 +83,17 @@ assert jnp.sum(G * others, axis=(-2, -1)).max() < best
 # V^\top .$$
 #
 # So divide $X$ by a norm, to have all $s$ in $(0, 1]$, and apply polynomials that push every $s$ towards one. It takes
-# matrix products and nothing else, which is what accelerators are made for. One step of the library's plain form:
+# matrix products and nothing else, which is what accelerators are made for. The library's plain form:
 
 # %%
-print(inspect.getsource(newton_schulz._standard))
+print(inspect.getsource(standard_form))
 print(inspect.getsource(PolynomialCoefficients.map_singular_values))
-print(inspect.getsource(polynomials.value))
+print(inspect.getsource(odd_polynomials.value))
 
 # %%
 X = jax.random.normal(jax.random.key(2), (8, 20))
 one_step = PolynomialCoefficients("one step", polar_express().polynomials[:1], prescale="frobenius")
-result = jt.orthogonalize(X, one_step, dtype="float32")
+result = jt.orthogonalize(X, jt.Orthogonalizer(one_step, dtype="float32"))
 
 u, s, vt = np.linalg.svd(np.asarray(X, np.float64), full_matrices=False)
 expected = u @ np.diag(one_step.map_singular_values(s / np.linalg.norm(s))) @ vt
@@ -102,9 +102,9 @@ np.testing.assert_allclose(result, expected, atol=1e-4)  # the same singular vec
 # %% [markdown]
 # ## A spectrum goes flat
 #
-# A 64 x 128 matrix whose singular values fall as $1/i$, and what is left of that after each step of two coefficients:
-# Keller Jordan's, one polynomial five times, and Polar Express, five polynomials, each the best for the interval that
-# the ones before it left. Cutting coefficients short is for looking; as an optimizer use it whole.
+# A 64 x 128 matrix whose singular values fall as $1/i$, and what is left of that after each of five steps. Keller
+# Jordan's steps are one polynomial, five times. Polar Express has five polynomials, each the best for the interval that
+# the ones before it left. Fewer steps of them are for looking; an optimizer needs all five.
 
 # %%
 spectrum = 1 / np.arange(1, 65)
@@ -113,9 +113,9 @@ X = jnp.asarray(q1 @ np.diag(spectrum) @ q2[:64], jnp.float32)
 
 
 def after(coefficients, steps):
-    """Singular values of X after the first steps of coefficients."""
+    """The singular values of X after the first steps."""
     cut = PolynomialCoefficients(coefficients.name, coefficients.polynomials[:steps], coefficients.prescale)
-    return np.linalg.svd(np.asarray(jt.orthogonalize(X, cut, dtype="float32")), compute_uv=False)
+    return np.linalg.svd(np.asarray(jt.orthogonalize(X, jt.Orthogonalizer(cut, dtype="float32"))), compute_uv=False)
 
 
 figure, axes = plt.subplots(2, 2, figsize=(11, 7.4), layout="constrained")
@@ -130,7 +130,9 @@ for coefficients, ax, below in zip((keller_jordan(), polar_express()), axes[0], 
 axes[0, 0].legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
 plt.show()
 
-ends = {coefficients.name: after(coefficients, coefficients.steps) for coefficients in (keller_jordan(), polar_express())}
+ends = {
+    coefficients.name: after(coefficients, coefficients.steps) for coefficients in (keller_jordan(), polar_express())
+}
 for name, values in ends.items():
     print(f"{name:14} from 1/64 ... 1 to between {values.min():.3f} and {values.max():.3f}")
 assert np.abs(ends["keller_jordan"] - 1).max() < 0.35  # never at one, but near
@@ -159,7 +161,8 @@ print(inspect.getsource(muon_on_everything))
 # %%
 for shape in ((64, 64), (64, 256), (256, 64)):
     params = {"kernel": jax.random.normal(jax.random.key(3), shape)}
-    tx = jt.muon(1.0, weight_decay=0.0, routing={"kernel": jt.MatrixAxes(fan_in=0, fan_out=1)}, dtype="float32")
+    axes = {"kernel": jt.MatrixAxes(fan_in=0, fan_out=1)}
+    tx = jt.muon(1.0, weight_decay=0.0, routing=axes, orthogonalizer=jt.Orthogonalizer(dtype="float32"))
     update, _ = jax.jit(tx.update)(params, tx.init(params), params)
     rms = float(jnp.sqrt(jnp.mean(update["kernel"] ** 2)))
     print(shape, f"root mean square {rms:.3f}")
@@ -215,7 +218,7 @@ np.testing.assert_allclose(lengths, lengths[0], rtol=0.02)
 # %% [markdown]
 # ## Change one thing
 #
-# Change the coefficients: what does each leave of the spectrum, and what does it do to the smallest values?
+# Change the coefficients: what do others leave of the spectrum, and what becomes of the smallest values?
 
 # %%
 coefficients = jt.coefficients.cubic(5)  # try cubic(10), you(), cans(), polar_express(3, degree=9)

@@ -62,8 +62,9 @@ model = GPT(vocabulary=76, width=64, heads=2, blocks=1, hidden=176, rngs=nnx.Rng
 print(jt.routing_table(model))
 
 by_name = jt.routing.resolve(None, nnx.state(model, nnx.Param))
-assert by_name["blocks/0/attention/query/kernel"].label == "muon"
-assert by_name["embed/embedding"].label == by_name["head/kernel"].label == by_name["norm/scale"].label == "adamw"
+assert by_name["blocks/0/attention/query/kernel"].label == "matrix"
+others = ("embed/embedding", "head/kernel", "norm/scale")
+assert [by_name[name].label for name in others] == ["embedding", "head", "vector"]
 
 # %% [markdown]
 # ## By use
@@ -85,7 +86,7 @@ def nameless(params, tokens):
 params = {"a": jnp.zeros((76, 64)), "b": jnp.zeros((64, 64)), "c": jnp.zeros((64, 76))}
 routes = jt.routing.from_function(nameless, params, jnp.zeros((2, 16), int))
 print(jt.routing_table(params, usage=routes))
-assert {name: route.kind for name, route in routes.items()} == {"a": "embedding", "b": "matrix", "c": "head"}
+assert {name: route.role for name, route in routes.items()} == {"a": "embedding", "b": "matrix", "c": "head"}
 assert routes["b"].axes == jt.MatrixAxes(fan_in=1, fan_out=0)
 
 # On the GPT above, both ways agree.
@@ -185,11 +186,12 @@ np.testing.assert_allclose(linen_losses[:10], losses["muon"][:10], rtol=0.02)
 # ## Said by hand
 #
 # A route can be given for a parameter or a whole subtree: a label, a `MatrixAxes`, or a function of path and leaf.
-# Labels of your own go with `multi_transform`; what is not mentioned goes by name.
+# Labels of your own go with `multi_transform`; what is not mentioned goes by name. `"other"` is for every role that has
+# no transformation.
 
 # %%
 tx = jt.multi_transform(
-    {"muon": jt.scale_by_muon(), "adamw": jt.scale_by_adam(), "frozen": optax.set_to_zero()},
+    {"matrix": jt.scale_by_muon(), "other": jt.scale_by_adam(), "frozen": optax.set_to_zero()},
     routing={"layers_0": "frozen", "head/kernel": jt.MatrixAxes(fan_in=0, fan_out=1)},
 )
 updates, _ = jax.jit(tx.update)(params, tx.init(params), params)
@@ -204,7 +206,7 @@ assert np.abs(singular_values - 1).max() < 0.1
 # Send the first layer to AdamW, or the head to Muon. Does the loss notice?
 
 # %%
-routing = {"layers/0/kernel": "adamw"}  # try {}, {"head/kernel": jt.MatrixAxes(0, 1)}, {"layers": "adamw"}
+routing = {"layers/0/kernel": "other"}  # try {}, {"head/kernel": jt.MatrixAxes(0, 1)}, {"layers": "other"}
 
 changed = train(jt.muon(1e-2, routing=routing))
 print(f"mean of the last ten losses: {changed[-10:].mean():.3f}, by default {losses['muon'][-10:].mean():.3f}")

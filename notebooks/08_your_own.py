@@ -120,13 +120,13 @@ assert_same_updates(adamw, jt.adamw(1e-3, weight_decay=0.1), params)
 matrices = {name: params[name] for name in ("first", "second")}
 muon = optax.chain(
     jt.scale_by_momentum(0.95, form="ema", nesterov=True),
-    jt.orthogonalize_via_newton_schulz("polar_express", dtype="float32"),
+    jt.orthogonalize_via_newton_schulz(jt.Orthogonalizer(dtype="float32")),
     jt.scale_by_matrix_shape("match_rms_adamw"),
     jt.add_decayed_weights(0.1),
     optax.scale_by_learning_rate(1e-3),
 )
 axes = {name: jt.MatrixAxes(fan_in=0, fan_out=1) for name in matrices}
-whole = jt.muon(1e-3, weight_decay=0.1, routing=axes, dtype="float32")
+whole = jt.muon(1e-3, weight_decay=0.1, routing=axes, orthogonalizer=jt.Orthogonalizer(dtype="float32"))
 states, grads = (muon.init(matrices), whole.init(matrices)), {name: random_tree(1)[name] for name in matrices}
 u, w = (jax.jit(tx.update)(grads, state, matrices)[0] for tx, state in zip((muon, whole), states, strict=True))
 jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), u, w)

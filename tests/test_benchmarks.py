@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
@@ -17,9 +18,8 @@ import numpy as np
 import pytest
 
 import jaxopt_tour as jt
-from jaxopt_tour.orthogonalize.operations import flops
-from jaxopt_tour.orthogonalize.newton_schulz import INVERSES_FROM, Orthogonalization
-from jaxopt_tour.coefficients.by_name import RationalCoefficients, PolynomialCoefficients
+from jaxopt_tour.coefficients import PolynomialCoefficients, RationalCoefficients
+from jaxopt_tour.orthogonalize.plan import BLOCKS_FROM, INVERSES_FROM, plan_iteration
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -42,14 +42,14 @@ def test_accuracy_runs_on_two_small_matrices(accuracy: ModuleType, capsys: pytes
     assert accuracy.main(["--quick"]) == 0
     printed = capsys.readouterr().out
     assert "The default is nowhere worse" in printed
-    assert not [name for name in accuracy.BY_NAME if f"| `{name}` |" not in printed]
+    assert not [name for name in accuracy.COEFFICIENTS if f"| `{name}` |" not in printed]
 
 
 def test_accuracy_fails_where_the_default_is_worse(
     accuracy: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = {name: accuracy.BY_NAME[name] for name in ("cubic", accuracy.DEGREE_17)}
-    monkeypatch.setattr(accuracy, "BY_NAME", kept)
+    kept = {name: accuracy.COEFFICIENTS[name] for name in ("cubic", accuracy.DEGREE_17)}
+    monkeypatch.setattr(accuracy, "COEFFICIENTS", kept)
     assert accuracy.main(["--quick", "--default", "cubic"]) == 1
     assert "FAILED" in capsys.readouterr().out
 
@@ -94,9 +94,9 @@ class TestRecordedMomentum:
     def test_no_default_is_worse_on_it_than_optaxs(self, accuracy: ModuleType) -> None:
         """In exact arithmetic, by the maps of singular values; the script measures it in float32."""
 
-        def polar_error(one: object, schedule: PolynomialCoefficients | RationalCoefficients) -> float:
-            power = {"frobenius": 2, "schatten4": 4, "schatten8": 8}[schedule.prescale]
-            mapped = schedule.map_singular_values(one.s / np.sum(one.s**power) ** (1 / power))
+        def polar_error(one: object, coefficients: PolynomialCoefficients | RationalCoefficients) -> float:
+            power = {"frobenius": 2, "schatten4": 4, "schatten8": 8}[coefficients.prescale]
+            mapped = coefficients.map_singular_values(one.s / np.sum(one.s**power) ** (1 / power))
             return float(np.sqrt(np.mean((mapped - 1) ** 2)))
 
         theirs = jt.coefficients.keller_jordan()
@@ -117,7 +117,7 @@ def test_the_document_shows_the_results_file(accuracy: ModuleType, tmp_path: pat
         assert (accuracy.DOCUMENT.parent / target).exists(), target
 
 
-def test_roofline_counts_the_products_of_the_flop_model() -> None:
+def test_roofline_counts_the_operations_of_the_plan() -> None:
     roofline = script("roofline")
     # Wide, tall, square, three scanned layers; and one that inverses pay for, of whole blocks.
     shapes = {"a": (16, 64), "b": (64, 16), "c": (16, 16), "d": (3, 16, 40), "e": (128, 192)}
@@ -125,12 +125,11 @@ def test_roofline_counts_the_products_of_the_flop_model() -> None:
     axes = {f"{name}/kernel": jt.MatrixAxes(-2, -1) for name in shapes}
     tx = jt.orthogonalize_via_newton_schulz(axes=axes)
     compiled = jax.jit(lambda tree: tx.update(tree, tx.init(tree))[0]).lower(params).compile()
-    operation = Orthogonalization.of("auto")
     expected = 0
     for shape in shapes.values():
         m, n = sorted(shape[-2:])
-        schedule, form = operation.schedule_for(m, jnp.float32), operation.form(shape, jnp.float32)
-        expected += math.prod(shape[:-2]) * flops(schedule, m, n, form)
+        iteration = plan_iteration(jt.Orthogonalizer(), m, n, jnp.float32, "cpu")
+        expected += math.prod(shape[:-2]) * iteration.operations(m, n)
     assert roofline.operations(roofline.products_of(compiled.as_text())) == expected
 
 
@@ -146,3 +145,22 @@ def test_inverses_run_from_where_they_were_measured_to_pay() -> None:
     cases = [case(1, 0.5), case(2, 0.9), case(2, 1.0), case(3, 0.9), case(4, 0.7)]
     assert inverses.pay_from(cases) == 3
     assert inverses.pay_from([*cases, case(4, 1.2)]) is None
+
+
+def test_blocks_run_from_where_their_median_was_measured_to_be_lower() -> None:
+    written = json.loads((ROOT / "benchmarks/results/symmetric-cpu.json").read_text(encoding="utf-8"))["results"]
+    assert script("symmetric").gains_from(written["cases"], "blocks") == written["gains_from"]["blocks"]
+    for case in written["cases"]:
+        (ratio,) = (line["ratio"] for line in case["methods"] if line["name"] == "blocks")
+        assert case["product"] != "A A" or (ratio < 1) == (case["rows"] >= BLOCKS_FROM)
+
+
+def test_compile_time_separates_tracing_from_compilation() -> None:
+    compile_time = script("compile_time")
+    seconds = compile_time.BuildSeconds
+    builds = {compile_time.BASELINE: [seconds(1.0, 3.0)] * 3, "ours": [seconds(2.0, 1.0)] * 3}
+    found = compile_time.by_phase(builds)
+    ratios = {phase: next(row["ratio"] for row in rows if row["name"] == "ours") for phase, rows in found.items()}
+    assert ratios == {"trace and lower": 2.0, "compile": pytest.approx(1 / 3), "total": 0.75}
+    measured = compile_time.build_seconds(lambda: jt.sgd(0.1), {"w": jnp.ones(2)}, contextlib.nullcontext)
+    assert measured.lower > 0 and measured.compile > 0

@@ -12,7 +12,7 @@ import jaxopt_tour as jt
 # Every momentum is 0.9, and Adam's squares are averaged with 0.95, because the runs are short: a few hundred steps.
 # Muon takes the quintics that are its default on GPUs and TPUs, so that a race means the same everywhere.
 #: Optimizer by name, as a function of its learning-rate schedule. One optimizer with other settings is one more line.
-OPTIMIZERS: dict[str, Callable[[optax.PolynomialCoefficients], optax.GradientTransformation]] = {
+OPTIMIZERS: dict[str, Callable[[optax.Schedule], optax.GradientTransformation]] = {
     "sgd": lambda rate: jt.sgd(rate),
     "momentum": lambda rate: jt.momentum(rate, beta=0.9),
     "nesterov": lambda rate: jt.nesterov(rate, beta=0.9),
@@ -24,7 +24,7 @@ OPTIMIZERS: dict[str, Callable[[optax.PolynomialCoefficients], optax.GradientTra
     "signum": lambda rate: jt.signum(rate, beta=0.9),
     "adam": lambda rate: jt.adam(rate, b1=0.9, b2=0.95),
     "adamw": lambda rate: jt.adamw(rate, b1=0.9, b2=0.95, weight_decay=0.1),
-    "muon": lambda rate: jt.muon(rate, weight_decay=0.1, beta=0.9, coefficients="polar_express"),
+    "muon": lambda rate: jt.muon(rate, weight_decay=0.1, beta=0.9, orthogonalizer="polar_express"),
 }
 
 

@@ -81,7 +81,7 @@ class Training:
     def __init__(self, job: Job, mesh: Mesh) -> None:
         self.job, self.mesh, self.task = job, mesh, make_task(job)
         schedule = lambda count: warmup_then_decay(count, peak=job.learning_rate, steps=job.steps)  # noqa: E731
-        self.tx = sharded_state(muon(schedule, mesh_axes=AXIS))
+        self.tx = sharded_state(muon(schedule, mesh=AXIS))
         self._build = model_builder(self.task)
         self._step = jax.jit(self._train_step, donate_argnums=0)
 

@@ -21,7 +21,13 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise ImportError("pictures need matplotlib, which comes with: pip install 'jaxopt-tour[tour]'") from error
 
-from jaxopt_tour.coefficients.by_name import Exact, PolynomialCoefficients, RationalCoefficients, as_coefficients
+from jaxopt_tour.coefficients import (
+    CoefficientsLike,
+    Exact,
+    PolynomialCoefficients,
+    RationalCoefficients,
+    as_coefficients,
+)
 from jaxopt_tour.problems.landscapes import Landscape
 from jaxopt_tour.problems.stationary import minima, stationary_points
 from jaxopt_tour.tour import measures
@@ -296,17 +302,15 @@ def singular_values_over_time(ax: Axes, name: str, run: Trajectory) -> Axes:
 # --- Newton-Schulz ----------------------------------------------------------------------------------------------------
 
 
-def newton_schulz_map(
-    ax: Axes, schedule: str | PolynomialCoefficients | RationalCoefficients = "polar_express"
-) -> Axes:
-    """What a schedule makes of a singular value, step by step; its last step in full.
+def newton_schulz_map(ax: Axes, coefficients: CoefficientsLike = "polar_express") -> Axes:
+    """What the steps of an orthogonalization make of a singular value; the last one in full color.
 
     Raises:
-        ValueError: the schedule is ``"exact"``, which has no steps.
+        ValueError: the coefficients are ``"exact"``, which has no steps.
     """
-    known = as_coefficients(schedule)
+    known = as_coefficients(coefficients)
     if isinstance(known, Exact):
-        raise ValueError("schedule must be one with steps; 'exact' has none")
+        raise ValueError("coefficients must have steps, and 'exact' has none")
     s = np.geomspace(1e-3, 1, 800)
     values = s
     ax.axhline(1, color=_SOFT, linewidth=0.8, linestyle=(0, (4, 3)))

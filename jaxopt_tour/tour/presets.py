@@ -17,6 +17,7 @@ import optax
 import jaxopt_tour as jt
 from jaxopt_tour._checks import check_choice
 from jaxopt_tour._types import ScalarOrSchedule, Tree
+from jaxopt_tour.orthogonalize.orthogonalizer import OrthogonalizerLike
 
 MakeOptimizer = Callable[[ScalarOrSchedule], optax.GradientTransformation]
 
@@ -46,8 +47,7 @@ def muon_on_everything(
     *,
     beta: float = 0.95,
     nesterov: bool = True,
-    schedule: Any = "polar_express",
-    eps: float = 0.0,
+    orthogonalizer: OrthogonalizerLike = "polar_express",
 ) -> optax.GradientTransformation:
     """Muon's own chain with nothing routed elsewhere: vectors are columns (:func:`as_columns`), matrices themselves.
 
@@ -58,15 +58,13 @@ def muon_on_everything(
         weight_decay: lambda, decoupled.
         beta: decay of the momentum.
         nesterov: look ahead by one step.
-        schedule: of the orthogonalization.
-        eps: added to the prescaling norm.
+        orthogonalizer: a :class:`jaxopt_tour.Orthogonalizer`, or coefficients by name or value.
     """
+    axes = jt.MatrixAxes(fan_in=0, fan_out=1)
     return as_columns(
         optax.chain(
-            jt.scale_by_muon(
-                beta, nesterov=nesterov, coefficients=schedule, eps=eps, axes=jt.MatrixAxes(fan_in=0, fan_out=1)
-            ),
-            jt.scale_by_matrix_shape("match_rms_adamw", axes=jt.MatrixAxes(fan_in=0, fan_out=1)),
+            jt.scale_by_muon(beta, nesterov=nesterov, orthogonalizer=orthogonalizer, axes=axes),
+            jt.scale_by_matrix_shape("match_rms_adamw", axes=axes),
             jt.add_decayed_weights(weight_decay),
             optax.scale_by_learning_rate(learning_rate),
         )
@@ -118,6 +116,9 @@ class Preset:
         return self.optimizers[name](self.rates[name])
 
 
+#: The post's orthogonalization.
+KELLER_JORDAN: Final = jt.Orthogonalizer("keller_jordan", eps=1e-7)
+
 #: The post's settings, with Nesterov's momentum, which it mentions, at those of its momentum. It decays AdamW's
 #: weights after the step where this library, as PyTorch, decays them before: a difference of eta^2 lambda u a step.
 SOURCE: Final = Preset(
@@ -133,7 +134,7 @@ SOURCE: Final = Preset(
         "rmsprop-centered": lambda rate: jt.rmsprop(rate, beta=0.9, eps=1e-8, centered=True),
         "adam": lambda rate: jt.adam(rate, b1=0.9, b2=0.999, eps=1e-8),
         "adamw": lambda rate: jt.adamw(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01),
-        "muon": lambda rate: muon_on_everything(rate, 0.01, beta=0.95, schedule="keller_jordan", eps=1e-7),
+        "muon": lambda rate: muon_on_everything(rate, 0.01, beta=0.95, orthogonalizer=KELLER_JORDAN),
     },
     rates={
         "sgd": 0.02,

@@ -26,7 +26,7 @@ LEAST_INTERVAL = 10
 #: The part of a run in which the learning rate rises.
 WARMUP = 0.05
 
-MakeOptimizer = Callable[[optax.PolynomialCoefficients], optax.GradientTransformation]
+MakeOptimizer = Callable[[optax.Schedule], optax.GradientTransformation]
 
 
 class TrainState(NamedTuple):

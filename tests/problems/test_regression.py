@@ -151,7 +151,7 @@ def test_every_workload_has_one_matrix_and_muon_takes_it() -> None:
     ):
         params = workload.init(jax.random.key(0))
         route = jt.routing.resolve(workload.routing, params)["w"]
-        assert route.label == "muon"
+        assert route.label == "matrix"
         assert route.axes == jt.MatrixAxes(0, 1)
         value = workload.loss(params, workload.draw(workload.data(), jax.random.key(1)))
         assert value.dtype == jnp.float32

@@ -15,7 +15,7 @@ import pytest
 from chromium import BROWSER, MISSING, Browser, browser
 from jaxopt_tour.problems.landscapes import LANDSCAPES, make_landscape
 from jaxopt_tour.tour.explore import settings
-from jaxopt_tour.tour.explore.optimizers import RULES, BY_NAME, SETTINGS
+from jaxopt_tour.tour.explore.optimizers import COEFFICIENTS, RULES, SETTINGS
 from jaxopt_tour.tour.explore.page import SOURCE_SETTINGS, render, write_explore
 from jaxopt_tour.tour.explore.questions import QUESTIONS
 from jaxopt_tour.tour.palette import LINES
@@ -82,7 +82,7 @@ class TestData:
         }
         for rule in RULES.values():
             for name, value in rule.settings.items():
-                if name != "schedule":
+                if name != "coefficients":
                     one = SETTINGS[name]
                     at = place[one.scale](value)
                     assert at <= one.high and (at >= one.low or (one.scale == "zero-log" and value == 0)), name
@@ -210,8 +210,8 @@ class TestRulesOfThePage:
             library = np.asarray(rollout(RULES[name].make(rate, **values), landscape, 60).params).reshape(61, -1)
             chosen = {"rate": rate, **values}
             if name == "muon":
-                schedule = BY_NAME[values["schedule"]](values["steps"])
-                chosen |= {"polynomials": schedule.polynomials, "prescale": schedule.prescale}
+                coefficients = COEFFICIENTS[values["coefficients"]](values["steps"])
+                chosen |= {"polynomials": coefficients.polynomials, "prescale": coefficients.prescale}
             found = tab.evaluate(
                 f"tour.Rules.run({json.dumps(name)}, tour.landscapes.get({json.dumps(problem)}),"
                 f" {json.dumps(landscape.start)}, {json.dumps(chosen)}, 60).x"
@@ -221,11 +221,11 @@ class TestRulesOfThePage:
             atol = 5e-3 if name == "rmsprop-centered" else 2e-4
             np.testing.assert_allclose(found, library, atol=atol, err_msg=f"{problem} {changes}")
 
-    @pytest.mark.parametrize(("schedule", "steps"), [("polar_express", 5), ("keller_jordan", 3), ("cubic", 8)])
-    def test_newton_schulz_is_the_librarys(self, tab, schedule, steps):
+    @pytest.mark.parametrize(("coefficients", "steps"), [("polar_express", 5), ("keller_jordan", 3), ("cubic", 8)])
+    def test_newton_schulz_is_the_librarys(self, tab, coefficients, steps):
         import jaxopt_tour as jt
 
-        made = BY_NAME[schedule](steps)
+        made = COEFFICIENTS[coefficients](steps)
         for shape in ((2, 2), (2, 1), (3, 5)):
             x = np.random.default_rng(0).normal(size=shape)
             call = functools.partial(json.dumps, separators=(",", ":"))
@@ -267,7 +267,7 @@ class TestControls:
             ("matrix", "power", "change"),
             ("matrix", "deficient", "change"),
             ("matrix", "run", "change"),
-            ("schedule", "keller_jordan", "change"),
+            ("coefficients", "keller_jordan", "change"),
             ("schulz-steps", "3", "input"),
             ("schulz-at", "2", "input"),
         ],
@@ -291,13 +291,13 @@ class TestControls:
         click(fresh, f'.one[data-name="{name}"] input')
         assert not fresh.evaluate(f"tour.view.shown.has({json.dumps(name)})") and everything(fresh) != before
 
-    @pytest.mark.parametrize("name", ["set-beta", "set-weight_decay", "set-steps", "set-schedule"])
+    @pytest.mark.parametrize("name", ["set-beta", "set-weight_decay", "set-steps", "set-coefficients"])
     def test_muons_settings(self, fresh, name):
         set_control(fresh, "landscape", "matrix-regression", "change")
         click(fresh, '.one[data-name="muon"] button')
         before = json.dumps(fresh.evaluate("tour.runs().get('muon').x"))
-        value = {"set-beta": "0.3", "set-weight_decay": "-0.5", "set-steps": "1", "set-schedule": "cubic"}[name]
-        set_control(fresh, name, value, "change" if name == "set-schedule" else "input")
+        value = {"set-beta": "0.3", "set-weight_decay": "-0.5", "set-steps": "1", "set-coefficients": "cubic"}[name]
+        set_control(fresh, name, value, "change" if name == "set-coefficients" else "input")
         assert json.dumps(fresh.evaluate("tour.runs().get('muon').x")) != before
         assert fresh.evaluate("document.getElementById('preset').value") == "own"
         click(fresh, "#reset")

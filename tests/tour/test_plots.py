@@ -147,7 +147,7 @@ class TestAgainstTheStep:
         np.testing.assert_allclose(line_by_label(ax, "adam: to −g").get_ydata(), angles(runs["adam"])["gradient"])
 
     def test_singular_values(self, ax):
-        run = rollout(jt.muon(0.1, routing=lambda path, leaf: "muon"), make_landscape("matrix-regression"), 8)
+        run = rollout(jt.muon(0.1, routing=lambda path, leaf: "matrix"), make_landscape("matrix-regression"), 8)
         plots.singular_values_over_time(ax, "muon", run)
         assert labels(ax) == ["gradient", "momentum", "update"] and len(ax.lines) == 6
         np.testing.assert_allclose(line_by_label(ax, "update").get_ydata(), singular_values(run)["update"][:, 0])
@@ -155,11 +155,11 @@ class TestAgainstTheStep:
 
 class TestNewtonSchulz:
     @pytest.mark.parametrize("name", ["polar_express", "keller_jordan", "cubic", "zolotarev"])
-    def test_ends_with_the_map_of_the_schedule(self, ax, name):
+    def test_ends_with_the_map_of_all_steps(self, ax, name):
         plots.newton_schulz_map(ax, name)
-        schedule = jt.coefficients.as_coefficients(name)
-        last = line_by_label(ax, f"after {schedule.steps}")
-        np.testing.assert_allclose(last.get_ydata(), schedule.map_singular_values(last.get_xdata()), rtol=1e-12)
+        coefficients = jt.coefficients.as_coefficients(name)
+        last = line_by_label(ax, f"after {coefficients.steps}")
+        np.testing.assert_allclose(last.get_ydata(), coefficients.map_singular_values(last.get_xdata()), rtol=1e-12)
 
     def test_exact_has_no_steps(self, ax):
         with pytest.raises(ValueError, match="'exact' has none"):

@@ -254,19 +254,19 @@ class TestSweep:
 
 class TestMuonOnAVector:
     def test_every_step_has_the_same_length(self):
-        run = rollout(muon_on_everything(0.1, schedule="exact"), styblinski_tang(), 50)
+        run = rollout(muon_on_everything(0.1, orthogonalizer="exact"), styblinski_tang(), 50)
         # 0.2 sqrt(2) of the rate: the shape factor of a 2 x 1 matrix
         np.testing.assert_allclose(np.linalg.norm(run.update, axis=-1), 0.1 * 0.2 * np.sqrt(2), rtol=1e-5)
 
     def test_on_a_matrix_it_is_the_librarys_muon(self):
         landscape = make_landscape("matrix-regression")
         ours = rollout(muon_on_everything(0.1, 0.01), landscape, 20)
-        routed = jt.muon(0.1, 0.01, routing=lambda path, leaf: "muon")
+        routed = jt.muon(0.1, weight_decay=0.01, routing=lambda path, leaf: "matrix")
         np.testing.assert_allclose(ours.params, rollout(routed, landscape, 20).params, rtol=1e-5, atol=1e-6)
 
     def test_goes_down_both_singular_directions_at_one_speed(self):
         landscape = make_landscape("matrix-regression")
-        run = rollout(muon_on_everything(0.5, schedule="exact"), landscape, 10)
+        run = rollout(muon_on_everything(0.5, orthogonalizer="exact"), landscape, 10)
         moved = np.diff(landscape.plane.coordinates(run.params), axis=0)
         np.testing.assert_allclose(moved, -0.5 * 0.2 * np.sqrt(2), rtol=1e-3)  # both coordinates, every step
         # SGD's two speeds differ by the curvatures, 4 and 0.16, times the distances.

@@ -145,15 +145,19 @@ def plan(cells: Cells) -> Plan:
     return QUICK if cells.quick else FULL
 
 
-def _shampoo_build(schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload) -> Any:
+def _shampoo_build(schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> Any:
     return jt.shampoo(
-        schedule, numbers["weight_decay"], beta=numbers["momentum"], decay=numbers["decay"], routing=workload.routing
+        schedule,
+        weight_decay=numbers["weight_decay"],
+        beta=numbers["momentum"],
+        b2=numbers["b2"],
+        routing=workload.routing,
     )
 
 
-def shampoo_rule(decay: float) -> Rule:
-    """Shampoo on momentum, its averages with this decay; all of them share one program."""
-    return Rule(f"shampoo {decay:g}", _shampoo_build, {**MUON.defaults, "decay": decay})
+def shampoo_rule(b2: float) -> Rule:
+    """Shampoo on momentum, with this decay rate of its averages; all of them share one program."""
+    return Rule(f"shampoo {b2:g}", _shampoo_build, {**MUON.defaults, "b2": b2})
 
 
 def hidden_gradients(moment: Moment) -> dict[str, Array]:
@@ -162,7 +166,7 @@ def hidden_gradients(moment: Moment) -> dict[str, Array]:
     return {
         name: route.axes.to_matrices(moment.gradient[name])[0][0]
         for name, route in routes.items()
-        if route.label == "muon" and route.axes is not None
+        if route.label == "matrix" and route.axes is not None
     }
 
 
@@ -365,7 +369,7 @@ def _of_losses(cells: Cells) -> str:
     parts = []
     for other, title in ((MUON, "Muon"), (ADAMW, "AdamW"), (rules[0], "Shampoo without accumulation")):
         gaps = {
-            f"Shampoo at decay {rule.defaults['decay']:g}": loss_gap(cells, rule, other)
+            f"Shampoo at decay {rule.defaults['b2']:g}": loss_gap(cells, rule, other)
             for rule in rules
             if rule.name != other.name
         }

@@ -100,9 +100,7 @@ COMBINATIONS: Final = (
 
 @functools.cache
 def _build(switches: Switches) -> Build:
-    def build(
-        schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload
-    ) -> optax.GradientTransformation:
+    def build(schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> optax.GradientTransformation:
         return jt.adam(
             schedule,
             numbers["b1"],

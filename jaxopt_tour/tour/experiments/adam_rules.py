@@ -47,7 +47,7 @@ def b2_at(count: Array, numbers: Mapping[str, Any]) -> Array:
 
 
 def scheduled_adam(
-    schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload
+    schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload
 ) -> optax.GradientTransformation:
     """Adam with eps, b1 and b2 on schedules of the count of updates; constant ones are Adam itself.
 
@@ -70,9 +70,7 @@ def laprop(bias_correction: bool) -> Build:
     )
 
 
-def eadam(
-    schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload
-) -> optax.GradientTransformation:
+def eadam(schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> optax.GradientTransformation:
     """Adam whose eps accumulates in v."""
     return jt.eadam(schedule, numbers["momentum"], numbers["b2"], numbers["eps"])
 
@@ -85,7 +83,7 @@ def weight_at(count: Array, numbers: Mapping[str, Any]) -> Array:
 
 
 def handing_over(
-    schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload
+    schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload
 ) -> optax.GradientTransformation:
     """Adam, then SGD with momentum, and back; both see every gradient, and SGD's rate is a fixed multiple of Adam's."""
     return jt.interpolate(
@@ -95,16 +93,12 @@ def handing_over(
     )
 
 
-def sgd(
-    schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload
-) -> optax.GradientTransformation:
+def sgd(schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> optax.GradientTransformation:
     """SGD with momentum."""
     return jt.momentum(schedule, beta=numbers["momentum"], form="ema")
 
 
-def signsgd(
-    schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload
-) -> optax.GradientTransformation:
+def signsgd(schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> optax.GradientTransformation:
     """The sign of the gradient."""
     return jt.signsgd(schedule)
 

@@ -51,7 +51,7 @@ EXACT: Final = Rule(
         schedule,
         beta=numbers["momentum"],
         weight_decay=numbers["weight_decay"],
-        coefficients="exact",
+        orthogonalizer="exact",
         routing=workload.routing,
     ),
     MUON_UNDECAYED.defaults,

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 import jaxopt_tour as jt
 from jaxopt_tour._types import Array
-from jaxopt_tour.coefficients.by_name import Coefficients, Exact
+from jaxopt_tour.coefficients import Coefficients, Exact
 from jaxopt_tour.problems.workloads import Workload, fashion_cnn, fashion_mlp, small_gpt
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import (
@@ -44,28 +44,27 @@ EXACT: Final = "exact"
 MOMENTUM: Final = 0.95
 WEIGHT_DECAY: Final = 0.1
 
-_polar_express, _keller_jordan, _cubic = (
-    jt.coefficients.polar_express,
-    jt.coefficients.keller_jordan,
-    jt.coefficients.cubic,
-)
 
-#: What the update is orthogonalized with, by the name of the row: coefficients and the dtype it is iterated in.
-VARIANTS: Final[dict[str, tuple[Coefficients, str]]] = {
-    EXACT: (Exact(), "float32"),
-    **{f"polar_express x {steps}": (_polar_express(steps), "float32") for steps in range(1, 11)},
-    "polar_express x 4 (from 0.01)": (_polar_express(4, 1e-2), "float32"),
-    "degree 17 x 2": (jt.coefficients.polar_express(2, 1e-2, degree=17), "float32"),
-    "degree 9 x 2": (jt.coefficients.polar_express(2, 2e-2, degree=9), "float32"),
-    "zolotarev x 2 (default)": (jt.coefficients.zolotarev(), "float32"),
-    "zolotarev, degree 5 (fast)": (jt.coefficients.zolotarev(1, 2e-3, inverses=2), "float32"),
-    "keller_jordan x 5": (_keller_jordan(), "float32"),
-    "you x 5": (jt.coefficients.you(), "float32"),
-    "cubic x 5": (_cubic(5), "float32"),
-    "cubic x 10": (_cubic(10), "float32"),
-    "polar_express x 5, bfloat16": (_polar_express(), "bfloat16"),
-    "polar_express x 5, float16": (_polar_express(), "float16"),
-    "keller_jordan x 5, bfloat16": (_keller_jordan(), "bfloat16"),
+def _variant(coefficients: Coefficients, dtype: str = "float32") -> jt.Orthogonalizer:
+    return jt.Orthogonalizer(coefficients, dtype=dtype)
+
+
+#: What the update is orthogonalized with, by the name of the row.
+VARIANTS: Final[dict[str, jt.Orthogonalizer]] = {
+    EXACT: _variant(Exact()),
+    **{f"polar_express x {steps}": _variant(jt.coefficients.polar_express(steps)) for steps in range(1, 11)},
+    "polar_express x 4 (from 0.01)": _variant(jt.coefficients.polar_express(4, 1e-2)),
+    "degree 17 x 2": _variant(jt.coefficients.polar_express(2, 1e-2, degree=17)),
+    "degree 9 x 2": _variant(jt.coefficients.polar_express(2, 2e-2, degree=9)),
+    "zolotarev x 2 (default)": _variant(jt.coefficients.zolotarev()),
+    "zolotarev, degree 5 (fast)": _variant(jt.coefficients.zolotarev(1, 2e-3, inverses=2)),
+    "keller_jordan x 5": _variant(jt.coefficients.keller_jordan()),
+    "you x 5": _variant(jt.coefficients.you()),
+    "cubic x 5": _variant(jt.coefficients.cubic(5)),
+    "cubic x 10": _variant(jt.coefficients.cubic(10)),
+    "polar_express x 5, bfloat16": _variant(jt.coefficients.polar_express(), "bfloat16"),
+    "polar_express x 5, float16": _variant(jt.coefficients.polar_express(), "float16"),
+    "keller_jordan x 5, bfloat16": _variant(jt.coefficients.keller_jordan(), "bfloat16"),
 }
 
 
@@ -74,11 +73,14 @@ def muon_with(variant: str) -> Rule:
     """Muon that orthogonalizes with that variant, or AdamW where the variant is ``"adamw"``."""
     if variant == ADAMW.name:
         return ADAMW
-    coefficients, dtype = VARIANTS[variant]
 
-    def build(rate: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload) -> Any:
+    def build(rate: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> Any:
         return jt.muon(
-            rate, WEIGHT_DECAY, beta=MOMENTUM, coefficients=coefficients, dtype=dtype, routing=workload.routing
+            rate,
+            weight_decay=WEIGHT_DECAY,
+            beta=MOMENTUM,
+            orthogonalizer=VARIANTS[variant],
+            routing=workload.routing,
         )
 
     return Rule(f"muon, {variant}", build, {"learning_rate": 1e-2})
@@ -163,13 +165,12 @@ def _polar_errors(cells: Cells, setting: Setting) -> dict[str, float]:
 
     def measure(moment: Moment) -> dict[str, Array]:
         routes = jt.routing.resolve(setting.workload.routing, moment.params)
-        axes = {name: route.axes for name, route in routes.items() if route.label == "muon" and route.axes}
+        axes = {name: route.axes for name, route in routes.items() if route.label == "matrix" and route.axes}
         # The Nesterov momentum, as scale_by_muon has it.
         ahead = {name: MOMENTUM * moment.momentum[name] + (1 - MOMENTUM) * moment.gradient[name] for name in axes}
 
         def orthogonal(variant: str) -> Any:
-            coefficients, dtype = VARIANTS[variant]
-            tx = jt.orthogonalize_via_newton_schulz(coefficients, dtype=dtype, axes=axes)
+            tx = jt.orthogonalize_via_newton_schulz(VARIANTS[variant], axes=axes)
             return tx.update(ahead, optax.EmptyState())[0]
 
         exact = orthogonal(EXACT)
@@ -322,12 +323,11 @@ def answer(cells: Cells) -> str:
 EXPERIMENT: Final = Experiment(
     name="newton-schulz",
     title="How exact must the orthogonalization be?",
-    question="Do more Newton-Schulz steps, another coefficients, a wider dtype or the exact SVD lower the loss that Muon "
+    question="Do more Newton-Schulz steps, other coefficients, a wider dtype or the exact SVD lower the loss that Muon "
     "ends at, or the polar error alone?",
     protocol=(
         f"Muon (momentum {MOMENTUM:g}, decay {WEIGHT_DECAY:g}, Nesterov) on an MLP, a CNN and a character GPT, with "
-        "Polar Express coefficients generated for 1 to 10 steps (not all of them), others, two half precisions, and the "
-        "SVD.",
+        "1 to 10 Polar Express steps (not all of these numbers), other coefficients, two half precisions, and the SVD.",
         "For every variant the rate is tuned by the same number of trials on tuning seeds, and by more where the best "
         "lies at an edge (quarter decades, 5 % warm-up, linear decay), then held-out loss is read on other seeds.",
         "Differences to the exact factor are paired over seeds, with 95 % intervals; polar errors are "

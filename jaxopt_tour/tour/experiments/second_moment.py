@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def _b2_build(schedule: optax.PolynomialCoefficients, numbers: Mapping[str, Any], workload: Workload) -> Any:
+def _b2_build(schedule: optax.Schedule, numbers: Mapping[str, Any], workload: Workload) -> Any:
     return jt.adamw(schedule, b1=0.9, b2=numbers["b2"], weight_decay=0.1)
 
 

@@ -113,15 +113,15 @@ def expected(pair: str, t: int, beta: float, nesterov: bool = False) -> float:
 
 # --- what is compared -------------------------------------------------------------------------------------------------
 
-#: Muon's AdamW, for embeddings, head and vectors, averages as long as Muon does; no decay, which would turn the step.
+#: The AdamW of embeddings, head and vectors has Muon's decay rate; no weight decay, which would turn the step.
 MUON: Final = Rule(
     "muon",
     lambda schedule, numbers, workload: jt.muon(
         schedule,
-        0.0,
+        weight_decay=0.0,
         beta=numbers["momentum"],
-        coefficients=QUINTICS,
-        adamw_b1=numbers["momentum"],
+        orthogonalizer=QUINTICS,
+        rest=jt.adamw(schedule, b1=numbers["momentum"], b2=0.95, weight_decay=0.0),
         routing=workload.routing,
     ),
     {"learning_rate": 1e-2, "momentum": 0.9},

@@ -114,7 +114,7 @@ def matrix_views(params: Any) -> dict[str, MatrixAxes]:
     return {
         name: route.axes or MatrixAxes(0, 1)
         for name, route in routes.items()
-        if route.kind == "matrix" or route.kind == "head"
+        if route.role == "matrix" or route.role == "head"
     }
 
 

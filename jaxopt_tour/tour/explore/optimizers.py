@@ -45,8 +45,8 @@ SETTINGS: Final[dict[str, Setting]] = {
     "steps": Setting("Newton-Schulz steps", "integer", 1, 8),
 }
 
-#: Schedules whose number of steps can be dragged.
-BY_NAME: Final[dict[str, Callable[[int], jt.coefficients.PolynomialCoefficients]]] = {
+#: Coefficients whose number of steps can be dragged.
+COEFFICIENTS: Final[dict[str, Callable[[int], jt.coefficients.PolynomialCoefficients]]] = {
     "polar_express": jt.coefficients.polar_express,
     "keller_jordan": jt.coefficients.keller_jordan,
     "cubic": jt.coefficients.cubic,
@@ -182,7 +182,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "muon": Rule(
         "Muon",
-        {"beta": 0.95, "weight_decay": 0.0, "schedule": "polar_express", "steps": 5},
+        {"beta": 0.95, "weight_decay": 0.0, "coefficients": "polar_express", "steps": 5},
         (
             "m ← {momentum:β m} + (1 − β) g",
             "u = {momentum:β m} + (1 − β) g",
@@ -191,8 +191,8 @@ RULES: Final[dict[str, Rule]] = {
         ),
         "Makes every singular value of the step one. Two numbers are a 2×1 matrix with one singular value, its length: "
         "there every step is equally long. On a 2×2 weight both directions get the same step.",
-        lambda rate, beta, weight_decay, schedule, steps: muon_on_everything(
-            rate, weight_decay, beta=beta, schedule=BY_NAME[schedule](steps)
+        lambda rate, beta, weight_decay, coefficients, steps: muon_on_everything(
+            rate, weight_decay, beta=beta, orthogonalizer=COEFFICIENTS[coefficients](steps)
         ),
         shown=True,
     ),

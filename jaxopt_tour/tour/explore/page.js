@@ -43,8 +43,8 @@ function defaults(name) {
 function settingsOf(name) {
   const values = view.values[name];
   if (name !== "muon") return values;
-  const schedule = data.schedules[values.schedule];
-  return { ...values, polynomials: schedule.steps[values.steps - 1], prescale: schedule.prescale };
+  const coefficients = data.coefficients[values.coefficients];
+  return { ...values, polynomials: coefficients.steps[values.steps - 1], prescale: coefficients.prescale };
 }
 const scales = {
   log: [(p) => 10 ** p, (v) => Math.log10(v)],
@@ -320,12 +320,12 @@ function sliders() {
   const box = $("settings"), values = view.values[view.chosen];
   box.replaceChildren();
   for (const name of ["rate", ...Object.keys(optimizers.get(view.chosen).settings)]) {
-    if (name === "schedule") {
-      const label = html("label", "", box, "schedule");
-      const select = $("schedule").cloneNode(true);
-      Object.assign(select, { id: "set-schedule", value: values.schedule });
+    if (name === "coefficients") {
+      const label = html("label", "", box, "coefficients");
+      const select = $("coefficients").cloneNode(true);
+      Object.assign(select, { id: "set-coefficients", value: values.coefficients });
       label.append(select);
-      select.addEventListener("change", () => { values.schedule = select.value; own(); refreshRule(); });
+      select.addEventListener("change", () => { values.coefficients = select.value; own(); refreshRule(); });
       continue;
     }
     const about = data.settings[name], [from, to] = scales[about.scale];

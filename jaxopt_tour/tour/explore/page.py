@@ -1,6 +1,6 @@
 """The page to play with: one HTML file with every landscape, every rule, and the questions that they answer.
 
-Python brings the data (formulas, boxes, minima, rates, schedules, equations) and escapes it; the scripts beside this
+Python brings the data (formulas, boxes, minima, rates, coefficients, equations) and escapes it; the scripts beside this
 file compute and draw. ``rules.js`` and ``landscapes.js`` are the library's rules and functions once more, and a test
 runs them against the library.
 """
@@ -16,9 +16,9 @@ from typing import Any, Final
 import numpy as np
 
 import jaxopt_tour as jt
-from jaxopt_tour.coefficients.by_name import PolynomialCoefficients
+from jaxopt_tour.coefficients import PolynomialCoefficients
 from jaxopt_tour.problems.landscapes import LANDSCAPES, Landscape, make_landscape
-from jaxopt_tour.tour.explore.optimizers import BY_NAME, RULES, SETTINGS, Rule
+from jaxopt_tour.tour.explore.optimizers import COEFFICIENTS, RULES, SETTINGS, Rule
 from jaxopt_tour.tour.explore.questions import QUESTIONS
 from jaxopt_tour.tour.explore.settings import read_settings
 from jaxopt_tour.tour.pages import embedded, link_to, resource, write_page
@@ -42,7 +42,7 @@ SOURCE_SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "rmsprop-centered": {"beta": 0.9, "eps": 1e-8},
     "adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
     "adamw": {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.01},
-    "muon": {"beta": 0.95, "weight_decay": 0.01, "schedule": "keller_jordan", "steps": 5},
+    "muon": {"beta": 0.95, "weight_decay": 0.01, "coefficients": "keller_jordan", "steps": 5},
 }
 
 
@@ -72,7 +72,7 @@ def render(report: str | None = None) -> str:
         lead=escape(LEAD),
         report=link_to(report, "See the same optimizers race on real data"),
         landscapes=_options({name: make_landscape(name).title for name in LANDSCAPES}),
-        schedules=_options({name: name.replace("_", " ") for name in BY_NAME}),
+        coefficients=_options({name: name.replace("_", " ") for name in COEFFICIENTS}),
         optimizers="".join(_optimizer(name, rule) for name, rule in RULES.items()),
         questions="".join(_question(*question) for question in QUESTIONS),
         about=f"jaxopt-tour {escape(jt.__version__)}",
@@ -125,7 +125,9 @@ def _data() -> dict[str, Any]:
             name: {"label": one.label, "scale": one.scale, "low": one.low, "high": one.high}
             for name, one in SETTINGS.items()
         },
-        "schedules": {name: _schedule([make(steps) for steps in range(1, 9)]) for name, make in BY_NAME.items()},
+        "coefficients": {
+            name: _coefficients([make(steps) for steps in range(1, 9)]) for name, make in COEFFICIENTS.items()
+        },
         "preset": {
             "landscape": SOURCE.landscape,
             "start": SOURCE.start,
@@ -155,5 +157,5 @@ def _landscape(landscape: Landscape) -> dict[str, Any]:
     return found
 
 
-def _schedule(schedules: list[PolynomialCoefficients]) -> dict[str, Any]:
-    return {"prescale": schedules[0].prescale, "steps": [one.polynomials for one in schedules]}
+def _coefficients(by_steps: list[PolynomialCoefficients]) -> dict[str, Any]:
+    return {"prescale": by_steps[0].prescale, "steps": [coefficients.polynomials for coefficients in by_steps]}

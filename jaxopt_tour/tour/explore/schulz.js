@@ -31,7 +31,7 @@ const spectra = {
 const samples = Object.fromEntries(Object.entries(spectra).map(([name, values]) => [name, sampleMatrix(values)]));
 
 function schulzSteps() {
-  const schedule = data.schedules[$("schedule").value], polynomials = schedule.steps[$("schulz-steps").value - 1];
+  const coefficients = data.coefficients[$("coefficients").value], polynomials = coefficients.steps[$("schulz-steps").value - 1];
   let shape = [8, 8], x, values;
   if ($("matrix").value === "run") {
     const run = runs.get("muon") ?? Rules.run("muon", landscape(), view.start, settingsOf("muon"), view.steps);
@@ -39,7 +39,7 @@ function schulzSteps() {
     [shape, x] = run.shape[1] === 1 ? [[1, 2], u] : [[2, 2], u];
     values = Rules.singularValues(x, run.shape);
   } else [x, values] = [samples[$("matrix").value], spectra[$("matrix").value]];
-  const size = Rules.norm(x, shape, schedule.prescale) || 1;
+  const size = Rules.norm(x, shape, coefficients.prescale) || 1;
   const found = [{ x: x.map((each) => each / size), values: values.map((each) => each / size) }];
   for (const [a, b, c] of polynomials) {
     const last = found[found.length - 1];
@@ -123,7 +123,7 @@ function schulzPlay(playing) {
 }
 $("schulz-play").addEventListener("click", () => schulzPlay(!schulzView.playing));
 $("schulz-at").addEventListener("input", () => { schulzPlay(false); schulz(); });
-for (const id of ["matrix", "schedule"]) $(id).addEventListener("change", schulz);
+for (const id of ["matrix", "coefficients"]) $(id).addEventListener("change", schulz);
 $("schulz-steps").addEventListener("input", () => {
   const all = $("schulz-at").value === $("schulz-at").max;
   $("schulz-at").max = $("schulz-steps").value;

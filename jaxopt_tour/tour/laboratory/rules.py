@@ -35,7 +35,7 @@ MUON: Final = Rule(
         schedule,
         beta=numbers["momentum"],
         weight_decay=numbers["weight_decay"],
-        coefficients=QUINTICS,
+        orthogonalizer=QUINTICS,
         routing=workload.routing,
     ),
     {"learning_rate": 1e-2, "momentum": 0.9, "weight_decay": 0.1},

@@ -23,7 +23,7 @@ from jaxopt_tour.problems.workloads import Workload
 CURVE_POINTS = 32
 
 Numbers = Mapping[str, float]  # the numbers of a rule by name; "learning_rate" is always among them
-Build = Callable[[optax.PolynomialCoefficients, Mapping[str, Any], Workload], optax.GradientTransformation]
+Build = Callable[[optax.Schedule, Mapping[str, Any], Workload], optax.GradientTransformation]
 
 
 @dataclass(frozen=True, eq=False)

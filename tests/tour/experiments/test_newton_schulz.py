@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxopt_tour as jt
-from jaxopt_tour.coefficients.by_name import PolynomialCoefficients
+from jaxopt_tour.coefficients import PolynomialCoefficients
 from jaxopt_tour.tour.experiments.newton_schulz import EXACT, VARIANTS, polar_error, settings
 from jaxopt_tour.tour.laboratory.experiment import find, perform
 
@@ -31,7 +31,8 @@ def test_a_quick_run_writes_its_results_and_a_second_computes_nothing(tmp_path: 
 
 
 def test_all_numbers_of_steps_are_among_the_variants_and_the_exact_one_is_first() -> None:
-    steps = {variant[0].steps for variant in VARIANTS.values() if isinstance(variant[0], PolynomialCoefficients)}
+    values = [variant.value for variant in VARIANTS.values()]
+    steps = {value.steps for value in values if isinstance(value, PolynomialCoefficients)}
     assert steps == set(range(1, 11))
     for setting in settings(quick=False):
         assert setting.variants[0] == EXACT

@@ -70,7 +70,7 @@ def test_every_moment_is_that_of_a_plain_loop() -> None:
 def test_every_parameter_has_the_momentum_of_its_group() -> None:
     params = {"hidden": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}, "head": {"kernel": jnp.ones((4, 2))}}
     gradients = jax.tree.map(lambda x: 2 * x, params)
-    tx = jt.muon(1e-3, beta=0.75, adamw_b1=0.5, adamw_b2=0.75)
+    tx = jt.muon(1e-3, beta=0.75, rest=jt.adamw(1e-3, b1=0.5, b2=0.75))
     _, state = tx.update(gradients, tx.init(params), params)
     momentum, second = of_state(state, "m"), of_state(state, "v")
     assert sorted(momentum) == ["head/kernel", "hidden/bias", "hidden/kernel"]
