@@ -649,7 +649,7 @@ WRONG = [
     (jt.muon, {"rest": 3}),
     (jt.muon, {"rest": {"heads": jt.adamw(0.1)}}),
     (jt.muon, {"routing": 3.0}),
-    (jt.muon, {"mesh": 3}),
+    (jt.muon, {"mesh": ()}),
     (jt.shampoo, {"weight_decay": -1.0}),
     (jt.shampoo, {"beta": 1.0}),
     (jt.shampoo, {"nesterov": "yes"}),
