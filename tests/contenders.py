@@ -76,12 +76,10 @@ CONTENDERS = (
     Contender("laprop", jt.laprop, 1e-2),
     Contender("eadam", jt.eadam, 1e-1),
     Contender("muon", jt.muon, 1e-2),
-    Contender("muon_keller_jordan", jt.muon, 1e-2, {"schedule": "keller_jordan", "shape_factor": "original"}),
+    Contender("muon_keller_jordan", jt.muon, 1e-2, {"orthogonalizer": "keller_jordan", "shape_factor": "original"}),
     Contender("shampoo", jt.shampoo, 1e-2, square_state=True),
     # Roots that are kept are compared too: at rank one only the ridge lifts them out of float32's rounding.
-    Contender(
-        "shampoo_stale_sums", jt.shampoo, 1e-2, {"decay": None, "update_every": 2, "eps": 1e-2}, square_state=True
-    ),
+    Contender("shampoo_stale_sums", jt.shampoo, 1e-2, {"b2": None, "update_every": 2, "eps": 1e-2}, square_state=True),
     Contender("interpolate", hand_over, 1e-1),
     Contender("interpolate_schedule", there_and_back, 1e-1),
 )

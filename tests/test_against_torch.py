@@ -71,7 +71,14 @@ def test_elementwise_rules_agree_in_float64(name, x64):
 
 
 def muon(**arguments):
-    return jt.muon(RATE, coefficients="keller_jordan", beta=0.95, routing=jt.MatrixAxes(fan_in=1, fan_out=0), **arguments)
+    dtype = arguments.pop("dtype", None)
+    return jt.muon(
+        RATE,
+        beta=0.95,
+        orthogonalizer=jt.Orthogonalizer("keller_jordan", dtype=dtype),
+        routing=jt.MatrixAxes(fan_in=1, fan_out=0),
+        **arguments,
+    )
 
 
 MUON = {

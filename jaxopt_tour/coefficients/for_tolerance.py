@@ -25,18 +25,18 @@ def for_tolerance(
     m: int | None = None,
     n: int | None = None,
 ) -> PolynomialCoefficients:
-    """The cheapest coefficients of degree 3 or 5 that brings singular values in [lower_bound, 1] within polar_error of 1.
+    """Return the cheapest coefficients of degree 3 or 5 for which singular values in [lower_bound, 1] end near 1.
 
     ``for_tolerance(0.05, 1e-3)``: for a matrix with singular values, divided by its Schatten-8 norm, of at least 1e-3,
     the result O has ``|s - 1| <= 0.05`` for each of its singular values, hence ``|O - U V^T|_F <= 0.05 |U V^T|_F``, up
     to rounding. The candidates are :func:`polar_express` and :func:`cans` of degree 3 and 5 with 1 to 20 steps and a
     safety factor of 1.02, which run in every dtype (:func:`polar_express` of a higher degree may need fewer products
-    in full precision); the cost is that of :func:`jaxopt_tour.coefficients.operations.operations` in the cheaper of the two forms of
-    the iteration.
+    in full precision); the cost is that of :func:`jaxopt_tour.coefficients.operations.operations` in the cheaper of the
+    two forms of the iteration.
 
     Args:
         polar_error: the largest accepted distance of a singular value from 1. Rounding adds to it: about 1e-5 in
-            float32, 1e-2 in bfloat16 and float16; much more in float16's Gram form from six steps on.
+            float32, 1e-2 in bfloat16 and float16; in float16's Gram form 4e-2, and much more from six steps on.
         lower_bound: the smallest singular value, as a share of the prescaling norm. Where ``s_min >= l s_max`` is what
             is known of m x n matrices, Schatten-8 needs ``l / min(m, n)**(1/8)``, Frobenius ``l / min(m, n)**(1/2)``.
             What lies below the bound is enlarged as far as the steps can; zero stays zero.
@@ -70,8 +70,8 @@ def for_tolerance(
     reached = []
     for family in families:
         for steps in range(1, _MOST_STEPS + 1):
-            # Every step but the last divides by the safety factor first, so coefficients made for a lower bound that much
-            # smaller fits better; made for the bound itself, it is closer where few steps are on the way.
+            # Every step but the last divides by the safety factor first, so coefficients made for a lower bound that
+            # much smaller fit better; made for the bound itself, they are closer where the steps are few.
             fits = [
                 coefficients
                 for bound in {lower_bound, lower_bound / _SAFETY, lower_bound / _SAFETY ** (steps - 1)}

@@ -28,16 +28,16 @@ class PolynomialCoefficients:
     """Odd polynomials applied one after the other to ``X / S(X)``, with S the norm named by ``prescale``.
 
     Attributes:
-        name: what the coefficients is called in tables and messages.
+        name: shown in tables and messages.
         polynomials: ``(a, b, c)`` of every step, or the five or nine coefficients of an odd polynomial of degree 9 or
             17.
         prescale: the norm that bounds the spectral norm of X from above: ``frobenius`` = (sum s_i^2)^(1/2),
             ``schatten4`` = (sum s_i^4)^(1/4), ``schatten8`` = (sum s_i^8)^(1/8), or ``aol``, which scales every row
             of X by rsqrt(sum_j |X X^T|_ij) (almost-orthogonal layers; it also turns the singular vectors a little).
         source: where the numbers come from.
-        in_half: the coefficients that stands in for this one where the iteration runs in half precision. Polynomials of
-            degree 9 and 17 have coefficients too large for it: without a stand-in they run in float32, and a dtype of
-            half precision is refused.
+        in_half: the coefficients that replace these where the iteration runs in half precision. Polynomials of degree
+            9 and 17 have coefficients too large for it: without a replacement they run in float32, and a dtype of half
+            precision is refused.
     """
 
     name: str
@@ -85,7 +85,7 @@ class PolynomialCoefficients:
         return max(odd.degree(polynomial) for polynomial in self.polynomials)
 
     def map_singular_values(self, values: np.ndarray) -> np.ndarray:
-        """What the coefficients makes of singular values that are already divided by the prescale."""
+        """Map singular values that are already divided by the prescale."""
         values = np.asarray(values, np.float64)
         for polynomial in self.polynomials:
             values = odd.value(polynomial, values)

@@ -87,15 +87,15 @@ class RationalCoefficients:
     """Odd rational functions applied one after the other to ``X / S(X)``, with S the norm named by ``prescale``.
 
     Attributes:
-        name: what the coefficients is called in tables and messages.
+        name: shown in tables and messages.
         functions: one a step, of one degree.
         prescale: the norm that bounds the spectral norm of X from above, see
-            :class:`jaxopt_tour.coefficients.polynomial.PolynomialCoefficients`. Schatten-4 and Frobenius are read off the Gram matrix;
-            Schatten-8 takes a product.
+            :class:`jaxopt_tour.coefficients.polynomial.PolynomialCoefficients`. Schatten-4 and Frobenius are read off
+            the Gram matrix; Schatten-8 takes a product.
         source: where the numbers come from.
-        polynomial: the coefficients that stands in for this one where inverses do not pay or cannot be computed: on a GPU
-            or TPU, in half precision, for small matrices, and in the standard form; it has a prescale of its own.
-            Without one the inverses run everywhere, at least in float32, and a dtype of half precision is refused.
+        polynomial: the coefficients that replace these where inverses do not pay or cannot be computed: on a GPU or TPU,
+            in half precision, for small matrices, and in the standard form; they have a prescale of their own. Without
+            them the inverses run everywhere, at least in float32, and a dtype of half precision is refused.
     """
 
     name: str
@@ -121,9 +121,7 @@ class RationalCoefficients:
                 f"larger lower bound, or more steps of fewer inverses; got {self.functions!r}"
             )
         if self.polynomial is not None and not isinstance(self.polynomial, PolynomialCoefficients):
-            raise ValueError(
-                f"polynomial must be a PolynomialCoefficients of polynomials or None, got {self.polynomial!r}"
-            )
+            raise ValueError(f"polynomial must be a PolynomialCoefficients or None, got {self.polynomial!r}")
         object.__setattr__(self, "functions", functions)
 
     @property
@@ -132,7 +130,7 @@ class RationalCoefficients:
         return len(self.functions)
 
     def map_singular_values(self, values: np.ndarray) -> np.ndarray:
-        """What the coefficients makes of singular values that are already divided by the prescale."""
+        """Map singular values that are already divided by the prescale."""
         values = np.asarray(values, np.float64)
         for function in self.functions:
             values = value(function, values)

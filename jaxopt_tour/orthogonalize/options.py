@@ -33,7 +33,7 @@ class Options:
 
     coefficients: CoefficientsLike = "auto"
     _: dataclasses.KW_ONLY
-    steps: int | None = None
+    steps: int | None = dataclasses.field(default=None, compare=False)  # the coefficients hold it
     form: Form = "auto"
     dtype: DTypeLike | None = None
     eps: float | Array = 0.0

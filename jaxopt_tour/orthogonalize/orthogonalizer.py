@@ -87,7 +87,12 @@ def as_orthogonalizer(orthogonalizer: OrthogonalizerLike) -> Orthogonalizer:
     Raises:
         ValueError: it is neither; names of coefficients are listed.
     """
-    return orthogonalizer if isinstance(orthogonalizer, Orthogonalizer) else Orthogonalizer(orthogonalizer)  # type: ignore[arg-type]
+    if isinstance(orthogonalizer, Orthogonalizer):
+        return orthogonalizer
+    try:
+        return Orthogonalizer(orthogonalizer)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"orthogonalizer: {error}") from None
 
 
 def orthogonalize(

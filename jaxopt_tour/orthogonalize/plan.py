@@ -28,7 +28,7 @@ PLATFORMS: Final[tuple[Platform, ...]] = ("cpu", "gpu", "tpu")
 #: three are in docs/accuracy.md (benchmarks/accuracy.py); float32 products are not faster in bfloat16 on a CPU.
 DEFAULT_DTYPE: Final[dict[Platform, str]] = {"cpu": "float32", "gpu": "float16", "tpu": "bfloat16"}
 
-#: Short side from which a coefficients' inverses run on a CPU, and not the polynomials given for elsewhere.
+#: Short side from which rational coefficients run on a CPU, and not the polynomials given for elsewhere.
 #: benchmarks/inverses.py: from 128 rows on they are faster (at 192 x 192 by 1 % for ``fast``), at 96 rows nowhere.
 INVERSES_FROM: Final = 128
 
@@ -50,8 +50,8 @@ SLICE_BYTES: Final[dict[Platform, int]] = {"cpu": 0, "gpu": 2**30, "tpu": 2**30}
 SEPARATE_ROWS: Final = range(128, 513)
 SEPARATE_COUNT: Final = 16
 
-#: A CPU divides a group into stacks of equal length, at most so many matrices and at least half as many. Slices of equal
-#: stacks are the same kernels, each of which XLA compiles once (benchmarks/compile_time.py).
+#: A CPU divides a group into stacks of equal length, at most so many matrices and at least half as many. Slices of
+#: equal stacks are the same kernels, each of which XLA compiles once (benchmarks/compile_time.py).
 STACK_COUNT: Final = 16
 
 
@@ -167,7 +167,6 @@ def plan_groups(options: Options, pieces: Mapping[Key, Matrices], platform: Plat
         for key, matrices in pieces.items()
         if matrices.batch and matrices.rows and matrices.columns
     }
-    slice_bytes = SLICE_BYTES[platform]
 
     def add(keys: Iterable[Key], stacked: Literal["gram matrices", "matrices"], kind: Callable[[Key], object]) -> None:
         by_kind: dict[object, list[Key]] = {}
@@ -175,6 +174,9 @@ def plan_groups(options: Options, pieces: Mapping[Key, Matrices], platform: Plat
             by_kind.setdefault((iterations[key], key if options.grouping == "none" else kind(key)), []).append(key)
         for members in by_kind.values():
             for stack in _stacks(members, stacked, pieces, options, platform):
+                # A single matrix has no slices: plans that differ in their size alone would be equal.
+                single = sum(pieces[key].batch for key in stack) == 1
+                slice_bytes = 0 if single else SLICE_BYTES[platform]
                 groups.append(
                     Group(tuple((key, pieces[key]) for key in stack), iterations[stack[0]], stacked, slice_bytes)
                 )

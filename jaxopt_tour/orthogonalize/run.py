@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_tour._types import Array, Float
+from jaxopt_tour._types import Array, Float, Tree
 from jaxopt_tour.orthogonalize.gram import apply_factor, factor, gram_form, gram_matrix
 from jaxopt_tour.orthogonalize.newton_schulz import standard_form
 from jaxopt_tour.orthogonalize.plan import Group, Iteration, Key, Platform, at_once
@@ -54,9 +54,7 @@ def iterate(x: Float[Array, "*batch m n"], iteration: Iteration, eps: Array | fl
     return (result.mT if tall else result).astype(x.dtype)
 
 
-def on_lowered_platform(
-    plans: Mapping[Platform, Any], run: Callable[..., Sequence[Array]], *arrays: Array
-) -> Sequence[Array]:
+def on_lowered_platform(plans: Mapping[Platform, Any], run: Callable[..., Tree], *arrays: Array) -> Tree:
     """``run(plan, *arrays)`` with the plan of the platform that the program is lowered for.
 
     The platform is known once the program is lowered: ``jax.export`` for several platforms gets the plan of each, and a

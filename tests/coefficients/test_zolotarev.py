@@ -1,12 +1,11 @@
-"""Odd rational functions: the best ones, their images, and the coefficients made of them."""
+"""Odd rational functions: the best ones, their images, and coefficients made of them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from jaxopt_tour.coefficients import zolotarev as rationals
-from jaxopt_tour.coefficients.zolotarev import Rational, RationalCoefficients, zolotarev
+from jaxopt_tour.coefficients.zolotarev import Rational, RationalCoefficients, best, image, value, zolotarev
 
 
 @pytest.mark.parametrize("inverses", [1, 2, 3, 5])
@@ -15,9 +14,9 @@ from jaxopt_tour.coefficients.zolotarev import Rational, RationalCoefficients, z
 def test_the_best_equioscillates(low: float, high: float, inverses: int) -> None:
     """The mark of a best approximation: the error reaches +E and -E in turn, 2 inverses + 2 times."""
     low *= high
-    best = rationals.best(low, high, inverses)
+    function = best(low, high, inverses)
     s = np.geomspace(low, high, 400_001)
-    error = rationals.value(best, s) - 1
+    error = value(function, s) - 1
     touches = np.flatnonzero(np.abs(error) > np.abs(error).max() * (1 - 1e-4))
     if np.abs(error).max() > 1e-9:  # below, its peaks are rounding
         assert 1 + np.count_nonzero(np.diff(np.sign(error[touches]))) == 2 * inverses + 2
@@ -32,7 +31,7 @@ def test_one_inverse_is_the_halley_iteration() -> None:
         c = a + b - 1
         s = np.geomspace(low, 1, 1_001)
         halley = s * (a + b * s**2) / (1 + c * s**2)  # reaches 1 and no more
-        ours = rationals.value(rationals.best(low, 1.0, 1), s)
+        ours = value(best(low, 1.0, 1), s)
         np.testing.assert_allclose(ours / ours.max(), halley, rtol=1e-8)
 
 
@@ -43,11 +42,11 @@ def test_steps_compose_to_the_best_of_their_degree() -> None:
     np.testing.assert_allclose(two.map_singular_values(s), one.map_singular_values(s), rtol=1e-9)
 
 
-@pytest.mark.parametrize("function", [rationals.best(1e-3, 1.0, 2), Rational(0.5, (0.1, -0.2), (0.01, 0.3))])
+@pytest.mark.parametrize("function", [best(1e-3, 1.0, 2), Rational(0.5, (0.1, -0.2), (0.01, 0.3))])
 @pytest.mark.parametrize(("low", "high"), [(1e-4, 1.0), (0.2, 0.21), (0.5, 3.0)])
 def test_image_is_that_of_a_grid(function: Rational, low: float, high: float) -> None:
-    values = rationals.value(function, np.linspace(low, high, 400_001))
-    np.testing.assert_allclose(rationals.image(function, low, high), (values.min(), values.max()), atol=1e-7)
+    values = value(function, np.linspace(low, high, 400_001))
+    np.testing.assert_allclose(image(function, low, high), (values.min(), values.max()), atol=1e-7)
 
 
 @pytest.mark.parametrize(

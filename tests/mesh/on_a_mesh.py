@@ -219,7 +219,10 @@ for checked in (False, True):
 FEW = {name: GRADS[0][name] for name in ("a", "layers")}
 FEW["layers"] = {"kernel": FEW["layers"]["kernel"]}
 FEW_AXES = {name: AXES[name] for name in ("a/kernel", "layers/kernel")}
-for name, coefficients in {"steps": jt.coefficients.zolotarev(), "poles": jt.coefficients.zolotarev(1, 2e-3, inverses=2)}.items():
+for name, coefficients in {
+    "steps": jt.coefficients.zolotarev(),
+    "poles": jt.coefficients.zolotarev(1, 2e-3, inverses=2),
+}.items():
     specs = jax.tree_util.tree_map_with_path(lambda path, _: rows("/".join(key.key for key in path)), FEW)
 
     def orthogonal(grads: Tree, coefficients: Any = coefficients, **arguments: Any) -> Tree:

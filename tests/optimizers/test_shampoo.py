@@ -44,22 +44,22 @@ def updates_of(tx: optax.GradientTransformation, gradients: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("decay", "root", "bias_correction"), [(None, 4, True), (None, 2, True), (0.9, 4, True), (0.9, 2, False)]
+    ("b2", "root", "bias_correction"), [(None, 4, True), (None, 2, True), (0.9, 4, True), (0.9, 2, False)]
 )
-def test_the_published_algorithm(decay: float | None, root: int, bias_correction: bool, x64: None) -> None:
+def test_the_published_algorithm(b2: float | None, root: int, bias_correction: bool, x64: None) -> None:
     gradients = draws((3, 5), 6)
-    tx = jt.scale_by_shampoo(decay, root=root, eps=1e-4, bias_correction=bias_correction, axes=AXES)
-    expected = shampoo_by_hand(gradients, decay, root, 1e-4, bias_correction)
+    tx = jt.scale_by_shampoo(b2, root=root, eps=1e-4, bias_correction=bias_correction, axes=AXES)
+    expected = shampoo_by_hand(gradients, b2, root, 1e-4, bias_correction)
     np.testing.assert_allclose(updates_of(tx, gradients), expected, atol=1e-9)  # float64, condition numbers up to 1e4
 
 
 def test_without_accumulation_it_is_the_polar_factor(x64: None) -> None:
     g = {"w": jnp.asarray(draws((4, 7), 1)[0])}
-    own = jt.scale_by_shampoo(0.0, eps=0.0, axes=AXES)
+    shampoo = jt.scale_by_shampoo(0.0, eps=0.0, axes=AXES)
     exact = jt.orthogonalize_via_newton_schulz("exact", axes=AXES)
-    found, _ = own.update(g, own.init(g))
+    ours, _ = shampoo.update(g, shampoo.init(g))
     expected, _ = exact.update(g, exact.init(g))
-    np.testing.assert_allclose(found["w"], expected["w"], atol=1e-10)  # eigenvalues are squares of singular values
+    np.testing.assert_allclose(ours["w"], expected["w"], atol=1e-10)  # eigenvalues are squares of singular values
 
 
 def test_without_accumulation_the_optimizer_is_muon(x64: None) -> None:
@@ -76,26 +76,26 @@ def test_without_accumulation_the_optimizer_is_muon(x64: None) -> None:
         "fused": jt.MatrixAxes(0, 1, split=(3, 2, 2)),
         "layers": jt.MatrixAxes(1, 2),
     }
-    ours = jt.shampoo(0.1, decay=0.0, eps=0.0, routing=routing)
-    muon = jt.muon(0.1, coefficients="exact", routing=routing)
-    own_state, muon_state = ours.init(params), muon.init(params)
+    ours = jt.shampoo(0.1, b2=0.0, eps=0.0, routing=routing)
+    muon = jt.muon(0.1, orthogonalizer="exact", routing=routing)
+    shampoo_state, muon_state = ours.init(params), muon.init(params)
     for seed in range(3):
         rng = np.random.default_rng(seed)
         grads = jax.tree.map(lambda leaf, rng=rng: jnp.asarray(rng.normal(size=leaf.shape)), params)
-        first, own_state = jax.jit(ours.update)(grads, own_state, params)
+        first, shampoo_state = jax.jit(ours.update)(grads, shampoo_state, params)
         second, muon_state = jax.jit(muon.update)(grads, muon_state, params)
         # Sums of outer products cost half the digits of the smallest singular value.
         chex.assert_trees_all_close(first, second, atol=1e-7)
 
 
 def test_the_first_update_has_singular_values_of_one_whatever_the_decay() -> None:
-    for decay in (0.0, 0.5, 0.999, None):
-        (u,) = updates_of(jt.scale_by_shampoo(decay, axes=AXES), draws((3, 5), 1).astype(np.float32))
+    for b2 in (0.0, 0.5, 0.999, None):
+        (u,) = updates_of(jt.scale_by_shampoo(b2, axes=AXES), draws((3, 5), 1).astype(np.float32))
         # The ridge of 1e-6 of the trace, at a condition number below 10 of G G^T, and float32.
         np.testing.assert_allclose(np.linalg.svd(u, compute_uv=False), 1.0, atol=1e-4)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"decay": None}, {"update_every": 2}], ids=str)
+@pytest.mark.parametrize("arguments", [{}, {"b2": None}, {"update_every": 2}], ids=str)
 def test_the_size_of_the_loss_changes_nothing(arguments: dict) -> None:
     gradients = draws((3, 5), 4).astype(np.float32)
     updates = follow(jt.scale_by_shampoo(axes=AXES, **arguments))
@@ -140,7 +140,7 @@ def test_roots_are_kept_between_their_updates(x64: None) -> None:
 
 def test_integers_may_be_injected_and_traced() -> None:
     gradients = draws((2, 3), 5).astype(np.float32)
-    arguments = {"decay": 0.5, "root": 3, "update_every": 2}
+    arguments = {"b2": 0.5, "root": 3, "update_every": 2}
     injected = optax.inject_hyperparams(jt.scale_by_shampoo)(axes=AXES, **arguments)
     expected = updates_of(jt.scale_by_shampoo(axes=AXES, **arguments), gradients)
     # Injected numbers are float32 arrays.
@@ -193,7 +193,7 @@ def test_its_own_chain_gets_the_axes_from_multi_transform() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"decay": 1.0}, "decay"),
+        ({"b2": 1.0}, "b2"),
         ({"root": 1}, "root must be a number >= 2"),
         ({"root": "4"}, "root"),
         ({"root": float("inf")}, "root"),
@@ -203,7 +203,7 @@ def test_its_own_chain_gets_the_axes_from_multi_transform() -> None:
         ({"update_every": 1.5}, "update_every"),
         ({"update_every": True}, "update_every"),
         ({"update_every": max}, "update_every"),
-        ({"accumulator_dtype": "bfloat16"}, "accumulator_dtype"),
+        ({"nu_dtype": "bfloat16"}, "nu_dtype"),
     ],
     ids=str,
 )

@@ -1,8 +1,7 @@
-"""Stacks: whatever is worked on together, every matrix comes out as it would alone."""
+"""Groups: whatever is processed together, every matrix comes out as it would alone."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -10,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_tour.orthogonalize import newton_schulz
-from jaxopt_tour.orthogonalize.newton_schulz import Orthogonalization, orthogonalize
-from jaxopt_tour.coefficients.by_name import RationalCoefficients, zolotarev
-from jaxopt_tour.orthogonalize import run as stacking
+from jaxopt_tour.coefficients import RationalCoefficients, zolotarev
+from jaxopt_tour.mesh.run import orthogonalize_parameters
+from jaxopt_tour.orthogonalize import plan, run
+from jaxopt_tour.orthogonalize.options import GROUPINGS
+from jaxopt_tour.orthogonalize.orthogonalizer import Orthogonalizer
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.orthogonalize.run import STACKINGS, matrices_at_once, orthogonalize_leaves
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -45,12 +44,13 @@ def leaves(dtype: str = "float64") -> dict[str, jax.Array]:
     return {name: jnp.asarray(0.0 * x if name == "zeros" else x, dtype) for name, x in arrays.items()}
 
 
-def one_by_one(tree: dict[str, jax.Array], **arguments: Any) -> dict[str, np.ndarray]:
+def one_by_one(tree: dict[str, jax.Array], *arguments: Any, **options: Any) -> dict[str, np.ndarray]:
     """Every matrix alone."""
+    orthogonalizer = Orthogonalizer(*arguments, **options)
     results = {}
     for name, leaf in tree.items():
         pieces = [
-            np.stack([np.asarray(orthogonalize(matrix, **arguments)) for matrix in piece]) if len(piece) else piece
+            np.stack([np.asarray(orthogonalizer(matrix)) for matrix in piece]) if len(piece) else piece
             for piece in AXES[name].to_matrices(leaf)
         ]
         results[name] = np.asarray(AXES[name].from_matrices([jnp.asarray(piece) for piece in pieces], leaf.shape))
@@ -58,16 +58,18 @@ def one_by_one(tree: dict[str, jax.Array], **arguments: Any) -> dict[str, np.nda
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
-@pytest.mark.parametrize("method", ["standard", "gram", "auto"])
-@pytest.mark.parametrize("how", STACKINGS)
+@pytest.mark.parametrize("form", ["standard", "gram", "auto"])
+@pytest.mark.parametrize("grouping", GROUPINGS)
 def test_every_matrix_comes_out_as_alone(
-    how: str, method: str, at_once: int, monkeypatch: pytest.MonkeyPatch, x64: None
+    grouping: str, form: str, at_once: int, monkeypatch: pytest.MonkeyPatch, x64: None
 ) -> None:
-    monkeypatch.setattr(stacking, "matrices_at_once", lambda *_: at_once)
-    monkeypatch.setattr(stacking, "APART_ROWS", range(6, 7))
+    monkeypatch.setattr(run, "at_once", lambda *_: at_once)
+    monkeypatch.setattr(plan, "SEPARATE_ROWS", range(6, 7))
     tree = leaves()
-    found = orthogonalize_leaves(Orthogonalization.of("polar_express", method=method), tree, AXES, how)
-    alone = one_by_one(tree, method=method)
+    # Under jit: what a compiled program of the same value and shapes may hold was made with other numbers.
+    orthogonalizer = Orthogonalizer("polar_express", form=form, grouping=grouping)
+    found = jax.jit(lambda tree: orthogonalize_parameters(orthogonalizer, tree, AXES))(tree)
+    alone = one_by_one(tree, "polar_express", form=form)
     for name in tree:
         # float64 rounding, lifted at most 8 times a step on the way from the smallest singular values.
         np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)
@@ -76,8 +78,8 @@ def test_every_matrix_comes_out_as_alone(
 @pytest.mark.parametrize("coefficients", [zolotarev(), zolotarev(1, 1e-2, "aol", inverses=2)], ids=["steps", "aol"])
 def test_inverses_share_the_stack_of_gram_matrices(coefficients: RationalCoefficients, x64: None) -> None:
     tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
-    found = orthogonalize_leaves(Orthogonalization.of(coefficients, eps=1e-7), tree, AXES)
-    alone = one_by_one(tree, coefficients=coefficients, method="auto", eps=1e-7)
+    found = orthogonalize_parameters(Orthogonalizer(coefficients, eps=1e-7), tree, AXES)
+    alone = one_by_one(tree, coefficients, eps=1e-7)
     for name in tree:
         np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)  # conditions of 1e5
 
@@ -85,10 +87,9 @@ def test_inverses_share_the_stack_of_gram_matrices(coefficients: RationalCoeffic
 @pytest.mark.parametrize("coefficients", ["cans", "turbo", "keller_jordan", "exact"])
 def test_every_prescale_survives_the_stack_of_gram_matrices(coefficients: str, x64: None) -> None:
     tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
-    method = "auto" if coefficients == "exact" else "gram"
-    operation = Orthogonalization.of(coefficients, method=method, eps=1e-7)
-    found = orthogonalize_leaves(operation, tree, AXES)
-    alone = one_by_one(tree, coefficients=coefficients, method="auto" if coefficients == "exact" else "standard", eps=1e-7)
+    orthogonalizer = Orthogonalizer(coefficients, form="auto" if coefficients == "exact" else "gram", eps=1e-7)
+    found = orthogonalize_parameters(orthogonalizer, tree, AXES)
+    alone = one_by_one(tree, coefficients, form="auto" if coefficients == "exact" else "standard", eps=1e-7)
     for name in tree:
         np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)  # as above
 
@@ -101,73 +102,74 @@ def test_half_precision_keeps_its_dtype(dtype: str, work: str | None) -> None:
         for name, leaf in leaves("float32").items()
         if leaf.size
     }
-    found = orthogonalize_leaves(Orthogonalization.of("polar_express", dtype=work), tree, AXES)
-    reference = orthogonalize_leaves(
-        Orthogonalization.of("exact"), {n: x.astype("float32") for n, x in tree.items()}, AXES
-    )
+    found = orthogonalize_parameters(Orthogonalizer("polar_express", dtype=work), tree, AXES)
+    wide = {name: leaf.astype("float32") for name, leaf in tree.items()}
+    reference = orthogonalize_parameters(Orthogonalizer("exact"), wide, AXES)
     for name in ("wide", "tall", "scanned", "convolution"):
         assert found[name].dtype == jnp.dtype(dtype)
-        # The coefficients's own .02 at these condition numbers, and the rounding of eight bits over five steps.
+        # The coefficients' own .02 at these condition numbers, and the rounding of eight bits over five steps.
         np.testing.assert_allclose(np.asarray(found[name], np.float64), reference[name], atol=0.06)
 
 
-def test_a_loop_over_steps_makes_the_same_steps(monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
+@pytest.mark.parametrize("form", ["standard", "gram"])
+@pytest.mark.parametrize("coefficients", ["polar_express", "modula", "cubic", "cans"])
+def test_a_loop_over_steps_makes_the_same_steps(
+    coefficients: str, form: str, monkeypatch: pytest.MonkeyPatch, x64: None
+) -> None:
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 7, 16)))
-    for coefficients in ("polar_express", "modula", "cubic", "cans"):
-        for method in ("standard", "gram"):
-            monkeypatch.setattr(newton_schulz, "LOOP_FROM", 512)
-            run = functools.partial(orthogonalize, coefficients=coefficients, method=method)
-            unrolled, unrolled_gradient = run(x), jax.grad(lambda x, run=run: jnp.sum(run(x)[..., ::2] ** 3))(x)
-            monkeypatch.setattr(newton_schulz, "LOOP_FROM", 1)
-            np.testing.assert_allclose(run(x), unrolled, atol=1e-12, err_msg=f"{coefficients} {method}")
-            looped_gradient = jax.grad(lambda x, run=run: jnp.sum(run(x)[..., ::2] ** 3))(x)
-            np.testing.assert_allclose(looped_gradient, unrolled_gradient, atol=1e-9)  # entries up to 10
+    orthogonalizer = Orthogonalizer(coefficients, form=form)
+
+    def value_and_gradient() -> tuple[jax.Array, jax.Array]:
+        def loss(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            o = orthogonalizer(x)
+            return jnp.sum(o[..., ::2] ** 3), o
+
+        gradient, o = jax.grad(loss, has_aux=True)(x)
+        return o, gradient
+
+    unrolled, unrolled_gradient = value_and_gradient()
+    monkeypatch.setattr(plan, "LOOP_FROM", 1)
+    looped, looped_gradient = value_and_gradient()
+    np.testing.assert_allclose(looped, unrolled, atol=1e-12)
+    np.testing.assert_allclose(looped_gradient, unrolled_gradient, atol=1e-9)  # entries up to 10
 
 
 def test_a_stack_holds_one_iteration_whatever_the_number_of_layers() -> None:
+    orthogonalizer = Orthogonalizer("polar_express", form="gram", grouping="by_shape")
+
     def products(layers: int) -> int:
         tree = {str(i): jnp.zeros((6, 14) if i % 2 else (14, 6)) for i in range(layers)}
         axes = dict.fromkeys(tree, MatrixAxes(0, 1))
-        operation = Orthogonalization.of("polar_express", method="gram")
-        text = jax.jit(lambda tree: orthogonalize_leaves(operation, tree, axes, "by_shape")).lower(tree).as_text()
-        return text.count("dot_general")
+        program = jax.jit(lambda tree: orthogonalize_parameters(orthogonalizer, tree, axes)).trace(tree)
+        return program.lower(lowering_platforms=("cpu",)).as_text().count("dot_general")
 
     # Beyond X X^T and Q X of the matrix itself, another layer adds nothing.
     assert products(8) - products(4) == 8
 
 
-@pytest.mark.parametrize("method", ["standard", "gram"])
-def test_a_large_group_is_cut_into_stacks_of_one_length(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacking, "STACK_COUNT", 4)
-    operation = Orthogonalization.of("polar_express", method=method)
+@pytest.mark.parametrize("form", ["standard", "gram"])
+def test_a_large_group_is_cut_into_stacks_of_one_length(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "STACK_COUNT", 4)
     rng = np.random.default_rng(0)
 
-    def loops(layers: int, how: str = "auto") -> int:
+    def loops(layers: int, grouping: str = "auto") -> int:
+        orthogonalizer = Orthogonalizer("polar_express", form=form, grouping=grouping)
         tree = {str(i): jnp.asarray(rng.normal(size=(6, 14)), "float32") for i in range(layers)}
         axes = dict.fromkeys(tree, MatrixAxes(0, 1))
-        run = jax.jit(lambda tree: orthogonalize_leaves(operation, tree, axes, how))
-        found = run(tree)
+        together = jax.jit(lambda tree: orthogonalize_parameters(orthogonalizer, tree, axes))
+        found = together(tree)
         for name, leaf in tree.items():
-            alone = orthogonalize(leaf, operation.coefficients, method=method)
             # The rounding of float32, lifted with small singular values.
-            np.testing.assert_allclose(found[name], alone, atol=1e-5, err_msg=name)
-        return run.lower(tree).as_text().count("stablehlo.while")
+            np.testing.assert_allclose(found[name], orthogonalizer(leaf), atol=1e-5, err_msg=name)
+        return together.lower(tree).as_text().count("stablehlo.while")
 
     # Of three, then of four; no length from two to four divides eleven.
     assert [loops(9), loops(12), loops(11), loops(12, "by_shape")] == [3, 3, 1, 1]
 
 
-def test_slices_on_an_accelerator_stay_within_their_bound() -> None:
-    for m, n in ((768, 3072), (3072, 768), (64, 64), (8192, 8192)):
-        count = matrices_at_once(m, n, 4, "gpu")
-        small = min(m, n)
-        assert count == 1 or count * 4 * (2 * m * n + 5 * small * small) <= stacking.SLICE_BYTES
-        assert matrices_at_once(m, n, 4, "cpu") == 1
-
-
-def test_schedules_of_a_high_degree_share_the_stack_of_gram_matrices(x64: None) -> None:
+def test_coefficients_of_a_high_degree_share_the_stack_of_gram_matrices(x64: None) -> None:
     tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
-    found = orthogonalize_leaves(Orthogonalization.of("fast", method="gram"), tree, AXES)
-    alone = one_by_one(tree, coefficients="fast", method="standard")
+    found = orthogonalize_parameters(Orthogonalizer("fast", form="gram"), tree, AXES)
+    alone = one_by_one(tree, "fast", form="standard")
     for name in tree:
         np.testing.assert_allclose(found[name], alone[name], atol=1e-8, err_msg=name)  # slopes of a hundred
