@@ -99,6 +99,14 @@ def names_of(spec: Any, ndim: int) -> Layout:
     return tuple(names) + ((),) * (ndim - len(names))
 
 
+def dividing(layout: Layout, shape: Sequence[int], sizes: Mapping[str, int]) -> Layout:
+    """The layout without the axes of dimensions that they do not divide: the partitioner's padding holds anything."""
+    return tuple(
+        names if length % math.prod(sizes[name] for name in names) == 0 else ()
+        for names, length in zip(layout, shape, strict=True)
+    )
+
+
 def spec_of(layout: Layout) -> PartitionSpec:
     """The PartitionSpec of a layout."""
     return PartitionSpec(*(names or None for names in layout))

@@ -10,7 +10,7 @@ from jax.experimental.custom_partitioning import SdyShardingRule, custom_partiti
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxopt_tour._types import Array
-from jaxopt_tour.mesh.layouts import check_axes_exist, names_of, spec_of
+from jaxopt_tour.mesh.layouts import check_axes_exist, dividing, names_of, spec_of
 
 
 def partitioned(
@@ -44,7 +44,7 @@ def partitioned(
             )
         check_axes_exist(mesh_axes, mesh)
         layouts = {
-            name: names_of(argument.sharding.spec, array.ndim)
+            name: dividing(names_of(argument.sharding.spec, array.ndim), array.shape, dict(mesh.shape))
             for name, argument, array in zip(names, arguments, arrays, strict=False)
         }
         shardings = [NamedSharding(mesh, spec_of(layouts[name])) for name in names]

@@ -28,8 +28,10 @@ from jaxopt_tour.mesh.layouts import (
     axis_types,
     check_one_mesh,
     explicit_axes,
+    gathered,
     given_layouts,
     kind_of_axes,
+    laid_like,
     layout_of,
     mesh_of,
     spec_of,
@@ -94,7 +96,7 @@ def orthogonalize_parameters(
     if kind == AxisType.Explicit or not traced:
         check_one_mesh(leaves, mesh)
         of_leaves = tuple(layout_of(leaf) for leaf in leaves.values())
-        return work.named((_Work.run_on_shards if traced else _compiled_on_mesh)(work, mesh, of_leaves, *arrays))
+        return work.named((_Work.run_on_mesh if traced else _compiled_on_mesh)(work, mesh, of_leaves, *arrays))
     return work.named(partitioned(work.run, work.run, list(leaves), arrays, axes))
 
 
@@ -178,8 +180,12 @@ class _Work:
 
         return list(on_lowered_platform({platform: plan(platform) for platform in PLATFORMS}, execute, *arrays))
 
-    def run_on_shards(self, mesh: Any, layouts: tuple[Layout, ...], *arrays: Array) -> list[Array]:
-        """The same for whole arrays, on every device its shards."""
+    def run_on_mesh(self, mesh: Any, layouts: tuple[Layout, ...], *arrays: Array) -> list[Array]:
+        """The same for arrays on a mesh, sharded as these layouts say.
+
+        The loops of the exchange have as many rounds as a device has matrices, through which reverse mode cannot go:
+        derivatives are those of the iteration on every device, of gathered arrays.
+        """
         specs = [spec_of(layout) for layout in layouts]
         on_shards = jax.shard_map(
             functools.partial(self.run, layouts=self.named(layouts), sizes=dict(mesh.shape)),
@@ -188,7 +194,15 @@ class _Work:
             out_specs=specs,
             check_vma=False,  # a gathered result is the same on all devices, which its type cannot say
         )
-        return list(on_shards(*arrays))
+
+        def on_whole(*arrays: Array) -> list[Array]:
+            shards = arrays[: len(specs)]
+            whole = self.run(*(gathered(shard) for shard in shards), *arrays[len(specs) :])
+            return [laid_like(result, shard) for result, shard in zip(whole, shards, strict=True)]
+
+        differentiable = jax.custom_jvp(lambda *arrays: list(on_shards(*arrays)))
+        differentiable.defjvp(lambda primals, tangents: jax.jvp(on_whole, primals, tangents))
+        return differentiable(*arrays)
 
 
 def _whole(shape: tuple[int, ...], layout: Layout | None, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -203,4 +217,4 @@ def _whole(shape: tuple[int, ...], layout: Layout | None, sizes: Mapping[str, in
 
 
 _compiled = functools.partial(jax.jit, static_argnums=0)(_Work.run)
-_compiled_on_mesh = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_Work.run_on_shards)
+_compiled_on_mesh = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_Work.run_on_mesh)
