@@ -38,7 +38,8 @@ class ShardedGroup(NamedTuple):
     n: int
     rows: Names  # mesh axes that shard m
     columns: Names  # mesh axes that shard n
-    split: tuple[int, ...] | None  # sizes into which n is split on arrival, each a matrix; its axis is fan-out
+    split: tuple[int, ...] | None  # sizes into which n, which is fan-out, is split on arrival; each part is a matrix
+    blocks: tuple[tuple[int, int], ...] = ()  # of a split fan-out, by dimension: devices, and length on one device
 
 
 class Member(NamedTuple):
@@ -221,8 +222,11 @@ def assign(
                 continue
             transposed = m > n and late_split is None
             rows, columns = (fan_out, fan_in) if transposed else (fan_in, fan_out)
+            blocks = _blocks(views[name], shape, layouts[name], sizes) if late_split else ()
             group = (
-                ShardedGroup(n, m, rows, columns, None) if transposed else ShardedGroup(m, n, rows, columns, late_split)
+                ShardedGroup(n, m, rows, columns, None)
+                if transposed
+                else ShardedGroup(m, n, rows, columns, late_split, blocks)
             )
             travelling.setdefault((dtypes[name], axes), []).append(Member(key, group, count, transposed))
     return local, [
@@ -236,6 +240,15 @@ def whole_view(view: MatrixAxes) -> MatrixAxes:
     return MatrixAxes(view.fan_in, view.fan_out)
 
 
+def _blocks(
+    view: MatrixAxes, shape: tuple[int, ...], layout: Layout, sizes: Mapping[str, int]
+) -> tuple[tuple[int, int], ...]:
+    """Of every dimension of fan-out: the devices that shard it, and its length on one device."""
+    _, _, fan_out = view.dimensions(shape)
+    devices = [math.prod(sizes[axis] for axis in layout[dimension]) for dimension in fan_out]
+    return tuple((count, shape[dimension] // count) for count, dimension in zip(devices, fan_out, strict=True))
+
+
 def _assign(
     sizes: tuple[tuple[str, int], ...], dtype: str, axes: Axes, members: tuple[Member, ...], cost: Cost
 ) -> Assignment:
@@ -244,7 +257,7 @@ def _assign(
     for member in members:
         totals[member.group] = totals.get(member.group, 0) + member.count
     costs = {group: _cost_of(group, cost) for group in totals}
-    groups = tuple(sorted(totals, key=lambda group: (-costs[group], group[:4], group.split or ())))
+    groups = tuple(sorted(totals, key=lambda group: (-costs[group], group[:4], group.split or (), group.blocks)))
     devices = math.prod(dict(sizes)[name] for name in axes.replicas + axes.exchange)
     counts = np.zeros((devices, len(groups)), int)
     loads = [(0.0, d) for d in range(devices)]

@@ -9,7 +9,7 @@ is the floor for whole matrices.
 
 Rows and columns of a matrix are put together in the order of the devices, not always in that of the parameter (a layout
 may shard the minor one of two flattened axes). ``P orthogonalize(X) Q = orthogonalize(P X Q)`` for permutations P and
-Q, so nothing depends on it.
+Q, so the result does not depend on it. Only a fan-out that is split on arrival is put in order first.
 """
 
 from __future__ import annotations
@@ -131,10 +131,26 @@ def iterate_whole(x: Array, group: ShardedGroup, iterations: Sequence[Iteration]
     """Orthogonalize whole matrices (batch, m, n), split first where the group says so."""
     if group.split is None:
         return iterate(x, iterations[0], eps)
-    ends = np.cumsum(group.split)
+    into_order, back = _column_orders(group)
+    x, ends = x[..., into_order], np.cumsum(group.split)
     parts = [x[..., end - width : end] for end, width in zip(ends, group.split, strict=True)]
     done = [iterate(part, iteration, eps) for part, iteration in zip(parts, iterations, strict=True)]
-    return jnp.concatenate(done, axis=-1)
+    return jnp.concatenate(done, axis=-1)[..., back]
+
+
+def _column_orders(group: ShardedGroup) -> tuple[np.ndarray | slice, np.ndarray | slice]:
+    """Two indices of the columns: from the order of arrival to the order of fan-out, and back.
+
+    Of a fan-out (6 heads, 16) whose second dimension is sharded over 8 devices, columns arrive as (8, 6, 2) and become
+    (6, 8, 2).
+    """
+    rank = len(group.blocks)
+    if sum(devices > 1 for devices, _ in group.blocks[1:]) == 0:
+        return slice(None), slice(None)
+    arrival = [devices for devices, _ in group.blocks] + [length for _, length in group.blocks]
+    order = [i for dimension in range(rank) for i in (dimension, rank + dimension)]
+    into_order = np.arange(group.n).reshape(arrival).transpose(order).reshape(-1)
+    return into_order, np.argsort(into_order)
 
 
 def _device_number(assignment: Assignment) -> Array:

@@ -62,6 +62,18 @@ def check_axes_exist(mesh_axes: Sequence[str], mesh: Any) -> None:
             raise ValueError(f"mesh= names the axis {name!r}; the mesh has the axes {tuple(mesh.axis_names)}")
 
 
+def check_one_mesh(leaves: Mapping[str, Array], mesh: Any) -> None:
+    """Raise a ValueError where a parameter is on a mesh with other axes than this one."""
+    for name, leaf in leaves.items():
+        sharding = _sharding_of(leaf)
+        other = sharding.mesh if isinstance(sharding, NamedSharding) else mesh
+        if not other.empty and dict(other.shape) != dict(mesh.shape):
+            raise ValueError(
+                f"parameter {name!r} is on a mesh with the axes {dict(other.shape)}, and another on one with "
+                f"{dict(mesh.shape)}; all must be on one mesh"
+            )
+
+
 def kind_of_axes(mesh: Any, mesh_axes: Sequence[str]) -> AxisType:
     """Whether these axes are Auto, Explicit or Manual.
 
@@ -85,6 +97,14 @@ def names_of(spec: Any, ndim: int) -> Layout:
     """The axes of a PartitionSpec, one tuple a dimension."""
     names = [() if entry is None else (entry,) if isinstance(entry, str) else tuple(entry) for entry in tuple(spec)]
     return tuple(names) + ((),) * (ndim - len(names))
+
+
+def dividing(layout: Layout, shape: Sequence[int], sizes: Mapping[str, int]) -> Layout:
+    """The layout without the axes of dimensions that they do not divide: the partitioner's padding holds anything."""
+    return tuple(
+        names if length % math.prod(sizes[name] for name in names) == 0 else ()
+        for names, length in zip(layout, shape, strict=True)
+    )
 
 
 def spec_of(layout: Layout) -> PartitionSpec:

@@ -10,7 +10,7 @@ from jax.experimental.custom_partitioning import SdyShardingRule, custom_partiti
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxopt_tour._types import Array
-from jaxopt_tour.mesh.layouts import check_axes_exist, names_of, spec_of
+from jaxopt_tour.mesh.layouts import check_axes_exist, dividing, names_of, spec_of
 
 
 def partitioned(
@@ -38,9 +38,13 @@ def partitioned(
 
     def partition(mesh: Any, arguments: Any, results: Any) -> tuple[Any, Any, Any, Any]:
         del results
+        if mesh.empty:  # nothing in the program is sharded
+            return mesh, on_whole, [argument.sharding for argument in arguments[:count]], tuple(
+                argument.sharding for argument in arguments
+            )
         check_axes_exist(mesh_axes, mesh)
         layouts = {
-            name: names_of(argument.sharding.spec, array.ndim)
+            name: dividing(names_of(argument.sharding.spec, array.ndim), array.shape, dict(mesh.shape))
             for name, argument, array in zip(names, arguments, arrays, strict=False)
         }
         shardings = [NamedSharding(mesh, spec_of(layouts[name])) for name in names]

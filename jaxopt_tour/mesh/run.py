@@ -11,6 +11,7 @@ One device is a mesh of one: a plan has groups, which a device processes where t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,18 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxopt_tour._types import Array
 from jaxopt_tour.mesh.assignment import Layout, whole_view
 from jaxopt_tour.mesh.exchange import run_exchange
-from jaxopt_tour.mesh.layouts import axis_types, explicit_axes, given_layouts, kind_of_axes, layout_of, mesh_of, spec_of
+from jaxopt_tour.mesh.layouts import (
+    axis_types,
+    check_one_mesh,
+    explicit_axes,
+    gathered,
+    given_layouts,
+    kind_of_axes,
+    laid_like,
+    layout_of,
+    mesh_of,
+    spec_of,
+)
 from jaxopt_tour.mesh.layouts import whole_shapes as shapes_of_whole
 from jaxopt_tour.mesh.on_mesh import OnMesh
 from jaxopt_tour.mesh.partitioner import partitioned
@@ -62,12 +74,18 @@ def orthogonalize_parameters(
     layouts, wire_dtype = (None, None) if on_mesh is None else (on_mesh.layouts, on_mesh.wire_dtype)
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves.values())
     mesh = mesh_of(leaves.values()) if axes else None
-    ordered_views = tuple(views[name] for name in leaves)
-    work = _Work(orthogonalizer, tuple(leaves), ordered_views, axes, None if wire_dtype is None else str(wire_dtype))
-    arrays = [*leaves.values(), *([] if orthogonalizer.fixed_eps else [jnp.asarray(orthogonalizer.eps)])]
+    eps_is_array = not orthogonalizer.fixed_eps
+    work = _Work(
+        dataclasses.replace(orthogonalizer, eps=0.0) if eps_is_array else orthogonalizer,
+        eps_is_array,
+        tuple(leaves),
+        tuple(views[name] for name in leaves),
+        axes,
+        None if wire_dtype is None else str(wire_dtype),
+    )
+    arrays = [*leaves.values(), *([jnp.asarray(orthogonalizer.eps)] if eps_is_array else [])]
     if not axes or (mesh is None and not traced):
-        run: Any = work.run if traced or not orthogonalizer.fixed_eps else functools.partial(_compiled, work)
-        return work.named(run(*arrays))
+        return work.named(work.run(*arrays) if traced else _compiled(work, *arrays))
     # Under jit the partitioner knows the mesh where nothing else does.
     kind = AxisType.Auto if mesh is None else kind_of_axes(mesh, axes)
     if kind == AxisType.Manual:
@@ -76,16 +94,9 @@ def orthogonalize_parameters(
         whole = shapes_of_whole(leaves, layouts)
         return work.named(work.run(*arrays, shapes=whole, layouts=known, sizes=sizes))
     if kind == AxisType.Explicit or not traced:
-        known = {name: layout_of(leaf) for name, leaf in leaves.items()}
-        specs = [spec_of(known[name]) for name in leaves]
-        on_shards: Any = jax.shard_map(
-            functools.partial(work.run, layouts=known, sizes=dict(mesh.shape)),
-            mesh=mesh,
-            in_specs=(*specs, *(PartitionSpec() for _ in arrays[len(specs) :])),
-            out_specs=specs,
-            check_vma=False,  # a gathered result is the same on all devices, which its type cannot say
-        )
-        return work.named((on_shards if traced else jax.jit(on_shards))(*arrays))
+        check_one_mesh(leaves, mesh)
+        of_leaves = tuple(layout_of(leaf) for leaf in leaves.values())
+        return work.named((_Work.run_on_mesh if traced else _compiled_on_mesh)(work, mesh, of_leaves, *arrays))
     return work.named(partitioned(work.run, work.run, list(leaves), arrays, axes))
 
 
@@ -124,16 +135,17 @@ def run_plan(
 
 @dataclass(frozen=True)
 class _Work:
-    """What is to be done, without the arrays; a constant of the program."""
+    """What is to be done, without the arrays: hashable, so that eager calls find their compiled program again."""
 
     orthogonalizer: Orthogonalizer
+    eps_is_array: bool  # the last array is eps; the orthogonalizer's counts otherwise
     names: tuple[str, ...]
     views: tuple[MatrixAxes, ...]
     mesh_axes: tuple[str, ...]
     wire_dtype: str | None
 
-    def named(self, arrays: Sequence[Array]) -> dict[str, Array]:
-        return dict(zip(self.names, arrays, strict=True))
+    def named(self, values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(self.names, values, strict=True))
 
     def run(
         self,
@@ -163,10 +175,34 @@ class _Work:
             )
 
         def execute(plan: MatrixPlan, *arrays: Array) -> list[Array]:
-            *shards, eps = arrays if not self.orthogonalizer.fixed_eps else (*arrays, self.orthogonalizer.eps)
+            *shards, eps = arrays if self.eps_is_array else (*arrays, self.orthogonalizer.eps)
             return list(run_plan(plan, views, self.named(shards), eps).values())
 
         return list(on_lowered_platform({platform: plan(platform) for platform in PLATFORMS}, execute, *arrays))
+
+    def run_on_mesh(self, mesh: Any, layouts: tuple[Layout, ...], *arrays: Array) -> list[Array]:
+        """The same for arrays on a mesh, sharded as these layouts say.
+
+        The loops of the exchange have as many rounds as a device has matrices, through which reverse mode cannot go:
+        derivatives are those of the iteration on every device, of gathered arrays.
+        """
+        specs = [spec_of(layout) for layout in layouts]
+        on_shards = jax.shard_map(
+            functools.partial(self.run, layouts=self.named(layouts), sizes=dict(mesh.shape)),
+            mesh=mesh,
+            in_specs=(*specs, *(PartitionSpec() for _ in arrays[len(specs) :])),
+            out_specs=specs,
+            check_vma=False,  # a gathered result is the same on all devices, which its type cannot say
+        )
+
+        def on_whole(*arrays: Array) -> list[Array]:
+            shards = arrays[: len(specs)]
+            whole = self.run(*(gathered(shard) for shard in shards), *arrays[len(specs) :])
+            return [laid_like(result, shard) for result, shard in zip(whole, shards, strict=True)]
+
+        differentiable = jax.custom_jvp(lambda *arrays: list(on_shards(*arrays)))
+        differentiable.defjvp(lambda primals, tangents: jax.jvp(on_whole, primals, tangents))
+        return differentiable(*arrays)
 
 
 def _whole(shape: tuple[int, ...], layout: Layout | None, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -181,3 +217,4 @@ def _whole(shape: tuple[int, ...], layout: Layout | None, sizes: Mapping[str, in
 
 
 _compiled = functools.partial(jax.jit, static_argnums=0)(_Work.run)
+_compiled_on_mesh = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_Work.run_on_mesh)
