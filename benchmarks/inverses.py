@@ -4,7 +4,7 @@ python benchmarks/inverses.py [--rounds 9] [--rows 64 96 ...] [--count 16]
 
 For square matrices and those four times as wide, prints time and ratio to the polynomials (below 1 is faster), and
 writes benchmarks/results/inverses-BACKEND.json. On CPU the size that it prints at the end is INVERSES_FROM in
-jaxopt_tour/orthogonalize/plan.py: the least of those measured from which on the median of the ratio is below 1 in every
+orthogonalization/plan.py: the least of those measured from which on the median of the ratio is below 1 in every
 case.
 """
 
@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _common import ROOT, alternate, compare, table, write
+from orthogonalize import ours
 
 import jaxopt_tour as jt
-from orthogonalize import ours
 
 ROWS = (64, 96, 128, 192, 256, 512, 768)
 ASPECTS = (1, 4)

@@ -21,7 +21,7 @@ from _common import ROOT, alternate, compare, quartiles, table, write
 from peers import loops_not_unrolled
 
 import jaxopt_tour as jt
-from jaxopt_tour.orthogonalize.plan import INVERSES_FROM
+from jaxopt_tour.orthogonalization.plan import INVERSES_FROM
 
 SHAPES = ("12x768x768", "12x768x3072", "1x1024x4096", "64x64x128")
 COEFFICIENTS = {"default": jt.coefficients.auto(), "fast": jt.coefficients.fast()}

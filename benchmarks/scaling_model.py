@@ -23,7 +23,7 @@ from trees import TREES, few_large
 import jaxopt_tour as jt
 from jaxopt_tour.mesh.assignment import Deal, Layout, deals
 from jaxopt_tour.mesh.partitioner import costs
-from jaxopt_tour.orthogonalize.newton_schulz import Orthogonalization
+from jaxopt_tour.orthogonalization.newton_schulz import Orthogonalization
 
 DOCUMENT = ROOT / "docs" / "mesh.md"
 #: Operations of the default coefficients of GPUs and TPUs in the Gram form, of a matrix and of its parts.

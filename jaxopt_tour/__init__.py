@@ -28,7 +28,7 @@ from jaxopt_tour.optimizers.sgd import sgd
 from jaxopt_tour.optimizers.shampoo import scale_by_shampoo, shampoo
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
-from jaxopt_tour.orthogonalize.orthogonalizer import Orthogonalizer, orthogonalize
+from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
 from jaxopt_tour.routing import MatrixAxes, Route, Routes, routing_table
 
 __version__ = "0.1.0"
@@ -96,3 +96,8 @@ def __getattr__(name: str) -> Any:
                 f"jaxopt_tour.{name} needs {error.name!r}, which comes with: pip install 'jaxopt-tour[{extra}]'"
             ) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, and the packages of the tour."""
+    return [*__all__, *_NEEDS]

@@ -41,8 +41,8 @@ import numpy as np
 
 import jaxopt_tour as jt
 from jaxopt_tour.coefficients import PolynomialCoefficients, keller_jordan, odd_polynomials, polar_express
-from jaxopt_tour.orthogonalize.newton_schulz import standard_form
-from jaxopt_tour.orthogonalize.svd import polar_factor
+from jaxopt_tour.orthogonalization.newton_schulz import standard_form
+from jaxopt_tour.orthogonalization.svd import polar_factor
 from jaxopt_tour.problems.landscapes import matrix_regression, styblinski_tang
 from jaxopt_tour.tour import measures, plots
 from jaxopt_tour.tour.presets import muon_on_everything

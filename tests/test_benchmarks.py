@@ -19,7 +19,7 @@ import pytest
 
 import jaxopt_tour as jt
 from jaxopt_tour.coefficients import PolynomialCoefficients, RationalCoefficients
-from jaxopt_tour.orthogonalize.plan import BLOCKS_FROM, INVERSES_FROM, plan_iteration
+from jaxopt_tour.orthogonalization.plan import BLOCKS_FROM, INVERSES_FROM, plan_iteration
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

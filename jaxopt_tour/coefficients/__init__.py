@@ -1,7 +1,7 @@
 """The coefficients of an orthogonalization: what each of its steps does to singular values.
 
 Values of three kinds: polynomials, rational functions, and the exact polar factor. ``jt.coefficients.polar_express(8)``
-makes one; ``jt.Orthogonalizer`` and everything that takes ``orthogonalizer=`` accept a value or a name from ``BY_NAME``.
+makes one; ``orthogonalizer=`` accepts a value or a name from ``BY_NAME``.
 """
 
 from jaxopt_tour.coefficients.by_name import (
@@ -13,11 +13,11 @@ from jaxopt_tour.coefficients.by_name import (
     auto,
     fast,
 )
-from jaxopt_tour.coefficients.for_tolerance import for_tolerance
 from jaxopt_tour.coefficients.generated import cans, polar_express
 from jaxopt_tour.coefficients.polynomial import PRESCALES, PolynomialCoefficients
 from jaxopt_tour.coefficients.published import cubic, keller_jordan, modula, turbo, you
-from jaxopt_tour.coefficients.zolotarev import RationalCoefficients, zolotarev
+from jaxopt_tour.coefficients.rational import RationalCoefficients, zolotarev
+from jaxopt_tour.coefficients.tolerance import for_tolerance
 
 __all__ = [
     "BY_NAME",

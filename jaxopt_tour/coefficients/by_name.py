@@ -10,7 +10,7 @@ from typing import Final
 from jaxopt_tour.coefficients.generated import cans, polar_express
 from jaxopt_tour.coefficients.polynomial import PolynomialCoefficients
 from jaxopt_tour.coefficients.published import cubic, keller_jordan, modula, turbo, you
-from jaxopt_tour.coefficients.zolotarev import RationalCoefficients, zolotarev
+from jaxopt_tour.coefficients.rational import RationalCoefficients, zolotarev
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxopt_tour.coefficients.odd_polynomials import is_cubic, products
 from jaxopt_tour.coefficients.polynomial import PolynomialCoefficients
-from jaxopt_tour.coefficients.zolotarev import RationalCoefficients
+from jaxopt_tour.coefficients.rational import RationalCoefficients
 from jaxopt_tour.linalg.positive_inverse import operations as inverse_operations
 
 

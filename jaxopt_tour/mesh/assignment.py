@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxopt_tour.orthogonalize.plan import Key
+from jaxopt_tour.orthogonalization.plan import Key
 from jaxopt_tour.routing.axes import MatrixAxes
 
 #: Names of mesh axes.
@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
     key: Key
     group: ShardedGroup
-    count: int  # matrices of which this device holds a shard
+    local: int  # matrices of which this device holds a shard
     transposed: bool  # stored tall
 
 
@@ -255,7 +255,7 @@ def _assign(
     """Every matrix to the device with the least work."""
     totals: dict[ShardedGroup, int] = {}
     for member in members:
-        totals[member.group] = totals.get(member.group, 0) + member.count
+        totals[member.group] = totals.get(member.group, 0) + member.local
     costs = {group: _cost_of(group, cost) for group in totals}
     groups = tuple(sorted(totals, key=lambda group: (-costs[group], group[:4], group.split or (), group.blocks)))
     devices = math.prod(dict(sizes)[name] for name in axes.replicas + axes.exchange)

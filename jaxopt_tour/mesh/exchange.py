@@ -4,8 +4,8 @@ A device packs its blocks of all matrices into one row per device. A first all-t
 works on its own matrices where they are in the buffer, and a second all-to-all returns the blocks. Which device works
 on what is planned in :mod:`jaxopt_tour.mesh.assignment`.
 
-A device holds ``1 / N`` of every matrix and sends ``(N - 1) / N`` of that, twice: ``2 (N - 1) / N^2`` of all bytes, which
-is the floor for whole matrices.
+A device holds ``1 / N`` of every matrix and sends ``(N - 1) / N`` of that, twice: ``2 (N - 1) / N^2`` of all bytes,
+which is the floor for whole matrices.
 
 Rows and columns of a matrix are put together in the order of the devices, not always in that of the parameter (a layout
 may shard the minor one of two flattened axes). ``P orthogonalize(X) Q = orthogonalize(P X Q)`` for permutations P and
@@ -24,8 +24,8 @@ import numpy as np
 from jaxopt_tour._types import Array, DTypeLike
 from jaxopt_tour.mesh.assignment import Assignment, Member, Names, ShardedGroup
 from jaxopt_tour.mesh.plan import Exchange
-from jaxopt_tour.orthogonalize.plan import Iteration, Key, at_once
-from jaxopt_tour.orthogonalize.run import iterate
+from jaxopt_tour.orthogonalization.plan import Iteration, Key, at_once
+from jaxopt_tour.orthogonalization.run import iterate
 
 
 def run_exchange(
@@ -39,7 +39,7 @@ def run_exchange(
     buffer = _send(pack(stored, assignment).astype(wire_dtype or dtype), assignment)
     for k in range(len(assignment.groups)):
         buffer = _work(plan, k, buffer, eps, dtype)
-    counts = [[member.count for member in members] for members in by_group]
+    counts = [[member.local for member in members] for members in by_group]
     returned = unpack(_send_back(buffer, assignment), assignment, counts)
     return {
         member.key: _wide(blocks.astype(dtype), member)

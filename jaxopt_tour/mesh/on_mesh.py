@@ -23,7 +23,7 @@ class OnMesh:
             matrix it is gathered, and the work is repeated.
         layouts: how parameters are sharded, a tree of PartitionSpecs like the parameters, or a function of path name
             and shard that returns one. Needed inside ``jax.shard_map`` only, where nothing else knows it.
-        wire_dtype: dtype of matrices while they travel, such as ``"bfloat16"``, which halves the bytes. None: their own.
+        wire_dtype: dtype of matrices while they travel, such as ``"bfloat16"``, for half the bytes. None: their own.
 
     Raises:
         ValueError: an axis is not a name or is given twice, or an option is not one of those named above.
@@ -65,7 +65,7 @@ def as_on_mesh(mesh: MeshLike | None) -> OnMesh | None:
         return mesh
     if not isinstance(mesh, (str, list, tuple)):
         raise ValueError(
-            f"mesh must be None, the name of a mesh axis, several, or a jt.OnMesh, got {mesh!r}. The mesh itself is that "
-            "of the arrays, or jax.set_mesh's"
+            f"mesh must be None, the name of a mesh axis, several, or a jt.OnMesh, got {mesh!r}. The mesh itself is "
+            "that of the arrays, or jax.set_mesh's"
         )
     return OnMesh(mesh)

@@ -39,8 +39,11 @@ def partitioned(
     def partition(mesh: Any, arguments: Any, results: Any) -> tuple[Any, Any, Any, Any]:
         del results
         if mesh.empty:  # nothing in the program is sharded
-            return mesh, on_whole, [argument.sharding for argument in arguments[:count]], tuple(
-                argument.sharding for argument in arguments
+            return (
+                mesh,
+                on_whole,
+                [argument.sharding for argument in arguments[:count]],
+                tuple(argument.sharding for argument in arguments),
             )
         check_axes_exist(mesh_axes, mesh)
         layouts = {

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jaxopt_tour.mesh.assignment import Assignment, Layout, assign
-from jaxopt_tour.orthogonalize.options import Options
-from jaxopt_tour.orthogonalize.plan import (
+from jaxopt_tour.orthogonalization.options import Options
+from jaxopt_tour.orthogonalization.plan import (
     SLICE_BYTES,
     Group,
     Iteration,

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any, Final
 
 from jaxopt_tour.coefficients import Exact, PolynomialCoefficients, RationalCoefficients
-from jaxopt_tour.coefficients.zolotarev import Rational
+from jaxopt_tour.coefficients.rational import Rational
 from jaxopt_tour.mesh.assignment import Assignment, Axes, Member, ShardedGroup
 from jaxopt_tour.mesh.plan import Exchange, MatrixPlan
-from jaxopt_tour.orthogonalize.plan import Group, Iteration, Key, Matrices
+from jaxopt_tour.orthogonalization.plan import Group, Iteration, Key, Matrices
 
 _TYPES: Final = {
     kind.__name__: kind
@@ -36,7 +36,7 @@ def encode(value: Any) -> Any:
     """Numbers, strings, lists and dictionaries in place of the values of a plan."""
     name = type(value).__name__
     if name in _TYPES and isinstance(value, tuple):
-        return {"type": name, **{field: encode(getattr(value, field)) for field in value._fields}}
+        return {"type": name, **{field: encode(getattr(value, field)) for field in value._fields}}  # type: ignore[attr-defined]
     if name in _TYPES:
         return {"type": name, **{field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}}
     return [encode(entry) for entry in value] if isinstance(value, tuple) else value

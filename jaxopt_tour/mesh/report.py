@@ -18,8 +18,8 @@ from jaxopt_tour.mesh.layouts import check_axes_exist, given_layouts, layout_of,
 from jaxopt_tour.mesh.on_mesh import MeshLike, as_on_mesh
 from jaxopt_tour.mesh.plan import Exchange, MatrixPlan, plan_matrices
 from jaxopt_tour.mesh.plan_json import decode, encode
-from jaxopt_tour.orthogonalize.orthogonalizer import OrthogonalizerLike, as_orthogonalizer
-from jaxopt_tour.orthogonalize.plan import Group, Iteration, Platform, at_once, check_platform
+from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike, as_orthogonalizer
+from jaxopt_tour.orthogonalization.plan import Group, Iteration, Platform, at_once, check_platform
 from jaxopt_tour.routing import Routing, resolve
 from jaxopt_tour.routing.table import params_of
 
@@ -77,7 +77,7 @@ class PlanTotals:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to the matrices of a model on one platform. ``print`` it; ``rows`` and ``totals`` are the same as data.
+    """What is done to the matrices of a model on one platform. ``print`` it; ``rows`` and ``totals`` are its data.
 
     Attributes:
         platform: "cpu", "gpu" or "tpu".
@@ -149,13 +149,13 @@ def plan(
     """Plan the orthogonalization of a model's matrices, without running it.
 
     Args:
-        params_or_model: a parameter tree (arrays or ``jax.ShapeDtypeStruct``), a Flax ``nnx.Module``, or linen variables.
+        params_or_model: a parameter tree (arrays or ``jax.ShapeDtypeStruct``), an ``nnx.Module``, or linen variables.
         orthogonalizer: as in :func:`jaxopt_tour.muon`.
         routing: as in :func:`jaxopt_tour.muon`.
         mesh: as in :func:`jaxopt_tour.muon`. Layouts are those of the arrays, or of ``OnMesh(..., layouts=)``; the mesh
             is that of the arrays, or ``jax.set_mesh``'s.
-        platform: ``"cpu"``, ``"gpu"`` (or ``"cuda"``, ``"rocm"``) or ``"tpu"``; it need not be present. None: that of the
-            arrays.
+        platform: ``"cpu"``, ``"gpu"`` (or ``"cuda"``, ``"rocm"``) or ``"tpu"``; it need not be present. None: the
+            arrays'.
         tokens: of one training step, for the share of the update.
 
     Returns:
@@ -185,8 +185,8 @@ def plan(
         found_mesh = mesh_of(leaves.values())
         if found_mesh is None:
             raise ValueError(
-                f"mesh= names the axes {on_mesh.axes}, and no mesh has been found: give parameters that are sharded over "
-                "one (arrays, or jax.ShapeDtypeStruct(..., sharding=...)), or call this under jax.set_mesh(mesh)"
+                f"mesh= names the axes {on_mesh.axes}, and no mesh has been found: give parameters that are sharded "
+                "over one (arrays, or jax.ShapeDtypeStruct(..., sharding=...)), or call this under jax.set_mesh(mesh)"
             )
         check_axes_exist(on_mesh.axes, found_mesh)
         sizes = dict(found_mesh.shape)
@@ -246,7 +246,7 @@ def _rows_of_groups(groups: tuple[Group, ...]) -> list[PlanRow]:
                 iteration.dtype,
                 iteration.form,
                 _products(iteration),
-                f"{'stack' if sum(map(len, stacks)) and len(same) == 1 else 'stacks'} of {stacked}: {', '.join(stacks)}",
+                f"{stacked}, stacks: {', '.join(stacks)}",
                 float(sum(group.operations for group in same)),
             )
         )
@@ -255,14 +255,14 @@ def _rows_of_groups(groups: tuple[Group, ...]) -> list[PlanRow]:
 
 def _rows_of_exchange(exchange: Exchange) -> list[PlanRow]:
     rows = []
-    assignment = exchange.assignment
+    assignment, axes = exchange.assignment, exchange.assignment.axes
     for k, group in enumerate(assignment.groups):
         members = [member for member in assignment.members if member.group == group]
         counts = sorted({assignment.even[k] + extra[k] for extra in assignment.extra})
         each = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         iterations = exchange.iterations[k]
         widths = group.split or (group.n,)
-        matrices = sum(member.count for member in members)
+        matrices = sum(member.local for member in members)
         rows.append(
             PlanRow(
                 _fold(member.key.name for member in members),
@@ -272,7 +272,7 @@ def _rows_of_exchange(exchange: Exchange) -> list[PlanRow]:
                 iterations[0].dtype,
                 iterations[0].form,
                 _products(iterations[0]),
-                f"{assignment.devices} devices over {', '.join(assignment.axes.replicas + assignment.axes.exchange)}: {each} each",
+                f"{assignment.devices} devices over {', '.join(axes.replicas + axes.exchange)}: {each} each",
                 float(
                     matrices
                     * sum(

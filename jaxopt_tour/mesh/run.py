@@ -1,6 +1,6 @@
 """Execution of a plan for the matrices of a model, on one device or on a mesh.
 
-One device is a mesh of one: a plan has groups, which a device processes where they are, and exchanges, which a mesh adds
+One device is a mesh of one: a plan has groups, which a device processes where they are, and exchanges, added by a mesh
 (:mod:`jaxopt_tour.mesh.exchange`). Where parameters are on a mesh is read here, once, in one of four ways:
 
 * no mesh: nothing travels;
@@ -40,9 +40,9 @@ from jaxopt_tour.mesh.layouts import whole_shapes as shapes_of_whole
 from jaxopt_tour.mesh.on_mesh import OnMesh
 from jaxopt_tour.mesh.partitioner import partitioned
 from jaxopt_tour.mesh.plan import MatrixPlan, plan_matrices
-from jaxopt_tour.orthogonalize.orthogonalizer import Orthogonalizer
-from jaxopt_tour.orthogonalize.plan import PLATFORMS, Key, Platform
-from jaxopt_tour.orthogonalize.run import on_lowered_platform, run_groups
+from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer
+from jaxopt_tour.orthogonalization.plan import PLATFORMS, Key, Platform
+from jaxopt_tour.orthogonalization.run import on_lowered_platform, run_groups
 from jaxopt_tour.routing.axes import MatrixAxes
 
 
@@ -88,7 +88,7 @@ def orthogonalize_parameters(
         return work.named(work.run(*arrays) if traced else _compiled(work, *arrays))
     # Under jit the partitioner knows the mesh where nothing else does.
     kind = AxisType.Auto if mesh is None else kind_of_axes(mesh, axes)
-    if kind == AxisType.Manual:
+    if kind == AxisType.Manual and mesh is not None:
         sizes = {name: mesh.shape[name] for name, kind in axis_types(mesh).items() if kind == AxisType.Manual}
         known = given_layouts(layouts, leaves, sizes)
         whole = shapes_of_whole(leaves, layouts)

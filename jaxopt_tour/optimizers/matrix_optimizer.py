@@ -15,7 +15,7 @@ from jaxopt_tour.optimizers.weight_decay import Mask
 from jaxopt_tour.routing import ROLES, Routing
 
 #: What ``rest=`` takes: nothing, one transformation, or transformations by role.
-Rest = optax.GradientTransformation | Mapping[str, optax.GradientTransformation] | None
+Rest = Any  # optax.GradientTransformation | Mapping[str, optax.GradientTransformation] | None; Optax has no types
 
 
 def matrix_optimizer(
@@ -48,7 +48,7 @@ def matrix_optimizer(
     """
     check_rate("learning_rate", learning_rate)
     check_rate("weight_decay", weight_decay)
-    by_role = dict(rest) if isinstance(rest, Mapping) else {} if rest is None else {"other": rest}
+    by_role: dict[str, Any] = dict(rest) if isinstance(rest, Mapping) else {} if rest is None else {"other": rest}
     allowed = tuple(role for role in ROLES if role != "matrix")
     for role, transform in by_role.items():
         if role not in (*allowed, "other"):

@@ -51,7 +51,7 @@ def multi_transform(
             axes, such as :func:`jaxopt_tour.scale_by_shampoo`, needs them at ``init``, where Optax has no extra
             arguments. Give a function from axes by path name to the transformation:
             ``lambda axes: optax.chain(jt.scale_by_shampoo(axes=axes), ...)``.
-        routing: see :func:`jaxopt_tour.routing.resolve.resolve`.
+        routing: see :func:`jaxopt_tour.routing.resolution.resolve`.
 
     Raises:
         ValueError: at ``init``, a parameter's label has no transformation. The message names the path, the labels that

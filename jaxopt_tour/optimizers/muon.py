@@ -14,7 +14,7 @@ from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
-from jaxopt_tour.orthogonalize.orthogonalizer import OrthogonalizerLike
+from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike
 from jaxopt_tour.routing import MatrixAxes, Routing
 from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor
 
@@ -99,11 +99,11 @@ def muon(
     Published parametrizations, each one call::
 
         kj = jt.Orthogonalizer("keller_jordan", dtype="bfloat16")
-        jt.muon(lr, weight_decay=wd, orthogonalizer=kj, shape_factor="original")                     # torch.optim.Muon
-        jt.muon(lr, weight_decay=wd, shape_factor="original",                                        # Keller Jordan's
+        jt.muon(lr, weight_decay=wd, orthogonalizer=kj, shape_factor="original")                    # torch.optim.Muon
+        jt.muon(lr, weight_decay=wd, shape_factor="original",                                       # Keller Jordan's
                 orthogonalizer=jt.Orthogonalizer("keller_jordan", dtype="bfloat16", eps=1e-7),
                 rest=jt.adamw(lr_rest, b2=0.95, eps=1e-10, weight_decay=wd))
-        jt.muon(lr, weight_decay=wd, shape_factor="original", bias_correction=True,                  # optax.contrib.muon
+        jt.muon(lr, weight_decay=wd, shape_factor="original", bias_correction=True,                 # optax.contrib.muon
                 orthogonalizer=jt.Orthogonalizer("keller_jordan", eps=1e-8),
                 rest=jt.adamw(lr, weight_decay=0.0, nesterov=True),
                 routing=lambda path, leaf: "matrix" if leaf.ndim == 2 else "other")

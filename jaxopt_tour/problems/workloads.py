@@ -20,7 +20,7 @@ from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.problems.data import datasets
 from jaxopt_tour.problems.models import CNN, GPT, MLP, ResNet, ViT
 from jaxopt_tour.problems.tasks import Batch, cross_entropy, unit_range, windows_at
-from jaxopt_tour.routing.resolve import Routing
+from jaxopt_tour.routing.resolution import Routing
 
 Data = Any
 

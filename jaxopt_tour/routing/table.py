@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxopt_tour._trees import named_leaves
 from jaxopt_tour._types import Tree
-from jaxopt_tour.routing.resolve import Routing, resolve
+from jaxopt_tour.routing.resolution import Routing, resolve
 from jaxopt_tour.routing.route import Role, Route, Routes
 from jaxopt_tour.routing.shape_factors import ShapeFactor
 from jaxopt_tour.routing.shape_factors import shape_factor as factor_of

@@ -17,7 +17,7 @@ import optax
 import jaxopt_tour as jt
 from jaxopt_tour._checks import check_choice
 from jaxopt_tour._types import ScalarOrSchedule, Tree
-from jaxopt_tour.orthogonalize.orthogonalizer import OrthogonalizerLike
+from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike
 
 MakeOptimizer = Callable[[ScalarOrSchedule], optax.GradientTransformation]
 

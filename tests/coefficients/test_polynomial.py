@@ -23,7 +23,7 @@ from jaxopt_tour.coefficients import (
 )
 from jaxopt_tour.coefficients import odd_polynomials as odd
 from jaxopt_tour.coefficients.operations import operations
-from jaxopt_tour.orthogonalize.orthogonalizer import Orthogonalizer
+from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer
 
 # Amsel et al. 2025, the eight steps of the authors' code for [1e-3, 1], before the safety factor.
 PUBLISHED_POLAR_EXPRESS = (

@@ -10,7 +10,7 @@ import pytest
 from jaxopt_tour.coefficients import zolotarev
 from jaxopt_tour.coefficients.operations import operations as operations_of
 from jaxopt_tour.linalg.positive_inverse import operations, positive_inverse
-from jaxopt_tour.orthogonalize.orthogonalizer import orthogonalize
+from jaxopt_tour.orthogonalization.orthogonalizer import orthogonalize
 
 
 def positive(m: int, shift: float = 1e-2, batch: tuple[int, ...] = ()) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from jax import export
 
 from jaxopt_tour.linalg.symmetric import METHODS, symmetric_product
-from jaxopt_tour.orthogonalize.orthogonalizer import Orthogonalizer
+from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer
 
 SHAPES = [(1, 1), (1, 4), (2, 3), (7, 5), (8, 8), (33, 20), (3, 2, 6, 9)]
 EMPTY = [(0, 3), (3, 0), (0, 4, 5), (2, 0, 5)]

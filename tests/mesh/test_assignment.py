@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxopt_tour.orthogonalize.newton_schulz import Orthogonalization
 from jaxopt_tour.coefficients.by_name import polar_express
-from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.mesh.assignment import Deal, deals
 from jaxopt_tour.mesh.exchange import pack, unpack, whole_and_blocks
 from jaxopt_tour.mesh.layouts import check_mesh_axes, whole_shapes
 from jaxopt_tour.mesh.partitioner import costs
-from jaxopt_tour.mesh.assignment import Deal, deals
+from jaxopt_tour.orthogonalization.newton_schulz import Orthogonalization
+from jaxopt_tour.routing.axes import MatrixAxes
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxopt_tour.problems import workloads
 from jaxopt_tour.problems.tasks import Batch
 from jaxopt_tour.problems.workloads import functions_of_model, model_workload, parameters, small_gpt
-from jaxopt_tour.routing.resolve import resolve
+from jaxopt_tour.routing.resolution import resolve
 
 EVERY = {
     "mlp": (workloads.fashion_mlp, 784 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10),

@@ -19,10 +19,10 @@ import optax
 
 import jaxopt_tour as jt
 from jaxopt_tour._types import Array, Tree
-from jaxopt_tour.orthogonalize.svd import polar_factor
+from jaxopt_tour.orthogonalization.svd import polar_factor
 from jaxopt_tour.problems.models import MLP
 from jaxopt_tour.problems.workloads import Workload, fashion_workload
-from jaxopt_tour.routing.resolve import resolve
+from jaxopt_tour.routing.resolution import resolve
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import (
     by_direction,

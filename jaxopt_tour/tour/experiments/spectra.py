@@ -17,7 +17,7 @@ from jaxopt_tour._types import Array
 from jaxopt_tour.linalg import decompositions
 from jaxopt_tour.problems.workloads import Workload, fashion_mlp, small_gpt
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.resolve import resolve
+from jaxopt_tour.routing.resolution import resolve
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import direction, listed, loss_in_words, trials_in_words, tuned_in_words
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_tour._types import Array, Float, Tree
-from jaxopt_tour.orthogonalize.gram import apply_factor, factor, gram_form, gram_matrix
-from jaxopt_tour.orthogonalize.newton_schulz import standard_form
-from jaxopt_tour.orthogonalize.plan import Group, Iteration, Key, Platform, at_once
-from jaxopt_tour.orthogonalize.prescale import eps_in_units, near_unit, unit_scale
-from jaxopt_tour.orthogonalize.svd import polar_factor
+from jaxopt_tour.orthogonalization.gram import apply_factor, factor, gram_form, gram_matrix
+from jaxopt_tour.orthogonalization.newton_schulz import standard_form
+from jaxopt_tour.orthogonalization.plan import Group, Iteration, Key, Platform, at_once
+from jaxopt_tour.orthogonalization.prescale import eps_in_units, near_unit, unit_scale
+from jaxopt_tour.orthogonalization.svd import polar_factor
 
 
 def run_groups(groups: Sequence[Group], pieces: Mapping[Key, Array], eps: Array | float) -> dict[Key, Array]:

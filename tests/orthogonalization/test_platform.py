@@ -16,7 +16,7 @@ from jax import export
 import jaxopt_tour as jt
 from jaxopt_tour.mesh.plan import plan_matrices
 from jaxopt_tour.mesh.run import run_plan
-from jaxopt_tour.orthogonalize.plan import PLATFORMS, Platform
+from jaxopt_tour.orthogonalization.plan import PLATFORMS, Platform
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 

@@ -14,7 +14,7 @@ import pytest
 
 import jaxopt_tour as jt
 from jaxopt_tour.coefficients import as_coefficients, polar_express, zolotarev
-from jaxopt_tour.orthogonalize.orthogonalizer import as_orthogonalizer
+from jaxopt_tour.orthogonalization.orthogonalizer import as_orthogonalizer
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 

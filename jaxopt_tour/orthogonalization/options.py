@@ -62,7 +62,7 @@ class Options:
     def value(self) -> Coefficients:
         """The coefficients as a value, whatever they were given as."""
         assert not isinstance(self.coefficients, (str, tuple, list))
-        return self.coefficients
+        return self.coefficients  # type: ignore[return-value]
 
     @property
     def fixed_eps(self) -> bool:

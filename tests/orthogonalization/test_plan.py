@@ -19,8 +19,8 @@ from jaxopt_tour.coefficients import (
 )
 from jaxopt_tour.coefficients.operations import operations
 from jaxopt_tour.mesh.plan import plan_matrices
-from jaxopt_tour.orthogonalize.options import Options
-from jaxopt_tour.orthogonalize.plan import (
+from jaxopt_tour.orthogonalization.options import Options
+from jaxopt_tour.orthogonalization.plan import (
     BLOCKS_FROM,
     INVERSES_FROM,
     LOOP_FROM,

@@ -1,7 +1,7 @@
 """Every decision of an orthogonalization: pure functions of shapes, dtypes, options and the platform.
 
-``plan_groups`` says which matrices are processed together and how; :mod:`jaxopt_tour.orthogonalize.run` executes that
-and decides nothing. No array and no device is looked at here, so a plan can be made, printed and compared for a
+``plan_groups`` says which matrices are processed together and how;
+:mod:`jaxopt_tour.orthogonalization.run` executes that and decides nothing. No array and no device is looked at here, so a plan can be made, printed and compared for a
 platform that is not there. Each table below names the measurement behind its numbers.
 """
 
@@ -19,7 +19,7 @@ from jaxopt_tour.coefficients import Coefficients, Exact, PolynomialCoefficients
 from jaxopt_tour.coefficients.odd_polynomials import is_cubic
 from jaxopt_tour.coefficients.operations import operations
 from jaxopt_tour.linalg.symmetric import Method
-from jaxopt_tour.orthogonalize.options import Options, needs_full_precision
+from jaxopt_tour.orthogonalization.options import Options, needs_full_precision
 
 Platform = Literal["cpu", "gpu", "tpu"]
 PLATFORMS: Final[tuple[Platform, ...]] = ("cpu", "gpu", "tpu")
@@ -32,8 +32,8 @@ DEFAULT_DTYPE: Final[dict[Platform, str]] = {"cpu": "float32", "gpu": "float16",
 #: benchmarks/inverses.py: from 128 rows on they are faster (at 192 x 192 by 1 % for ``fast``), at 96 rows nowhere.
 INVERSES_FROM: Final = 128
 
-#: Short side from which a CPU computes products of two symmetric matrices in blocks. benchmarks/symmetric.py: from 1,024
-#: rows on all quartiles are faster than the plain product's; at 768 the median is, by less than blocks add to the time
+#: Short side from which a CPU computes products of two symmetric matrices in blocks. benchmarks/symmetric.py: from
+#: 1,024 rows on all quartiles are faster than the plain product's; at 768 the median is, by less than blocks add to the time
 #: to compile. X X^T stays plain: its blocks would first have to be copied.
 BLOCKS_FROM: Final = 1024
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from jaxopt_tour._types import Array, Float
 from jaxopt_tour.coefficients import CoefficientsLike
-from jaxopt_tour.orthogonalize.options import Options
-from jaxopt_tour.orthogonalize.plan import PLATFORMS, Group, Key, Matrices, plan_groups
-from jaxopt_tour.orthogonalize.run import on_lowered_platform, run_groups
+from jaxopt_tour.orthogonalization.options import Options
+from jaxopt_tour.orthogonalization.plan import PLATFORMS, Group, Key, Matrices, plan_groups
+from jaxopt_tour.orthogonalization.run import on_lowered_platform, run_groups
 
 #: What ``orthogonalizer=`` takes: a value, or coefficients with all other options at their defaults.
 OrthogonalizerLike = Options | CoefficientsLike
@@ -117,7 +117,7 @@ def _orthogonalize(orthogonalizer: Orthogonalizer, x: Array) -> Array:
     if x.size == 0:
         return x
     key, batch = Key("x", 0), math.prod(x.shape[:-2])
-    matrices = Matrices(batch, *x.shape[-2:], str(x.dtype))
+    matrices = Matrices(batch, x.shape[-2], x.shape[-1], str(x.dtype))
     plans = {platform: plan_groups(orthogonalizer, {key: matrices}, platform) for platform in PLATFORMS}
 
     def run(groups: tuple[Group, ...], x: Array, eps: Array | float) -> Array:

@@ -24,10 +24,10 @@ from jaxopt_tour.coefficients import (
     zolotarev,
 )
 from jaxopt_tour.coefficients.operations import operations
-from jaxopt_tour.orthogonalize import plan
-from jaxopt_tour.orthogonalize.orthogonalizer import Orthogonalizer, orthogonalize
-from jaxopt_tour.orthogonalize.plan import INVERSES_FROM, Key, Matrices, plan_groups, plan_iteration
-from jaxopt_tour.orthogonalize.run import iterate, run_groups
+from jaxopt_tour.orthogonalization import plan
+from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
+from jaxopt_tour.orthogonalization.plan import INVERSES_FROM, Key, Matrices, plan_groups, plan_iteration
+from jaxopt_tour.orthogonalization.run import iterate, run_groups
 
 NAMES = [name for name in BY_NAME if name != "exact"]
 POLYNOMIALS = {name: value for name in BY_NAME if isinstance(value := as_coefficients(name), PolynomialCoefficients)}

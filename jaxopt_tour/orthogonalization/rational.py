@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxopt_tour._types import Array, Float
-from jaxopt_tour.coefficients.zolotarev import Rational
+from jaxopt_tour.coefficients.rational import Rational
 from jaxopt_tour.linalg.positive_inverse import positive_inverse
 from jaxopt_tour.linalg.symmetric import Method, symmetric_product
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_tour.orthogonalize.svd import polar_factor
+from jaxopt_tour.orthogonalization.svd import polar_factor
 
 
 def by_hand(x: np.ndarray) -> np.ndarray:

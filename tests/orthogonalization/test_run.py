@@ -11,9 +11,9 @@ import pytest
 
 from jaxopt_tour.coefficients import RationalCoefficients, zolotarev
 from jaxopt_tour.mesh.run import orthogonalize_parameters
-from jaxopt_tour.orthogonalize import plan, run
-from jaxopt_tour.orthogonalize.options import GROUPINGS
-from jaxopt_tour.orthogonalize.orthogonalizer import Orthogonalizer
+from jaxopt_tour.orthogonalization import plan, run
+from jaxopt_tour.orthogonalization.options import GROUPINGS
+from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer
 from jaxopt_tour.routing.axes import MatrixAxes
 
 pytestmark = pytest.mark.usefixtures("compile_fast")

@@ -15,9 +15,9 @@ from typing import Any
 from jaxopt_tour._types import Array, Float
 from jaxopt_tour.coefficients import PolynomialCoefficients
 from jaxopt_tour.linalg.symmetric import symmetric_product
-from jaxopt_tour.orthogonalize.plan import Iteration
-from jaxopt_tour.orthogonalize.prescale import prescaled
-from jaxopt_tour.orthogonalize.steps import apply, commuting, polynomial_of, repeat, scale_rows
+from jaxopt_tour.orthogonalization.plan import Iteration
+from jaxopt_tour.orthogonalization.prescale import prescaled
+from jaxopt_tour.orthogonalization.steps import apply, commuting, polynomial_of, repeat, scale_rows
 
 
 def standard_form(x: Float[Array, "*batch m n"], iteration: Iteration, eps: Array | float) -> Array:

@@ -93,7 +93,7 @@ class RationalCoefficients:
             :class:`jaxopt_tour.coefficients.polynomial.PolynomialCoefficients`. Schatten-4 and Frobenius are read off
             the Gram matrix; Schatten-8 takes a product.
         source: where the numbers come from.
-        polynomial: the coefficients that replace these where inverses do not pay or cannot be computed: on a GPU or TPU,
+        polynomial: the coefficients that replace these where inverses do not pay or do not exist: on a GPU or TPU,
             in half precision, for small matrices, and in the standard form; they have a prescale of their own. Without
             them the inverses run everywhere, at least in float32, and a dtype of half precision is refused.
     """

@@ -6,7 +6,7 @@
     X <- Q X                                  Q: the product of all steps
 
 Z is that of a step of degree 5; one of degree 9 or 17 takes one or two products more. Every matrix here commutes with
-R, so each is symmetric. Rational functions have the Gram form alone (:mod:`jaxopt_tour.orthogonalize.rational`).
+R, so each is symmetric. Rational functions have the Gram form alone (:mod:`jaxopt_tour.orthogonalization.rational`).
 
 Source: Dao-AILab, gram-newton-schulz, 2026, https://github.com/Dao-AILab/gram-newton-schulz
 """
@@ -22,10 +22,10 @@ from jaxopt_tour.coefficients import PolynomialCoefficients, RationalCoefficient
 from jaxopt_tour.coefficients.odd_polynomials import Polynomial, is_cubic
 from jaxopt_tour.linalg.products import product
 from jaxopt_tour.linalg.symmetric import Method, symmetric_product
-from jaxopt_tour.orthogonalize.plan import Iteration
-from jaxopt_tour.orthogonalize.prescale import eps_in_units, prescaled
-from jaxopt_tour.orthogonalize.rational import product_of_rational_steps
-from jaxopt_tour.orthogonalize.steps import apply, commuting, polynomial_of, repeat, scale_rows, weighted_sum
+from jaxopt_tour.orthogonalization.plan import Iteration
+from jaxopt_tour.orthogonalization.prescale import eps_in_units, prescaled
+from jaxopt_tour.orthogonalization.rational import product_of_rational_steps
+from jaxopt_tour.orthogonalization.steps import apply, commuting, polynomial_of, repeat, scale_rows, weighted_sum
 
 
 def gram_form(x: Float[Array, "*batch m n"], iteration: Iteration, eps: Array | float) -> Array:

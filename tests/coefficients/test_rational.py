@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxopt_tour.coefficients.zolotarev import Rational, RationalCoefficients, best, image, value, zolotarev
+from jaxopt_tour.coefficients.rational import Rational, RationalCoefficients, best, image, value, zolotarev
 
 
 @pytest.mark.parametrize("inverses", [1, 2, 3, 5])
