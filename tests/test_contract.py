@@ -671,7 +671,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(
-    ("factory", "arguments"), WRONG, ids=[f"{factory.__name__} {next(iter(a.items()))}" for factory, a in WRONG]
+    ("factory", "arguments"),
+    WRONG,
+    ids=[f"{factory.__name__} {next(iter(a))} {number}" for number, (factory, a) in enumerate(WRONG)],
 )
 def test_a_wrong_argument_is_named(factory: Callable[..., Any], arguments: dict[str, Any]):
     (name,) = arguments

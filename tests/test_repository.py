@@ -151,6 +151,13 @@ def test_readme_snippet_runs(index, capsys):
     exec(compile(SNIPPETS[index], f"README.md, snippet {index + 1}", "exec"), {"__name__": "__main__"})
 
 
+def test_readme_shows_the_plans_that_its_snippet_prints(capsys):
+    text = (ROOT / "README.md").read_text()
+    code, shown = re.search(r"```python\n([^`]*jt\.plan\(\{.*?)```\n\n```\n(.*?)```", text, re.S).groups()
+    exec(compile(code, "README.md, plans", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out.strip() == shown.strip()
+
+
 def test_readme_links_lead_somewhere():
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):

@@ -112,7 +112,7 @@ def spec_of(layout: Layout) -> PartitionSpec:
     return PartitionSpec(*(names or None for names in layout))
 
 
-def layout_of(leaf: Array) -> Layout:
+def layout_of(leaf: Any) -> Layout:
     """From the type of a traced array, or from a concrete one."""
     sharding = _sharding_of(leaf)
     if not isinstance(sharding, NamedSharding):
@@ -147,7 +147,7 @@ def _moved(x: Array, leaf: Array, spec: PartitionSpec) -> Array:
     return jax.sharding.reshard(x, NamedSharding(mesh_of([leaf]), spec)) if explicit_axes([leaf]) else x
 
 
-def given_layouts(layouts: Layouts | None, leaves: Mapping[str, Array], sizes: Mapping[str, int]) -> dict[str, Layout]:
+def given_layouts(layouts: Layouts | None, leaves: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Layout]:
     """What the caller says about every parameter.
 
     Raises:

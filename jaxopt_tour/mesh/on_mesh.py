@@ -55,7 +55,7 @@ class OnMesh:
 MeshLike = OnMesh | str | Sequence[str]
 
 
-def as_on_mesh(mesh: MeshLike | None) -> OnMesh | None:
+def as_on_mesh(mesh: Any) -> OnMesh | None:
     """The value, from a value or from axis names; None stays None.
 
     Raises:

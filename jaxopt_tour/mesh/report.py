@@ -15,7 +15,7 @@ from jaxopt_tour._trees import named_leaves
 from jaxopt_tour.coefficients import Exact, RationalCoefficients
 from jaxopt_tour.coefficients.operations import product_counts
 from jaxopt_tour.mesh.layouts import check_axes_exist, given_layouts, layout_of, mesh_of
-from jaxopt_tour.mesh.on_mesh import MeshLike, as_on_mesh
+from jaxopt_tour.mesh.on_mesh import as_on_mesh
 from jaxopt_tour.mesh.plan import Exchange, MatrixPlan, plan_matrices
 from jaxopt_tour.mesh.plan_json import decode, encode
 from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike, as_orthogonalizer
@@ -142,7 +142,7 @@ def plan(
     *,
     orthogonalizer: OrthogonalizerLike = "auto",
     routing: Routing = None,
-    mesh: MeshLike | None = None,
+    mesh: Any = None,
     platform: str | None = None,
     tokens: int | None = None,
 ) -> Plan:
@@ -235,7 +235,6 @@ def _rows_of_groups(groups: tuple[Group, ...]) -> list[PlanRow]:
     for (iteration, stacked, m, _), same in alike.items():
         members = [member for group in same for member in group.members]
         lengths = [sum(matrices.batch for _, matrices in group.members) for group in same]
-        stacks = [f"{lengths.count(length)} x {length}" for length in dict.fromkeys(lengths)]
         sides = sorted({matrices.wide[1] for _, matrices in members})
         rows.append(
             PlanRow(
@@ -246,7 +245,7 @@ def _rows_of_groups(groups: tuple[Group, ...]) -> list[PlanRow]:
                 iteration.dtype,
                 iteration.form,
                 _products(iteration),
-                f"{stacked}, stacks: {', '.join(stacks)}",
+                _stacks(lengths, "Gram matrices" if stacked == "gram matrices" else "matrices"),
                 float(sum(group.operations for group in same)),
             )
         )
@@ -294,7 +293,8 @@ def _totals(plan: MatrixPlan, rows: tuple[PlanRow, ...], trained: int, tokens: i
         exchange.assignment.wire_elements * jnp.dtype(plan.wire_dtype or exchange.assignment.dtype).itemsize
         for exchange in plan.exchanges
     )
-    memory = max([*(map(_group_bytes, plan.groups)), *(map(_exchange_bytes, plan.exchanges)), 0])
+    # XLA runs groups in an order of its own and holds the stacks of all.
+    memory = sum(map(_group_bytes, plan.groups)) + sum(map(_exchange_bytes, plan.exchanges))
     share = None if tokens is None else operations / (operations + 6 * trained * tokens)
     balance = mean / busiest if busiest else 1.0
     return PlanTotals(sum(row.matrices for row in rows), operations, busiest, share, int(wire), int(memory), balance)
@@ -324,6 +324,18 @@ def _exchange_bytes(exchange: Exchange) -> int:
     return buffers + max(sizes, default=0)
 
 
+def _stacks(lengths: list[int], what: str) -> str:
+    """Lengths 16, 16, 16 as "3 stacks of 16 matrices"."""
+    parts = []
+    for length in dict.fromkeys(lengths):
+        count = lengths.count(length)
+        if length == 1:
+            parts.append(f"{count} by {'itself' if count == 1 else 'themselves'}")
+        else:
+            parts.append(f"{count} {'stack' if count == 1 else 'stacks'} of {length} {what}")
+    return ", ".join(parts)
+
+
 def _coefficients(iteration: Iteration) -> str:
     steps = getattr(iteration.coefficients, "steps", None)
     return iteration.coefficients.name if steps is None else f"{iteration.coefficients.name}, {steps} steps"
@@ -346,7 +358,7 @@ def _fold(names: Any) -> tuple[str, ...]:
     return tuple(pattern if len(same) > 1 else same[0] for pattern, same in folded.items())
 
 
-def _short(number: float) -> str:
+def _short(number: float | int) -> str:
     for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.3g} {unit}"

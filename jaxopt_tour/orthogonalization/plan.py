@@ -1,8 +1,8 @@
 """Every decision of an orthogonalization: pure functions of shapes, dtypes, options and the platform.
 
-``plan_groups`` says which matrices are processed together and how;
-:mod:`jaxopt_tour.orthogonalization.run` executes that and decides nothing. No array and no device is looked at here, so a plan can be made, printed and compared for a
-platform that is not there. Each table below names the measurement behind its numbers.
+``plan_groups`` says which matrices are processed together and how. Executing that, in
+:mod:`jaxopt_tour.orthogonalization.run`, decides nothing. No array and no device is looked at here, so a plan can be
+made, printed and compared for a platform that is not there. Each table below names the measurement behind its numbers.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ DEFAULT_DTYPE: Final[dict[Platform, str]] = {"cpu": "float32", "gpu": "float16",
 INVERSES_FROM: Final = 128
 
 #: Short side from which a CPU computes products of two symmetric matrices in blocks. benchmarks/symmetric.py: from
-#: 1,024 rows on all quartiles are faster than the plain product's; at 768 the median is, by less than blocks add to the time
-#: to compile. X X^T stays plain: its blocks would first have to be copied.
+#: 1,024 rows on all quartiles are faster than the plain product's; at 768 the median is, by less than blocks add to the
+#: time to compile. X X^T stays plain: its blocks would first have to be copied.
 BLOCKS_FROM: Final = 1024
 
 #: Short side from which more than two equal steps are a loop of the program. benchmarks/compile_time.py: it compiles in

@@ -164,7 +164,7 @@ def test_the_rest_may_be_given_by_role(optimizer: Any) -> None:
         ("adamw", "rest must be None"),
         (jt.adamw, "rest must be None"),
     ],
-    ids=str,
+    ids=["role", "matrix", "number by role", "None by role", "number", "name", "function"],
 )
 def test_a_wrong_rest_is_named(optimizer: Any, rest: Any, named: str) -> None:
     with pytest.raises(ValueError, match=named):
