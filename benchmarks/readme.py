@@ -145,7 +145,7 @@ def step_lines(steps: Json, compiling: Json) -> list[str]:
         "Time of one whole update, as a multiple of the speed of `optax.contrib.muon` 0.2.8 that does the same work "
         "(`python benchmarks/optimizer_step.py`; medians of alternating rounds, quartiles in brackets):",
         "",
-        "| tree | ours, default | ours, fast coefficients | against its loop not unrolled: default, fast "
+        "| tree | ours, default | ours, fast | against its loop not unrolled: default, fast "
         f"| {headings[phase]}: default, fast |",
         "|---|---|---|---|---|",
     ]
