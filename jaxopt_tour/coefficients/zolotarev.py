@@ -21,7 +21,7 @@ from jaxopt_tour.coefficients.polynomial import PRESCALES, PolynomialCoefficient
 
 _Values = TypeVar("_Values", float, np.ndarray)
 
-#: The smallest c_j, beside a matrix of norm 1, that leaves R + c I positive definite in float32.
+#: The smallest c_j, for a matrix of norm 1, that leaves R + c I positive definite in float32.
 SMALLEST_SHIFT: Final = 1e-5
 
 
