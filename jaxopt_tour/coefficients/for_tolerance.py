@@ -40,7 +40,7 @@ def for_tolerance(
         lower_bound: the smallest singular value, as a share of the prescaling norm. Where ``s_min >= l s_max`` is what
             is known of m x n matrices, Schatten-8 needs ``l / min(m, n)**(1/8)``, Frobenius ``l / min(m, n)**(1/2)``.
             Smaller values are enlarged as far as the steps can; zero stays zero.
-        prescale: ``"frobenius"``, ``"schatten4"`` or ``"schatten8"``; AOL changes the singular vectors, so nothing can be
+        prescale: ``"frobenius"``, ``"schatten4"`` or ``"schatten8"``; AOL changes singular vectors, so nothing can be
             promised about it.
         m: rows of the matrices. Only the aspect ratio matters.
         n: columns of the matrices. Without m and n the matrices are taken to be square.
