@@ -83,8 +83,8 @@ def as_coefficients(coefficients: CoefficientsLike, steps: int | None = None) ->
 
     Args:
         coefficients: a value, a name or a sequence of polynomials.
-        steps: the number of steps of coefficients given by a name that can be made for any number of them; for all
-            others, the number that they have. None: their own.
+        steps: number of steps, for coefficients given by a name that has a generator; for all others, only the number
+            that they have is accepted. None: the default number, or the one that they have.
 
     Raises:
         ValueError: the name is unknown (the known ones are listed), the value is none of the above, or its number of
@@ -105,9 +105,9 @@ def as_coefficients(coefficients: CoefficientsLike, steps: int | None = None) ->
             f"coefficients must be a name ({', '.join(map(repr, BY_NAME))}), a value such as "
             f"jt.coefficients.polar_express(5), or one polynomial (a, b, c) per step; got {coefficients!r}"
         )
-    own = getattr(value, "steps", None) if value.name not in ("auto", "fast", "exact") else None
-    if steps is not None and (isinstance(steps, bool) or steps != own):
-        has = "no number of steps of their own" if own is None else f"{own} steps"
+    its_steps = getattr(value, "steps", None) if value.name not in ("auto", "fast", "exact") else None
+    if steps is not None and (isinstance(steps, bool) or steps != its_steps):
+        has = "no number of steps" if its_steps is None else f"{its_steps} steps"
         raise ValueError(
             f"steps must be None for coefficients {value.name!r}, which have {has}; got {steps!r}. A number of steps "
             f"can be chosen for {', '.join(map(repr, _WITH_STEPS))}"

@@ -25,7 +25,7 @@ def polar_express(
 
     Each step is the odd polynomial closest to 1 (in the largest error) on the interval that the steps before it left,
     ``[l, u] -> [p(l), 2 - p(l)]``. Its lower end is raised, for quintics to 0.0241 u, while the interval is wide, which
-    keeps a step from blowing up what lies below it.
+    keeps a step from enlarging smaller values too much.
 
     With its default arguments, five quintics for [3e-3, 1] under the Schatten-8 norm, it needs the products of five
     Keller Jordan steps and ends closer to the polar factor.

@@ -219,7 +219,7 @@ def factors(polynomial: Polynomial) -> Factors:
 
 
 def growth(polynomial: Polynomial) -> float:
-    """Upper bound on the rounding-error amplification on [0, 1] of the factored evaluation of q."""
+    """Upper bound on the rounding-error amplification, on [0, 1], of the factored evaluation of nine coefficients."""
     known, r = factors(polynomial), np.linspace(0, 1, 101)
     y = r**2 + known.y[0] * r + known.y[1]
     terms = np.stack([y**2, r**2, r, np.ones_like(r)])

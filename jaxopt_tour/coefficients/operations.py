@@ -21,17 +21,17 @@ def operations(
     """
     small, large = 2 * m**3, 2 * m**2 * n
     if isinstance(coefficients, RationalCoefficients):
-        own = _of_rational_steps(coefficients, m) + (small if takes_square(coefficients) else 0)
-        return 2 * large + own
-    own = sum(products(polynomial) for polynomial in coefficients.polynomials)
+        of_gram = _of_rational_steps(coefficients, m) + (small if takes_square(coefficients) else 0)
+        return 2 * large + of_gram
+    of_gram = sum(products(polynomial) for polynomial in coefficients.polynomials)
     if takes_square(coefficients) and is_cubic(coefficients.polynomials[0]):
-        own += 1
+        of_gram += 1
     if form == "standard":
-        return coefficients.steps * 2 * large + own * small
+        return coefficients.steps * 2 * large + of_gram * small
     segments = restarts + 1
     q_products = coefficients.steps - segments  # the first step of a segment has Q = Z + a I
     r_products = 2 * (coefficients.steps - segments)  # the last step of a segment leaves R alone
-    return segments * 2 * large + (own + q_products + r_products) * small
+    return segments * 2 * large + (of_gram + q_products + r_products) * small
 
 
 def takes_square(coefficients: PolynomialCoefficients | RationalCoefficients) -> bool:

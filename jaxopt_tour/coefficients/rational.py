@@ -21,7 +21,7 @@ from jaxopt_tour.coefficients.polynomial import PRESCALES, PolynomialCoefficient
 
 _Values = TypeVar("_Values", float, np.ndarray)
 
-#: The smallest c_j, beside a matrix of norm 1, that leaves R + c I positive definite in float32.
+#: The smallest c_j, for a matrix of norm 1, that leaves R + c I positive definite in float32.
 SMALLEST_SHIFT: Final = 1e-5
 
 
@@ -93,9 +93,9 @@ class RationalCoefficients:
             :class:`jaxopt_tour.coefficients.polynomial.PolynomialCoefficients`. Schatten-4 and Frobenius are read off
             the Gram matrix; Schatten-8 takes a product.
         source: where the numbers come from.
-        polynomial: the coefficients that replace these where inverses do not pay or do not exist: on a GPU or TPU,
-            in half precision, for small matrices, and in the standard form; they have a prescale of their own. Without
-            them the inverses run everywhere, at least in float32, and a dtype of half precision is refused.
+        polynomial: the coefficients that replace these where inverses do not pay or cannot be computed: on a GPU or
+            TPU, in half precision, for small matrices, and in the standard form; they have a prescale of their own.
+            Without them the inverses run everywhere, at least in float32, and a dtype of half precision is refused.
     """
 
     name: str

@@ -39,8 +39,8 @@ def for_tolerance(
             float32, 1e-2 in bfloat16 and float16; in float16's Gram form 4e-2, and much more from six steps on.
         lower_bound: the smallest singular value, as a share of the prescaling norm. Where ``s_min >= l s_max`` is what
             is known of m x n matrices, Schatten-8 needs ``l / min(m, n)**(1/8)``, Frobenius ``l / min(m, n)**(1/2)``.
-            What lies below the bound is enlarged as far as the steps can; zero stays zero.
-        prescale: ``"frobenius"``, ``"schatten4"`` or ``"schatten8"``; AOL turns the singular vectors, so nothing can be
+            Smaller values are enlarged as far as the steps can; zero stays zero.
+        prescale: ``"frobenius"``, ``"schatten4"`` or ``"schatten8"``; AOL changes singular vectors, so nothing can be
             promised about it.
         m: rows of the matrices. Only the aspect ratio matters.
         n: columns of the matrices. Without m and n the matrices are taken to be square.

@@ -13,6 +13,7 @@ from jaxopt_tour._types import Array, DTypeLike
 from jaxopt_tour.coefficients import (
     Coefficients,
     CoefficientsLike,
+    Exact,
     PolynomialCoefficients,
     RationalCoefficients,
     as_coefficients,
@@ -61,8 +62,8 @@ class Options:
     @property
     def value(self) -> Coefficients:
         """The coefficients as a value, whatever they were given as."""
-        assert not isinstance(self.coefficients, (str, tuple, list))
-        return self.coefficients  # type: ignore[return-value]
+        assert isinstance(self.coefficients, (PolynomialCoefficients, RationalCoefficients, Exact))
+        return self.coefficients
 
     @property
     def fixed_eps(self) -> bool:

@@ -33,10 +33,11 @@ class Orthogonalizer(Options):
             Polar Express quintics elsewhere; ``"fast"``: fewer operations, less exact; ``"keller_jordan"``,
             ``"polar_express"``, ``"zolotarev"``, ``"cans"``, ``"you"``, ``"modula"``, ``"turbo"``, ``"cubic"``;
             ``"exact"``: the polar factor by SVD.
-        steps: number of steps, for coefficients given by a name that can be made for any. None: their own.
+        steps: number of steps, for coefficients given by the name of a generator, such as ``"polar_express"``. None:
+            their default.
         form: ``"standard"`` iterates on X, ``"gram"`` on X X^T; ``"auto"`` takes the one with fewer operations at the
             matrix's shape where its rounding is harmless in ``dtype``. Inverses have the Gram form alone; under
-            ``"standard"`` the polynomials that stand in for them run.
+            ``"standard"`` the polynomials that replace them run.
         dtype: of the products, such as ``"bfloat16"``. None: float32 on CPUs, float16 on GPUs, bfloat16 on TPUs, and
             float64 for matrices of float64. Products of half precision are summed in float32; results keep the dtype of
             their matrices.

@@ -50,8 +50,8 @@ def product_of_rational_steps(
     def one_of_two(carry: tuple[Array, Array], function: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
         (q, r), (first, *rest) = carry, function
         z, rz = one_step(r, *rest)
-        made = commuting(z, jnp.where(first, rz, q))  # step one makes the next R, step two the last Q
-        return (jnp.where(first, z, made), made), None
+        next_matrix = commuting(z, jnp.where(first, rz, q))  # step one makes the next R, step two the last Q
+        return (jnp.where(first, z, next_matrix), next_matrix), None
 
     if len(functions) == 2:
         return lax.scan(one_of_two, (r, r), (jnp.array([True, False]), constants, weights, shifts))[0][0]

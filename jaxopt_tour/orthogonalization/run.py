@@ -1,7 +1,7 @@
 """Execution of a plan for one device: groups in, groups out. Nothing is decided here.
 
 A group of Gram matrices takes four steps: scale every piece, stack the Gram matrices of all pieces, compute the factors
-of the stack, multiply every piece in place by its own. A group of matrices is stacked, iterated on and cut again. Both
+of the stack, multiply every piece by its factor. A group of matrices is stacked, iterated on and cut again. Both
 work on a slice of the stack at a time.
 """
 

@@ -1,4 +1,4 @@
-"""The exact polar factor: the oracle for the iterations, and a method of its own."""
+"""The exact polar factor by singular value decomposition, also the oracle for the iterations."""
 
 from __future__ import annotations
 
