@@ -24,7 +24,13 @@ import pytest
 import jaxopt_tour as jt
 from tests.contenders import CONTENDERS, Contender
 
-every_optimizer = pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
+#: The kinds of state that there are: none, one moment, two, a routed tree. The other rows are slow.
+FAST = ("sgd", "momentum", "adamw", "muon")
+
+every_optimizer = pytest.mark.parametrize(
+    "contender",
+    [pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow) for row in CONTENDERS],
+)
 INT32_MAX = np.iinfo(np.int32).max
 
 
@@ -153,6 +159,7 @@ def test_an_unknown_keyword_is_ignored(contender: Contender):
 # 2. JAX's transformations.
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_jit_and_scan_change_nothing(contender: Contender):
     params = make_params()
@@ -179,6 +186,7 @@ def test_vmap_over_rates_and_over_starts(contender: Contender):
         assert_close(jax.tree.map(lambda p, i=i: p[i], batch), expected, rtol=1e-4)
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_hyper_gradients_are_finite_where_a_gradient_is_exactly_zero(contender: Contender):
     params = make_params() | {"unused": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}
@@ -195,6 +203,7 @@ def test_hyper_gradients_are_finite_where_a_gradient_is_exactly_zero(contender: 
         assert gradients[0] != 0
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_parameters_and_state_can_be_donated(contender: Contender):
     params = make_params()
@@ -232,6 +241,7 @@ def test_it_chains_with_clipping(contender: Contender):
     assert_close(one_update(chained, gradients, params), one_update(contender(), by_hand, params), rtol=1e-4)
 
 
+@pytest.mark.versions
 @every_optimizer
 @pytest.mark.parametrize("wrapper", ["partition", "masked"])
 def test_it_works_on_a_part_of_the_tree(contender: Contender, wrapper: str):
@@ -253,6 +263,7 @@ def test_it_works_on_a_part_of_the_tree(contender: Contender, wrapper: str):
     chex.assert_trees_all_equal(optax.tree.map_params(tx, lambda leaf: leaf, state), state)
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_its_arguments_can_be_injected_without_naming_static_ones(contender: Contender):
     params = make_params()
@@ -282,6 +293,7 @@ def test_a_schedule_is_a_rate_for_every_step(contender: Contender):
         assert_close(updates["dense"], jax.tree.map(lambda u, factor=factor: factor * u, expected["dense"]))
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_small_batches_accumulate_into_one(contender: Contender):
     params = make_params()
@@ -308,6 +320,7 @@ def test_a_step_with_nan_can_be_left_out(contender: Contender):
     assert after.total_notfinite == 1
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_map_params_finds_what_is_shaped_like_the_parameters(contender: Contender):
     params = make_params()
@@ -365,6 +378,7 @@ if importlib.util.find_spec("flax"):
     CONTAINERS["FrozenDict"] = FrozenDict({"Dense_0": {"kernel": KERNEL, "bias": BIAS}})
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_containers(contender: Contender):
     tx = contender()
@@ -384,6 +398,7 @@ def flax() -> Any:
     return pytest.importorskip("flax", reason="Flax is an optional dependency")
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_nnx_state_and_nnx_optimizer(contender: Contender, flax: Any):
     from flax import nnx
@@ -424,6 +439,7 @@ def test_nnx_state_and_nnx_optimizer(contender: Contender, flax: Any):
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, before)
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_linen_parameters_and_train_state(contender: Contender, flax: Any):
     from flax import linen
@@ -587,6 +603,7 @@ def test_extreme_gradients_give_finite_updates(contender: Contender):
 # 7. Lowering.
 
 
+@pytest.mark.versions
 @every_optimizer
 def test_it_lowers_for_every_platform_on_this_one(contender: Contender):
     from jax import export

@@ -16,7 +16,7 @@ from jaxopt_tour import cli
 from jaxopt_tour.tour.laboratory import experiment as module
 from jaxopt_tour.tour.laboratory.experiment import MODULES, Experiment, Table, find
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
 
 

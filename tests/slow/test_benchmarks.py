@@ -21,7 +21,7 @@ import jaxopt_tour as jt
 from jaxopt_tour.coefficients import PolynomialCoefficients, RationalCoefficients
 from jaxopt_tour.orthogonalization.plan import BLOCKS_FROM, INVERSES_FROM, plan_iteration
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def script(name: str) -> ModuleType:

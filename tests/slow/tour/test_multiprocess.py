@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 STEPS, SAVE_EVERY = 5, 2
 
 #: Sums over devices are taken in another order for another number of them: float32, over six steps.
