@@ -44,7 +44,7 @@ def optax_muon(params: Tree, **arguments: Any) -> optax.GradientTransformation:
     def numbers(tree: Tree) -> Tree:
         def one_leaf(path: Any, leaf: Any) -> Any:
             route = routes["/".join(str(key.key) for key in path)]
-            if route.label != "muon":
+            if route.label != "matrix":
                 return None
             return optax.contrib.MuonDimensionNumbers(route.axes.fan_in, route.axes.fan_out)
 
