@@ -44,9 +44,7 @@ def fsdp(counts: dict[tuple[int, int], int], devices: int) -> Assignment:
 
 def totals(assignment: Assignment) -> list[int]:
     """Matrices of every group."""
-    return [
-        sum(member.count for member in assignment.members if member.group == group) for group in assignment.groups
-    ]
+    return [sum(member.count for member in assignment.members if member.group == group) for group in assignment.groups]
 
 
 def numbers(assignment: Assignment, device: int, group: int) -> list[int]:
@@ -75,9 +73,7 @@ def test_no_two_matrices_share_a_place(counts: dict[tuple[int, int], int], devic
             for start in table[d, : len(numbers(assignment, d, k))]:
                 used[start : start + assignment.block_sizes[k]] += 1
         assert used.max() <= 1
-        assert used.sum() == sum(
-            len(numbers(assignment, d, k)) * size for k, size in enumerate(assignment.block_sizes)
-        )
+        assert used.sum() == sum(len(numbers(assignment, d, k)) * size for k, size in enumerate(assignment.block_sizes))
 
 
 @given(counts=counts_of_shapes, devices=few_devices)
@@ -89,7 +85,7 @@ def test_no_device_has_more_than_one_matrix_above_the_mean(counts: dict[tuple[in
     assert sum(assignment.work) == pytest.approx(sum(n * cost(*sorted(shape)) for shape, n in counts.items()))
 
 
-@settings(max_examples=20)  # every length of a slice compiles
+@settings(max_examples=5)  # every length of a slice compiles
 @given(counts=counts_of_shapes, devices=st.sampled_from([2, 4]))
 def test_unpacking_is_the_inverse_of_packing(counts: dict[tuple[int, int], int], devices: int) -> None:
     assignment = fsdp(counts, devices)
@@ -165,7 +161,7 @@ def test_blocks_of_rows_and_columns_make_the_matrix() -> None:
 
 def test_what_shares_an_exchange() -> None:
     """A parameter whose experts are sharded shares the other axis alone; a sharded split fan-out is split late."""
-    shapes = {"dense": (8, 16), "experts": (4, 8, 16), "fused": (8, 24), "replicated": (8, 8), "whole": (2, 8, 8)}
+    shapes = {"dense": (8, 16), "experts": (4, 8, 16), "fused": (8, 24), "replicated": (8, 8), "whole": (4, 8, 8)}
     columns = ((), ("fsdp",))
     layouts = {
         "dense": columns,
@@ -176,10 +172,7 @@ def test_what_shares_an_exchange() -> None:
     }
     views = {name: MatrixAxes(-2, -1) for name in shapes} | {"fused": MatrixAxes(0, 1, split=(8, 8, 8))}
     sizes = {"ep": 2, "fsdp": 2}
-    shapes["whole"] = (4, 8, 8)
-    local, assignments = assign(
-        shapes, dict.fromkeys(shapes, "float32"), views, layouts, sizes, ("ep", "fsdp"), cost
-    )
+    local, assignments = assign(shapes, dict.fromkeys(shapes, "float32"), views, layouts, sizes, ("ep", "fsdp"), cost)
     by_name = {member.key.name: (one.axes, member) for one in assignments for member in one.members}
     assert by_name["dense"][0][:2] == (("fsdp",), ("ep",))
     assert by_name["experts"][0][:2] == (("fsdp",), ())

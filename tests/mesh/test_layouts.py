@@ -43,7 +43,9 @@ class Layout(NamedTuple):
     spec: Callable[[str], P]
     axes: tuple[str, ...]  # share the work
     collectives: dict[str, int]  # of one update
-    explicit: bool = False  # tried with Explicit axes too; the others differ from one of these in numbers or names alone
+    explicit: bool = (
+        False  # tried with Explicit axes too; the others differ from one of these in numbers or names alone
+    )
 
 
 THERE_AND_BACK = {"all-to-all": 2}
