@@ -1,10 +1,10 @@
-"""What Muon costs a step on large models and meshes, on paper: the plan's bytes and operations at stated rates.
+"""Estimate the cost of Muon per step on large models and meshes: the plan's bytes and operations at given rates.
 
-python benchmarks/scaling_model.py [--link 50e9] [--rate 200e12] [--tokens 4e6]
+python benchmarks/scaling_model.py [--link 50e9] [--rate 200e12] [--tokens 4e6] [--platform gpu]
 
-The plan is the one that a real mesh would follow (jaxopt_tour.mesh.assignment), so its bytes are compared first with
-those that benchmarks/communication.py read from compiled programs (benchmarks/results/communication.json); the script
-fails where they differ. Writes the tables of docs/mesh.md.
+The plan is the one that a real mesh would follow (jaxopt_tour.mesh.plan), so its bytes are first compared with those
+that benchmarks/communication.py read from compiled programs (benchmarks/results/communication.json); the script fails
+where they differ. Writes the tables of docs/mesh.md.
 """
 
 from __future__ import annotations
@@ -21,17 +21,15 @@ from accuracy import put
 from trees import TREES, few_large
 
 import jaxopt_tour as jt
-from jaxopt_tour.mesh.assignment import Deal, Layout, deals
-from jaxopt_tour.mesh.partitioner import costs
-from jaxopt_tour.orthogonalization.newton_schulz import Orthogonalization
+from jaxopt_tour.mesh.assignment import Assignment, Layout
+from jaxopt_tour.mesh.plan import plan_matrices
+from jaxopt_tour.orthogonalization.plan import PLATFORMS, Platform
 
 DOCUMENT = ROOT / "docs" / "mesh.md"
-#: Operations of the default coefficients of GPUs and TPUs in the Gram form, of a matrix and of its parts.
-COST, PARTS = costs(Orthogonalization.of("polar_express"))
 
 
 class Model(NamedTuple):
-    """The matrices of a decoder: (count, fan-in, fan-out) each, and the part of them that a token passes through."""
+    """The matrices of a decoder, (count, fan-in, fan-out) each, and the share of their entries that a token uses."""
 
     name: str
     matrices: tuple[tuple[int, int, int], ...]
@@ -47,7 +45,7 @@ def dense(name: str, layers: int, width: int, hidden: int, key_value: int) -> Mo
 def experts(
     name: str, layers: int, width: int, hidden: int, number: int, used: int, heads: int, key_value: int
 ) -> Model:
-    """The same with its feed-forward layer replaced by experts, of which a token uses some."""
+    """The same with its feed-forward layer replaced by experts, of which a token uses a few."""
     attention = ((layers, width, heads), (2 * layers, width, key_value), (layers, heads, width))
     expert = ((2 * layers * number, width, hidden), (layers * number, hidden, width))
     sizes = [sum(count * m * n for count, m, n in part) for part in (attention, expert)]
@@ -71,8 +69,10 @@ MEASURED: dict[str, tuple[dict[str, int], Layout, tuple[str, ...]]] = {
 }
 
 
-def plan(matrices: Any, sizes: dict[str, int], layout: Layout, mesh_axes: tuple[str, ...]) -> list[Deal]:
-    """Every matrix spread alike, or over its columns alone where devices do not divide its rows."""
+def assignments(
+    matrices: Any, sizes: dict[str, int], layout: Layout, mesh_axes: tuple[str, ...], platform: Platform
+) -> list[Assignment]:
+    """Every matrix sharded alike, or along its columns alone where devices do not divide its rows."""
     names = [str(number) for number in range(len(matrices))]
 
     def fitting(m: int, n: int) -> Layout:
@@ -82,20 +82,21 @@ def plan(matrices: Any, sizes: dict[str, int], layout: Layout, mesh_axes: tuple[
         assert n % devices == 0
         return (), (), layout[1]
 
-    return deals(
-        shapes=dict(zip(names, matrices, strict=True)),
-        dtypes=dict.fromkeys(names, "float32"),
-        views=dict.fromkeys(names, jt.MatrixAxes(1, 2)),
+    plan = plan_matrices(
+        jt.Orthogonalizer(),
+        platform,
+        dict(zip(names, matrices, strict=True)),
+        dict.fromkeys(names, "float32"),
+        dict.fromkeys(names, jt.MatrixAxes(1, 2)),
         layouts={name: fitting(m, n) for name, (_, m, n) in zip(names, matrices, strict=True)},
         sizes=sizes,
         mesh_axes=mesh_axes,
-        cost=COST,
-        parts=PARTS,
     )
+    return [exchange.assignment for exchange in plan.exchanges]
 
 
 def check(measured: dict[str, Any]) -> list[str]:
-    """A line for every measured program: the plan's bytes beside the compiled program's.
+    """One line per measured program: bytes of the plan, and of the compiled program.
 
     Raises:
         ValueError: they differ by more than a thousandth.
@@ -109,10 +110,9 @@ def check(measured: dict[str, Any]) -> list[str]:
         matrices = []
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             route = routes["/".join(str(key.key) for key in path)]
-            if route.label == "muon":
+            if route.label == "matrix":
                 matrices += route.axes.matrix_shapes(leaf.shape)
-        dealt = plan(matrices, *MEASURED[row["layout"]])
-        planned = 4 * sum(deal.wire_elements() + deal.sum_elements() for deal in dealt)
+        planned = 4 * sum(one.wire_elements for one in assignments(matrices, *MEASURED[row["layout"]], "cpu"))
         found = row["contenders"]["ours"]["sent_bytes"]
         lines.append(f"| {row['tree']} | {row['layout']} | {planned / 1e6:.2f} | {found / 1e6:.2f} |")
         if not math.isclose(planned, found, rel_tol=1e-3):
@@ -120,8 +120,8 @@ def check(measured: dict[str, Any]) -> list[str]:
     return lines
 
 
-def paper(link: float, rate: float, tokens: float) -> list[str]:
-    """The table of large models: a step's time on the wire and in products, and the batch that hides them."""
+def estimates(link: float, rate: float, tokens: float, platform: Platform) -> list[str]:
+    """The table of large models: time on the wire and in products, and the batch from which backward takes longer."""
     lines = [
         "| model | devices | sent, MB | by floor | balance | wire, ms | products, ms | backward, ms | hidden from |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -129,14 +129,14 @@ def paper(link: float, rate: float, tokens: float) -> list[str]:
     for model in MODELS:
         parameters = sum(count * m * n for count, m, n in model.matrices)
         for devices in MESHES:
-            (deal,) = plan(model.matrices, {"fsdp": devices}, ROWS, ("fsdp",))
-            sent = 2 * deal.wire_elements() + 4 * deal.sum_elements()  # bfloat16 on the wire
+            (assignment,) = assignments(model.matrices, {"fsdp": devices}, ROWS, ("fsdp",), platform)
+            sent = 2 * assignment.wire_elements  # bfloat16 on the wire
             floor = 2 * 2 * (devices - 1) / devices**2 * parameters
-            wire, products = sent / link, deal.work.max() / rate
+            wire, products = sent / link, max(assignment.work) / rate
             # Four operations a token and an active parameter: the gradients of activations and of weights.
             a_token = 4 * parameters * model.active / devices / rate
             lines.append(
-                f"| {model.name} | {devices:,} | {sent / 1e6:,.0f} | {sent / floor:.2f} | {deal.balance:.2f} | "
+                f"| {model.name} | {devices:,} | {sent / 1e6:,.0f} | {sent / floor:.2f} | {assignment.balance:.2f} | "
                 f"{1e3 * wire:.1f} | {1e3 * products:.1f} | {1e3 * tokens * a_token:,.0f} | "
                 f"{(wire + products) / a_token / 1e6:.2f} M tokens |"
             )
@@ -144,21 +144,18 @@ def paper(link: float, rate: float, tokens: float) -> list[str]:
 
 
 def measured(document: dict[str, Any]) -> list[str]:
-    """What the compiled programs send, hold and take, from the results of benchmarks/communication.py."""
+    """Bytes, collectives and memory of the compiled programs, from the results of benchmarks/communication.py."""
     lines = [
-        "| tree | layout | | sent by a device, MB | by floor | collectives | temporary memory | time |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | layout | program | sent per device, MB | by floor | collectives | temporary memory |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in document["results"]["rows"]:
-        seconds = {line["name"]: line for line in row.get("seconds", [])}
         for name, told in row["contenders"].items():
-            low, high = seconds[name]["ratio_quartiles"] if name in seconds else (0, 0)
-            took = f"{seconds[name]['ratio']:.2f} [{low:.2f}, {high:.2f}]" if name in seconds else ""
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(told["counts"].items()))
             travels = f", {row['wire_dtype']} on the wire" if row["wire_dtype"] != "float32" else ""
             lines.append(
                 f"| {row['tree']} | {row['layout']}{travels} | {name} | {told['sent_bytes'] / 1e6:,.1f} | "
-                f"{told['by_floor']:.2f} | {kinds} | {told['temporary_bytes'] / 2**20:,.0f} MiB | {took} |"
+                f"{told['by_floor']:.2f} | {kinds} | {told['temporary_bytes'] / 2**20:,.0f} MiB |"
             )
     return lines
 
@@ -168,6 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--link", type=float, default=50e9, help="bytes a second that one device sends")
     parser.add_argument("--rate", type=float, default=200e12, help="operations a second of one device, in products")
     parser.add_argument("--tokens", type=float, default=4e6, help="tokens a step, over all devices")
+    parser.add_argument("--platform", default="gpu", choices=PLATFORMS, help="whose plan")
     parser.add_argument("--no-write", action="store_true", help="print only")
     args = parser.parse_args(arguments)
     results = RESULTS / "communication.json"
@@ -180,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     tables = {
         "communication": "\n".join(measured(document)),
         "bytes": "\n".join(check(document)),
-        "scaling": "\n".join(paper(args.link, args.rate, args.tokens)),
+        "scaling": "\n".join(estimates(args.link, args.rate, args.tokens, args.platform)),
     }
     print("\n\n".join(tables.values()))
     if not args.no_write:

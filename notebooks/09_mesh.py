@@ -14,8 +14,8 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
 # In Colab: *File > Open notebook > Upload*, and choose this file.
 #
-# Newton-Schulz needs whole matrices, and large models are cut into blocks that lie on many devices. `mesh_axes=` is
-# how the two meet.
+# Newton-Schulz needs whole matrices. The matrices of a large model are sharded over many devices. `mesh=` brings each
+# whole matrix to one device and the result back.
 
 # %%
 # Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
@@ -57,9 +57,10 @@ print(len(devices), "devices:", devices[0].platform)
 assert len(devices) > 1, "JAX was running already: restart the session and run from the top"
 
 # %% [markdown]
-# ## Parameters in blocks
+# ## Sharded parameters
 #
-# FSDP: every matrix is cut along one axis, each of $N$ devices holds one block of it, and so for the optimizer's state.
+# FSDP: every matrix is sharded along one axis, so each of $N$ devices holds one block of it. The same goes for the
+# optimizer's state.
 
 # %%
 mesh = jax.make_mesh((len(devices),), ("fsdp",), axis_types=(AxisType.Auto,), devices=devices)
@@ -78,13 +79,13 @@ print("a kernel", kernel.shape, "as", kernel.sharding.spec, "in blocks of", kern
 # %% [markdown]
 # ## One line
 #
-# `mesh_axes` names the axes whose devices share the work. Every matrix travels whole to one device, is orthogonalized
-# there by code for one device, and travels back. `sharded_state` creates the optimizer's state spread as the
-# parameters are.
+# `mesh` names the axes whose devices share the work. Each matrix is sent to one device, orthogonalized there, and sent
+# back. `sharded_state` creates the optimizer's state sharded like the parameters.
 
 # %%
-tx = jt.sharded_state(jt.muon(0.02, mesh_axes="fsdp", dtype="float32"))
-left_to_xla = jt.sharded_state(jt.muon(0.02, dtype="float32"))
+full_precision = jt.Orthogonalizer(dtype="float32")
+tx = jt.sharded_state(jt.muon(0.02, orthogonalizer=full_precision, mesh="fsdp"))
+left_to_xla = jt.sharded_state(jt.muon(0.02, orthogonalizer=full_precision))
 state = tx.init(params)
 
 print(inspect.getsource(jt.sharded_state))
@@ -99,12 +100,12 @@ def bytes_on_first_device(tree):
 whole_state = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 share = bytes_on_first_device(state) / whole_state
 print(f"the first device holds {share:.3f} of the state, 1/{1 / share:.1f}")
-assert share < 1.01 / len(devices)  # the momentum is spread; the counts are everywhere
+assert share < 1.01 / len(devices)  # the momentum is sharded, the counts are replicated
 
 # %% [markdown]
 # ## The training step does not change
 #
-# Here a deep linear model learns a linear map, with its batch spread over the devices as well.
+# Here a deep linear model learns a linear map. Its batch is sharded over the devices as well.
 
 # %%
 x = jax.random.normal(jax.random.key(100), (4 * len(devices), width))
@@ -112,7 +113,7 @@ target = x @ jnp.roll(jnp.eye(width), 1, axis=0)
 
 
 def loss_of(params, x, target):
-    """Half the mean square of what the model gets wrong."""
+    """Half the mean squared error."""
     for number in range(layers):
         x = x @ params[f"layer_{number}"]["kernel"]
     return 0.5 * jnp.mean((x - target) ** 2)
@@ -140,19 +141,18 @@ def train(tx, params, sharding, steps=20):
     return losses, params
 
 
-spread_losses, spread = train(tx, params, rows)
-single_losses, single = train(jt.muon(0.02, dtype="float32"), on_one, devices[0])
-np.testing.assert_allclose(spread_losses, single_losses, rtol=0.01)
-print(f"loss {spread_losses[0]:.3f} to {spread_losses[-1]:.3f} on all, to {single_losses[-1]:.3f} on one device")
-assert spread_losses[-1] < 0.7 * spread_losses[0]
-assert spread["layer_0"]["kernel"].sharding.is_equivalent_to(rows, 2)
+sharded_losses, sharded = train(tx, params, rows)
+single_losses, single = train(jt.muon(0.02, orthogonalizer=full_precision), on_one, devices[0])
+np.testing.assert_allclose(sharded_losses, single_losses, rtol=0.01)
+print(f"loss {sharded_losses[0]:.3f} to {sharded_losses[-1]:.3f} on all, to {single_losses[-1]:.3f} on one device")
+assert sharded_losses[-1] < 0.7 * sharded_losses[0]
+assert sharded["layer_0"]["kernel"].sharding.is_equivalent_to(rows, 2)
 
 # %% [markdown]
 # ## What is sent
 #
-# The optimizer's update alone, compiled both ways, and the collectives in each program. With `mesh_axes` there are two
-# exchanges for all matrices together, one there and one back, and none inside the iteration. Left to XLA's partitioner,
-# the products inside the iterations communicate.
+# The collectives in the compiled update, with `mesh=` and without. With it there are two all-to-alls for all matrices
+# together, and none inside the iteration. Without it XLA's partitioner shards the products, each of which communicates.
 
 # %%
 KINDS = r"= \S.*? (all-to-all|all-gather|all-reduce|collective-permute|reduce-scatter)(?:-start)?\("
@@ -165,16 +165,16 @@ def collectives(tx):
     return Counter(re.findall(KINDS, update.lower(params, state, params).compile().as_text()))
 
 
-counts = {"mesh_axes": collectives(tx), "left to XLA": collectives(left_to_xla)}
+counts = {"mesh": collectives(tx), "left to XLA": collectives(left_to_xla)}
 print(counts)
-assert counts["mesh_axes"].total() < counts["left to XLA"].total()
+assert counts["mesh"].total() < counts["left to XLA"].total()
 if devices[0].platform == "cpu":
-    assert counts["mesh_axes"] == {"all-to-all": 2}
+    assert counts["mesh"] == {"all-to-all": 2}
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
 kinds = sorted(set().union(*counts.values()))
 for offset, (name, count) in zip((-0.2, 0.2), counts.items(), strict=True):
-    color = plots.line("muon")["color"] if name == "mesh_axes" else "0.6"
+    color = plots.line("muon")["color"] if name == "mesh" else "0.6"
     many = [count[kind] for kind in kinds]
     bars = left.barh(np.arange(len(kinds)) + offset, many, height=0.38, color=color, label=name)
     left.bar_label(bars, padding=3)
@@ -182,22 +182,22 @@ left.set(yticks=range(len(kinds)), yticklabels=kinds, xlabel="collectives in one
 left.legend(frameon=False)
 left.margins(x=0.12)
 right.plot(single_losses, label="one device", color="0.6", linewidth=4)
-right.plot(spread_losses, label=f"{len(devices)} devices", **plots.line("muon"))
+right.plot(sharded_losses, label=f"{len(devices)} devices", **plots.line("muon"))
 right.set(xlabel="step", ylabel="loss", ylim=(0, None))
 right.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# A device holds $1/N$ of every matrix. It sends all of that but what is its own, $(N - 1)/N$, there and back:
+# A device holds $1/N$ of every matrix. It keeps $1/N$ of that and sends the rest, there and back:
 #
 # $$\frac{2\,(N - 1)}{N^2} \text{ of the bytes of all matrices.}$$
 #
-# On virtual devices this says nothing about speed: they share one processor. What other layouts, several hosts and
-# half the bytes on the wire take is in `docs/mesh.md`.
+# Virtual devices share one processor, so this says nothing about speed. Other layouts, several hosts and half the bytes
+# on the wire are in `docs/mesh.md`.
 #
 # ## Change one thing
 #
-# Cut the matrices along the other axis, or not at all. The numbers stay; what changes is what is sent.
+# Shard the matrices along the other axis, or not at all. The numbers stay the same; the collectives change.
 
 # %%
 layout = PartitionSpec(None, "fsdp")  # try PartitionSpec("fsdp", None), PartitionSpec()
@@ -205,6 +205,6 @@ layout = PartitionSpec(None, "fsdp")  # try PartitionSpec("fsdp", None), Partiti
 params = jax.device_put(on_one, NamedSharding(mesh, layout))
 print(collectives(tx))
 update, _ = jax.jit(tx.update)(params, tx.init(params), params)
-plain = jt.muon(0.02, dtype="float32")
+plain = jt.muon(0.02, orthogonalizer=full_precision)
 expected, _ = jax.jit(plain.update)(on_one, plain.init(on_one), on_one)
 jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4), update, expected)

@@ -1,8 +1,8 @@
-"""Where parameters lie on a mesh, and who says so: their types, the partitioner, or the caller.
+"""How parameters are sharded over a mesh: from their types, the partitioner, or the caller.
 
 * Explicit mesh axes: from the arrays' types.
-* Auto mesh axes: from XLA's partitioner, which decides it after tracing. Outside ``jit``, from the arrays.
-* inside ``jax.shard_map``: from the caller, as nothing else knows which axis of an array its shards are cut along.
+* Auto mesh axes: from XLA's partitioner, which chooses layouts after tracing. Outside ``jit``, from the arrays.
+* Inside ``jax.shard_map``: from the caller. The type of a shard does not say which axis of the array is sharded.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from jaxopt_tour.mesh.on_mesh import Layouts
 
 
 def whole_shapes(leaves: Mapping[str, Array], layouts: Layouts | None) -> dict[str, tuple[int, ...]]:
-    """The shapes of the whole parameters: those of the leaves, but inside ``jax.shard_map``, where leaves are shards.
+    """The shapes of the whole parameters. Inside ``jax.shard_map`` leaves are shards, of parameters with these layouts.
 
-    Without ``layouts`` leaves count as whole.
+    Without ``layouts`` leaves are taken to be whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
     sizes = {name: mesh.shape[name] for name, kind in axis_types(mesh).items() if kind == AxisType.Manual}
@@ -34,12 +34,12 @@ def whole_shapes(leaves: Mapping[str, Array], layouts: Layouts | None) -> dict[s
 
 
 def _sharding_of(leaf: Any) -> Any:
-    """By the type of a traced array, or a concrete one's; None of what has none, such as NumPy's."""
+    """The sharding of an array, or of the type of a traced one. None for NumPy arrays."""
     return jax.typeof(leaf).sharding if isinstance(leaf, jax.core.Tracer) else getattr(leaf, "sharding", None)
 
 
 def mesh_of(leaves: Any) -> Any:
-    """The mesh that the leaves lie on, or that is in context; None where there is no telling."""
+    """The mesh of the leaves, else the one in context; None where both are unknown."""
     context = jax.sharding.get_abstract_mesh()
     if any(kind == AxisType.Manual for kind in context.axis_types):
         return context
@@ -113,7 +113,7 @@ def spec_of(layout: Layout) -> PartitionSpec:
 
 
 def layout_of(leaf: Any) -> Layout:
-    """From the type of a traced array, or from a concrete one."""
+    """The layout of an array, or of the type of a traced one; nothing is sharded where it has no NamedSharding."""
     sharding = _sharding_of(leaf)
     if not isinstance(sharding, NamedSharding):
         return ((),) * leaf.ndim
@@ -121,25 +121,25 @@ def layout_of(leaf: Any) -> Layout:
 
 
 def explicit_axes(leaves: Iterable[Array]) -> tuple[str, ...]:
-    """The Explicit mesh axes that leaves are spread over, in the order of the mesh; none where there are none.
+    """The Explicit mesh axes that shard the leaves, in the order of the mesh.
 
-    On these JAX refuses products that would need communication, rather than adding it as a partitioner does.
+    Along these JAX refuses products that would need communication, which a partitioner would add.
     """
     leaves = list(leaves)
     mesh = mesh_of(leaves)
     if mesh is None:
         return ()
-    spread = {name for leaf in leaves for names in layout_of(leaf) for name in names}
-    return tuple(name for name, kind in axis_types(mesh).items() if name in spread and kind == AxisType.Explicit)
+    sharding = {name for leaf in leaves for names in layout_of(leaf) for name in names}
+    return tuple(name for name, kind in axis_types(mesh).items() if name in sharding and kind == AxisType.Explicit)
 
 
 def gathered(leaf: Array) -> Array:
-    """The leaf whole on every device, where Explicit axes spread it; else as it is."""
+    """The leaf, replicated where Explicit axes shard it."""
     return _moved(leaf, leaf, PartitionSpec())
 
 
 def laid_like(x: Array, leaf: Array) -> Array:
-    """``x`` where ``leaf`` of the same shape lies, on Explicit axes; else as it is."""
+    """``x``, sharded like ``leaf`` of the same shape where Explicit axes shard that."""
     return _moved(x, leaf, spec_of(layout_of(leaf)))
 
 
@@ -148,10 +148,10 @@ def _moved(x: Array, leaf: Array, spec: PartitionSpec) -> Array:
 
 
 def given_layouts(layouts: Layouts | None, leaves: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Layout]:
-    """What the caller says about every parameter.
+    """The layouts that the caller gives.
 
     Raises:
-        ValueError: nothing is said about a parameter, or what is said does not fit it or the mesh.
+        ValueError: a parameter has no layout, or one that does not fit it or the mesh.
     """
     if layouts is None:
         raise ValueError(

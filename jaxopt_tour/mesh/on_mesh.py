@@ -1,4 +1,4 @@
-"""How the devices of a mesh share the work of an optimizer, as a value."""
+"""Options of an optimizer on a mesh, as a value."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from jaxopt_tour._checks import check_float_dtype
 from jaxopt_tour._types import DTypeLike, Tree
 
-#: How a caller says how parameters are sharded: a tree of PartitionSpecs or shardings (or a dict of them by path name),
-#: or a function of path name and array.
+#: Layouts as a caller gives them: a tree of PartitionSpecs or shardings, a dict of them by path name, or a function of
+#: path name and array.
 Layouts = Tree | Callable[[str, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class OnMesh:
-    """How the devices of a mesh share the orthogonalization: each works on whole matrices, sent there and back.
+    """Which devices of a mesh share the orthogonalization, and how matrices travel to them and back.
 
     Args:
         axes: the name of a mesh axis, or several: the axes whose devices share the work. Along other axes that shard a
             matrix it is gathered, and the work is repeated.
         layouts: how parameters are sharded, a tree of PartitionSpecs like the parameters, or a function of path name
             and shard that returns one. Needed inside ``jax.shard_map`` only, where nothing else knows it.
-        wire_dtype: dtype of matrices while they travel, such as ``"bfloat16"``, for half the bytes. None: their own.
+        wire_dtype: dtype of matrices while they travel, such as ``"bfloat16"``, which halves the bytes. None: theirs.
 
     Raises:
         ValueError: an axis is not a name or is given twice, or an option is not one of those named above.
@@ -56,7 +56,7 @@ MeshLike = OnMesh | str | Sequence[str]
 
 
 def as_on_mesh(mesh: Any) -> OnMesh | None:
-    """The value, from a value or from axis names; None stays None.
+    """Convert axis names to the value; a value and None stay as they are.
 
     Raises:
         ValueError: it is none of these.

@@ -1,4 +1,4 @@
-"""A function of shards, on a mesh of Auto axes: layouts are known only once XLA has laid out the whole program."""
+"""A function of shards on Auto axes, where layouts are known once XLA has partitioned the program."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def partitioned(
     arrays: Sequence[Array],
     mesh_axes: Sequence[str],
 ) -> list[Array]:
-    """``on_shards(*arrays, layouts=, sizes=)`` on every device, with the layouts that the partitioner has chosen.
+    """Call ``on_shards(*arrays, layouts=, sizes=)`` on every device, with the layouts that the partitioner chooses.
 
-    ``custom_partitioning`` knows neither derivatives nor ``vmap``: both are taken of ``on_whole``, whose communication
-    then is the partitioner's.
+    ``custom_partitioning`` has no rules for derivatives and ``vmap``. Both are those of ``on_whole``, whose
+    communication is the partitioner's.
 
     Args:
         on_whole: the function of whole arrays.
@@ -34,7 +34,7 @@ def partitioned(
     """
     count = len(names)
 
-    whole = jax.jit(on_whole)  # keeps constants to itself, which custom_partitioning refuses
+    whole = jax.jit(on_whole)  # custom_partitioning refuses constants; inside a jit they are hidden from it
 
     def partition(mesh: Any, arguments: Any, results: Any) -> tuple[Any, Any, Any, Any]:
         del results
@@ -63,8 +63,8 @@ def partitioned(
         tuple(f"p{number}d{dimension}" for dimension in range(array.ndim))
         for number, array in enumerate(arrays[:count])
     )
-    spread = custom_partitioning(lambda *arguments: whole(*arguments))
-    spread.def_partition(
+    on_devices = custom_partitioning(lambda *arguments: whole(*arguments))
+    on_devices.def_partition(
         partition,
         infer_sharding_from_operands=lambda mesh, arguments, results: [
             argument.sharding for argument in arguments[:count]
@@ -74,7 +74,7 @@ def partitioned(
 
     @jax.custom_batching.custom_vmap
     def batched(*arguments: Array) -> list[Array]:
-        return list(spread(*arguments))
+        return list(on_devices(*arguments))
 
     @batched.def_vmap
     def _(axis_size: int, is_batched: Sequence[bool], *arguments: Array) -> tuple[list[Array], list[bool]]:

@@ -44,9 +44,9 @@ class MatrixPlan:
     """What is done to the matrices of a model on one platform, and where.
 
     Attributes:
-        platform: "cpu", "gpu" or "tpu"; two plans are equal if they do the same.
+        platform: "cpu", "gpu" or "tpu"; not part of the comparison of two plans.
         groups: processed by every device where they are.
-        exchanges: processed by one device each.
+        exchanges: whose matrices travel, each to the one device that works on it.
         wire_dtype: of matrices while they travel; None: their own.
     """
 

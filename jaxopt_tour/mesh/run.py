@@ -1,7 +1,7 @@
 """Execution of a plan for the matrices of a model, on one device or on a mesh.
 
-One device is a mesh of one: a plan has groups, which a device processes where they are, and exchanges, added by a mesh
-(:mod:`jaxopt_tour.mesh.exchange`). Where parameters are on a mesh is read here, once, in one of four ways:
+A plan has groups, which every device processes without communication, and on a mesh exchanges as well
+(:mod:`jaxopt_tour.mesh.exchange`). The layouts of the parameters come from one of four places:
 
 * no mesh: nothing travels;
 * Explicit axes, and arrays outside ``jit``: from the arrays;

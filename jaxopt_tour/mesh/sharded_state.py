@@ -1,8 +1,8 @@
-"""Optimizer state that lies where the parameters lie, on any mesh and under any Flax API.
+"""Optimizer state that is sharded like the parameters, on any mesh and under any Flax API.
 
-``tx.init`` under ``jit`` makes zeros, and XLA is free to put a full copy of them on every device: nothing ties them to
-the parameters. Here the layout of each part of the state is said: a part shaped like a parameter lies as it does,
-everything else (counts, factored moments) is on all devices.
+``tx.init`` under ``jit`` creates zeros that do not depend on the parameters, so XLA may put a full copy on every
+device. Here every array of the state gets a layout: that of its parameter if it has the parameter's shape; otherwise
+(counts, factored moments) it is replicated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxopt_tour._types import Tree
 
 
 def state_shardings(tx: optax.GradientTransformation, params: Tree) -> Tree:
-    """The layout of ``tx``'s state: a tree like ``tx.init(params)`` with a NamedSharding for every array.
+    """Return the layout of ``tx``'s state: a tree like ``tx.init(params)`` with a NamedSharding for every array.
 
     For ``jax.jit(..., out_shardings=...)``, and for restoring a checkpoint on another mesh::
 
@@ -30,10 +30,10 @@ def state_shardings(tx: optax.GradientTransformation, params: Tree) -> Tree:
 
     Args:
         tx: any Optax transformation.
-        params: arrays, or ``jax.ShapeDtypeStruct``s with a sharding, all on one mesh; Flax variables are opened.
+        params: arrays, or ``jax.ShapeDtypeStruct``s with a sharding, all on one mesh, boxed in Flax variables or not.
 
     Raises:
-        ValueError: a parameter has no NamedSharding.
+        ValueError: a parameter has no NamedSharding, two are on different meshes, or there are none.
     """
     mesh = _mesh_of(params)
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -58,17 +58,16 @@ def state_shardings(tx: optax.GradientTransformation, params: Tree) -> Tree:
 
 
 def sharded_state(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """``tx``, except that ``init`` creates its state already spread over the mesh as the parameters are.
+    """Wrap ``tx`` so that ``init`` creates its state sharded like the parameters.
 
-    One line wherever a transformation is taken::
+    ::
 
-        tx = jt.sharded_state(jt.muon(3e-3, mesh_axes="fsdp"))
+        tx = jt.sharded_state(jt.muon(3e-3, mesh="fsdp"))
         state = tx.init(params)                                              # plain JAX
         optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)                  # Flax nnx
         state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)   # Flax linen
 
-    No device ever holds more of the state than its part. Parameters without a mesh (on one device, or abstract without
-    a sharding) get what ``tx.init`` gives them.
+    No device ever holds more of the state than its shards. For parameters that are on no mesh, ``init`` is ``tx.init``.
 
     Args:
         tx: any Optax transformation.
@@ -86,10 +85,10 @@ def sharded_state(tx: optax.GradientTransformation) -> optax.GradientTransformat
 
 
 def _mesh_of(params: Tree) -> Any:
-    """The mesh that all parameters lie on.
+    """The mesh of all parameters.
 
     Raises:
-        ValueError: one lies on none, or two lie on different ones.
+        ValueError: one is on no mesh, two are on different meshes, or there are none.
     """
     mesh = None
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -98,7 +97,7 @@ def _mesh_of(params: Tree) -> Any:
         if not isinstance(sharding, NamedSharding):
             raise ValueError(f"parameter {name} must have a NamedSharding, got {sharding}; place it on the mesh first")
         if mesh is not None and sharding.mesh != mesh:
-            raise ValueError(f"parameter {name} lies on another mesh than those before it: {sharding.mesh} and {mesh}")
+            raise ValueError(f"parameter {name} is on another mesh than those before it: {sharding.mesh} and {mesh}")
         mesh = sharding.mesh
     if mesh is None:
         raise ValueError("params has no arrays")
