@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # jaxtyping comes first: with it loaded, the library's annotations are real shapes, and the hook has them checked at
 # every call of every function of these modules.
-CHECKED = tuple(f"jaxopt_tour.{name}" for name in ("linalg", "coefficients", "orthogonalization", "routing", "mesh"))
+CHECKED = tuple(f"jaxopt_tour.{name}" for name in ("linalg", "coefficients", "orthogonalization", "routing"))
 if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("beartype"):
     import jaxtyping
 
