@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
     key: Key
     group: ShardedGroup
-    count: int  # matrices of which this device holds a shard
+    count: int  # type: ignore[assignment]  # matrices of which this device holds a shard
     transposed: bool  # stored tall
 
 

@@ -1,8 +1,8 @@
 """Optimizer state that is sharded like the parameters, on any mesh and under any Flax API.
 
 ``tx.init`` under ``jit`` creates zeros that do not depend on the parameters, so XLA may put a full copy on every
-device. Here every array of the state gets a layout: that of its parameter if it has the parameter's shape; otherwise (counts,
-factored moments) it is replicated.
+device. Here every array of the state gets a layout: that of its parameter if it has the parameter's shape; otherwise
+(counts, factored moments) it is replicated.
 """
 
 from __future__ import annotations

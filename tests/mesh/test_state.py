@@ -78,10 +78,10 @@ def test_the_shardings_have_the_structure_of_the_state() -> None:
 
 def test_parameters_must_be_on_one_mesh() -> None:
     params = on_columns({"a": jnp.ones((16, 32))})
-    with pytest.raises(ValueError, match="'b'.*NamedSharding"):
+    with pytest.raises(ValueError, match=r"'b'.*NamedSharding"):
         jt.state_shardings(TX, params | {"b": jnp.ones((2, 2))})
     elsewhere = jax.device_put(jnp.ones((16, 8)), NamedSharding(mesh_of(tp=8), P(None, "tp")))
-    with pytest.raises(ValueError, match="'b'.*another mesh"):
+    with pytest.raises(ValueError, match=r"'b'.*another mesh"):
         jt.state_shardings(TX, params | {"b": elsewhere})
     with pytest.raises(ValueError, match="no arrays"):
         jt.state_shardings(TX, {})
