@@ -4,8 +4,8 @@ A device packs its blocks of all matrices into one row per device. A first all-t
 works on its own matrices where they are in the buffer, and a second all-to-all returns the blocks. Which device works
 on what is planned in :mod:`jaxopt_tour.mesh.assignment`.
 
-A device holds ``1 / N`` of every matrix and sends ``(N - 1) / N`` of that, twice: ``2 (N - 1) / N^2`` of all bytes,
-which is the floor for whole matrices.
+A device holds ``1 / N`` of every matrix and sends ``(N - 1) / N`` of that, twice: ``2 (N - 1) / N^2`` of all bytes.
+That is the floor for whole matrices.
 
 Rows and columns of a matrix are put together in the order of the devices, not always in that of the parameter (a layout
 may shard the minor one of two flattened axes). ``P orthogonalize(X) Q = orthogonalize(P X Q)`` for permutations P and

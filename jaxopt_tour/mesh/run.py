@@ -73,7 +73,7 @@ def orthogonalize_parameters(
     axes = explicit_axes(leaves.values()) if on_mesh is None else on_mesh.axes
     layouts, wire_dtype = (None, None) if on_mesh is None else (on_mesh.layouts, on_mesh.wire_dtype)
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves.values())
-    mesh = mesh_of(leaves.values()) if axes else None
+    mesh: Any = mesh_of(leaves.values()) if axes else None
     eps_is_array = not orthogonalizer.fixed_eps
     work = _Work(
         dataclasses.replace(orthogonalizer, eps=0.0) if eps_is_array else orthogonalizer,

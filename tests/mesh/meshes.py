@@ -55,8 +55,10 @@ def drawn(seed: int, shapes: Tree) -> Tree:
 
 
 PARAMS, GRADS = drawn(0, SHAPES), [drawn(1 + step, SHAPES) for step in range(STEPS)]
-#: A part of them, for programs whose compilation is to be short: two shapes, six matrices.
-KERNELS = {"b": GRADS[0]["b"], "layers": {"kernel": GRADS[0]["layers"]["kernel"]}}
+#: A part of the model, for programs that are to compile in little time: two shapes, six matrices, and a vector.
+PART = ("b", "layers")
+#: Gradients of one shape of matrix alone.
+KERNELS = {"layers": {"kernel": GRADS[0]["layers"]["kernel"]}}
 
 
 def muon(orthogonalizer: Any = SHORT, **options: Any) -> optax.GradientTransformationExtraArgs:
@@ -86,16 +88,23 @@ class Run(NamedTuple):
     program: str  # compiled
 
 
-def train(tx: optax.GradientTransformation, place: Callable[[Tree], Tree] = lambda tree: tree) -> Run:
-    """Two steps from the same start, twice, by one compiled program."""
+def part_of(tree: Tree) -> Tree:
+    return {name: tree[name] for name in PART}
+
+
+def train(
+    tx: optax.GradientTransformation, place: Callable[[Tree], Tree] = lambda tree: tree, part: bool = False
+) -> Run:
+    """Train the model, or a part of it, for two steps, twice from the same start by one compiled program."""
+    choose = part_of if part else lambda tree: tree
     compiled: Any = None
     digests = []
     for _ in range(2):
-        params = place(PARAMS)
+        params = place(choose(PARAMS))
         state = tx.init(params)
-        compiled = compiled or jax.jit(step_of(tx)).lower(params, state, place(GRADS[0])).compile()
+        compiled = compiled or jax.jit(step_of(tx)).lower(params, state, place(choose(GRADS[0]))).compile()
         for grads in GRADS:
-            params, state = compiled(params, state, place(grads))
+            params, state = compiled(params, state, place(choose(grads)))
         digests.append(digest((params, state)))
     return Run(params, state, (digests[0], digests[1]), compiled.as_text())
 

@@ -85,7 +85,7 @@ def test_no_device_has_more_than_one_matrix_above_the_mean(counts: dict[tuple[in
     assert sum(assignment.work) == pytest.approx(sum(n * cost(*sorted(shape)) for shape, n in counts.items()))
 
 
-@settings(max_examples=5)  # every length of a slice compiles
+@settings(max_examples=10)  # every length of a row compiles
 @given(counts=counts_of_shapes, devices=st.sampled_from([2, 4]))
 def test_unpacking_is_the_inverse_of_packing(counts: dict[tuple[int, int], int], devices: int) -> None:
     assignment = fsdp(counts, devices)
@@ -96,10 +96,10 @@ def test_unpacking_is_the_inverse_of_packing(counts: dict[tuple[int, int], int],
     ]
     cuts = [sorted({0, 1, len(stack) // 2, len(stack)}) for stack in stacks]
     batches = [
-        [jnp.asarray(stack[first:last]) for first, last in itertools.pairwise(cut)]
+        [stack[first:last] for first, last in itertools.pairwise(cut)]  # NumPy's, whose slices do not compile
         for stack, cut in zip(stacks, cuts, strict=True)
     ]
-    packed = pack(batches, assignment)
+    packed = np.asarray(pack(batches, assignment))
     assert packed.shape == (devices, assignment.length)
     unpacked = unpack(packed, assignment, [[len(batch) for batch in of_group] for of_group in batches])
     jax.tree.map(np.testing.assert_array_equal, batches, unpacked)

@@ -29,7 +29,9 @@ from tests.mesh.meshes import (
     on_rows,
     one_device,
     orthogonalize,
+    part_of,
     placer,
+    routing,
     specs,
     step_of,
     train,
@@ -50,9 +52,10 @@ def expected(compile_fast: None) -> Tree:
 
 @pytest.mark.parametrize("check_vma", [False, True], ids=["", "checked types"])
 def test_inside_shard_map(check_vma: bool) -> None:
-    layouts = specs(PARAMS, on_rows)
+    params = part_of(PARAMS)
+    layouts = specs(params, on_rows)
     tx = muon(mesh=jt.OnMesh("fsdp", layouts=layouts))
-    state = tx.init(PARAMS)
+    state = tx.init(params)
     layout_of_state = optax.tree.map_params(
         tx,
         lambda part, spec: spec,
@@ -70,10 +73,9 @@ def test_inside_shard_map(check_vma: bool) -> None:
             check_vma=check_vma,
         )
     )
-    params = PARAMS
     for grads in GRADS:
-        params, state = step(params, state, grads)
-    assert error(params, one_device()) < ROUNDING
+        params, state = step(params, state, part_of(grads))
+    assert error(params, part_of(one_device())) < ROUNDING
 
 
 @pytest.mark.parametrize("inverses", [None, 2], ids=["a step after the other", "partial fractions"])
@@ -173,10 +175,11 @@ def test_derivatives_and_batches_are_those_of_one_device(kind: AxisType, transfo
 def test_injected_hyperparameters() -> None:
     def made(learning_rate: Any, eps: Any) -> optax.GradientTransformation:
         orthogonalizer = jt.Orthogonalizer(SHORT, eps=eps)
-        return jt.muon(learning_rate, weight_decay=0.1, orthogonalizer=orthogonalizer, mesh="fsdp", routing=AXES)
+        options: dict[str, Any] = {"mesh": "fsdp", "routing": routing, "rest": jt.sgd(0.02)}
+        return jt.muon(learning_rate, weight_decay=0.1, orthogonalizer=orthogonalizer, **options)
 
-    run = train(optax.inject_hyperparams(made)(0.02, 0.3), placer(mesh_of(), on_rows))
-    plain = train(jt.muon(0.02, weight_decay=0.1, orthogonalizer=jt.Orthogonalizer(SHORT, eps=0.3), routing=AXES))
+    run = train(optax.inject_hyperparams(made)(0.02, 0.3), placer(mesh_of(), on_rows), part=True)
+    plain = train(muon(jt.Orthogonalizer(SHORT, eps=0.3)), part=True)
     assert error(run.params, plain.params) < ROUNDING
 
 
