@@ -293,7 +293,7 @@ def experiment(
 
 @app.command()
 def routing(task: TaskOption = TaskChoice.ALL) -> None:
-    """Show which parameters Muon takes and which go to AdamW, seen as which matrix, and why."""
+    """Show what each parameter is (a matrix goes to Muon, the rest to AdamW), seen as which matrix, and why."""
     from jaxopt_tour.problems.tasks import make_task
     from jaxopt_tour.tour.race import routing_text
 

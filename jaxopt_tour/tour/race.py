@@ -194,7 +194,7 @@ def describe(task: Task) -> dict[str, Any]:
 
 
 def routing_text(task: Task) -> str:
-    """Which parameter of the task's model Muon takes, which goes to AdamW, and why."""
+    """What each parameter of the task's model is, and why."""
     model = nnx.eval_shape(lambda: task.model(nnx.Rngs(0)))
     usage = jt.routing.from_function(model, task.held_out[0].inputs)
     return str(jt.routing_table(model, usage=usage))
