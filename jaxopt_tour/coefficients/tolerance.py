@@ -36,7 +36,7 @@ def for_tolerance(
 
     Args:
         polar_error: the largest accepted distance of a singular value from 1. Rounding adds to it: about 1e-5 in
-            float32, 1e-2 in bfloat16 and float16; in float16's Gram form 4e-2, and much more from six steps on.
+            float32, 1e-2 in bfloat16 and float16; much more in float16's Gram form from six steps on.
         lower_bound: the smallest singular value, as a share of the prescaling norm. Where ``s_min >= l s_max`` is what
             is known of m x n matrices, Schatten-8 needs ``l / min(m, n)**(1/8)``, Frobenius ``l / min(m, n)**(1/2)``.
             Smaller values are enlarged as far as the steps can; zero stays zero.

@@ -24,9 +24,11 @@ def polynomial_of(
     """
     if square is None or len(polynomial) == 3:
         a, b, c = polynomial
-        z = b * gram if square is None else b * gram + c * square
         if is_half(gram.dtype):
+            wide = gram.astype(jnp.float32)  # the terms nearly cancel: they are rounded once, when they are added
+            z = b * wide if square is None else b * wide + c * square.astype(jnp.float32)
             return z.astype(gram.dtype), a
+        z = b * gram if square is None else b * gram + c * square
         return (z + a * jnp.eye(gram.shape[-1], dtype=gram.dtype)).astype(gram.dtype), 0.0
     identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
     if len(polynomial) == 5:
@@ -82,7 +84,9 @@ def commuting(left: Array, right: Array, method: Method, wide_result: bool = Fal
 
 def weighted_sum(like: Array, *terms: tuple[float, Array]) -> Array:
     """``sum weight * term``, added in the widest dtype among the terms and rounded once, to that of ``like``."""
-    weighted = [weight * term if weight != 1 else term for weight, term in terms if weight]
+    wide = jnp.result_type(*(term for _, term in terms))
+    # Weighted in the wide dtype: a X and Q X nearly cancel, so that rounding a X by itself would cost 1 % of the sum.
+    weighted = [weight * term.astype(wide) if weight != 1 else term.astype(wide) for weight, term in terms if weight]
     return sum(weighted[1:], weighted[0]).astype(like.dtype)
 
 

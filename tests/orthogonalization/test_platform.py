@@ -16,7 +16,8 @@ from jax import export
 import jaxopt_tour as jt
 from jaxopt_tour.mesh.plan import plan_matrices
 from jaxopt_tour.mesh.run import run_plan
-from jaxopt_tour.orthogonalization.plan import PLATFORMS, Platform
+from jaxopt_tour.orthogonalization.plan import PLATFORMS, Platform, plan_iteration
+from jaxopt_tour.orthogonalization.run import iterate
 
 pytestmark = pytest.mark.usefixtures("compile_fast")
 
@@ -136,8 +137,8 @@ LOWEST: Final = 0.02
 #: How much larger than the largest singular value the prescaling norm may be: 128^(1/2) and 128^(1/8).
 NORM: Final = {"frobenius": 12, "schatten8": 2}
 
-#: What rounding adds to the largest distance of a singular value from 1, see docs/accuracy.md.
-ROUNDING: Final = {("bfloat16", "standard"): 1e-2, ("float16", "standard"): 1e-2, ("float16", "gram"): 4e-2}
+#: What rounding to half precision adds to the largest distance of a singular value from 1, see docs/accuracy.md.
+ROUNDING: Final = 1e-2
 
 
 def matrices(shape: tuple[int, ...], seed: int) -> jax.Array:
@@ -162,7 +163,7 @@ def test_an_accelerators_plan_keeps_the_promise_of_its_coefficients(coefficients
         chosen: Any = iteration.coefficients
         promised = chosen.worst_error(LOWEST / NORM[chosen.prescale])
         values = np.linalg.svd(np.asarray(results[name], np.float64), compute_uv=False)
-        assert np.abs(values - 1).max() < promised + growth * ROUNDING[iteration.dtype, iteration.form], name
+        assert np.abs(values - 1).max() < promised + growth * ROUNDING, name
 
 
 def test_plans_of_all_platforms_agree_up_to_what_they_promise() -> None:
@@ -182,5 +183,17 @@ def test_plans_of_all_platforms_agree_up_to_what_they_promise() -> None:
             np.testing.assert_allclose(result[name], same[0][name], atol=485 * 6e-8)
         for platform in PLATFORMS:
             o = run(platform, coefficients="auto")[name]
-            # Entries of an orthogonal matrix: what singular values promise, above, and singular vectors that stay.
-            assert np.linalg.norm(o - exact[name]) < 0.05 * np.linalg.norm(exact[name]), (name, platform)
+            # 0.01 of the coefficients, and singular vectors that turn by the rounding of eight bits over five steps.
+            assert np.linalg.norm(o - exact[name]) < 0.03 * np.linalg.norm(exact[name]), (name, platform)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-3), ("bfloat16", 8e-3)])
+@pytest.mark.parametrize("form", ["standard", "gram"])
+def test_terms_that_nearly_cancel_are_rounded_once(dtype: str, tolerance: float, form: str) -> None:
+    """A row's direction changes by rounding alone: that of its input, and of one sum a step."""
+    x = np.random.default_rng(0).normal(size=(1, 400)).astype(np.float32)
+    iteration = plan_iteration(jt.Orthogonalizer("polar_express", dtype=dtype, form=form), 1, 400, "float32", "tpu")
+    o = np.asarray(iterate(jnp.asarray(x), iteration, 0.0))
+    direction = o / np.linalg.norm(o)
+    # Six roundings of 2^-12 or 2^-9 at most, some of them larger than the result by a small factor.
+    assert np.linalg.norm(direction - x / np.linalg.norm(x)) < tolerance
