@@ -83,7 +83,7 @@ class Plan:
         platform: "cpu", "gpu" or "tpu".
         rows: what is processed alike.
         totals: sums.
-        matrix_plan: what :func:`jaxopt_tour.mesh.run.run_plan` executes.
+        matrix_plan: what :func:`jaxopt_tour.mesh.run.run_plan` executes, given the parameters' axes and eps.
     """
 
     platform: Platform
@@ -92,7 +92,7 @@ class Plan:
     matrix_plan: MatrixPlan
 
     def to_json(self) -> str:
-        """The plan as JSON, read by :meth:`from_json`."""
+        """The plan as JSON: version, platform, rows, totals and the plan itself; :meth:`from_json` reads it."""
         rows = [asdict(row) for row in self.rows]
         plan = {"platform": self.platform, "rows": rows, "totals": asdict(self.totals)}
         return json.dumps({"version": 1, **plan, "matrix_plan": encode(self.matrix_plan)}, indent=1)

@@ -45,8 +45,9 @@ class Orthogonalizer(Options):
             eps > 0 makes small gradients count less. Not used by ``"exact"``.
         symmetric: how products that are known to be symmetric are computed: ``"plain"``, ``"blocks"`` (half of the
             blocks, mirrored), or ``"auto"``: blocks on CPUs from 1,024 rows on.
-        grouping: ``"by_shape"`` processes equal shapes in one stack, ``"none"`` every matrix by itself; ``"auto"``: by
-            shape, and on CPUs in stacks of equal length, with few small matrices separate.
+        grouping: ``"by_shape"`` processes matrices of one shape in one stack, in the Gram form those of one short side;
+            ``"none"`` every parameter by itself; ``"auto"``: by shape, and on CPUs in stacks of equal length, with few
+            small matrices separate.
 
     Raises:
         ValueError: an option is not one of those named above.

@@ -57,7 +57,7 @@ STACK_COUNT: Final = 16
 
 @dataclasses.dataclass(frozen=True)
 class Iteration:
-    """What is done to one matrix, with no "auto" left.
+    """What is done to one matrix, with every option decided.
 
     Attributes:
         coefficients: the polynomials, the rational functions, or the exact polar factor.
