@@ -4,8 +4,7 @@ python benchmarks/symmetric.py [--rounds 9] [--rows 256 512 ...] [--batch 4] [--
 
 For X X^T with X square and four times as wide, and for A A, prints time, ratio to plain (below 1 is faster) and error,
 and writes benchmarks/results/symmetric-BACKEND.json. At the end it prints the size from which blocks are right and
-gain for A A in every dtype. BLOCKS_FROM in orthogonalization/plan.py is the size from which the median of their
-ratio is below 1.
+gain for A A in every dtype, by all quartiles: BLOCKS_FROM in orthogonalization/plan.py.
 """
 
 from __future__ import annotations

@@ -187,11 +187,11 @@ def test_operations_count_the_restarts() -> None:
 # The products and the loop.
 
 
-def test_products_that_commute_are_in_blocks_on_cpus_from_768_rows_on() -> None:
-    assert BLOCKS_FROM == 768
+def test_products_that_commute_are_in_blocks_on_large_matrices_on_cpus() -> None:
+    assert BLOCKS_FROM == 1024
     for (m, n), platform in itertools.product(SHAPES, PLATFORMS):
         iteration = plan(m, n, "float32", platform)
-        assert iteration.commuting_product == ("blocks" if platform == "cpu" and m >= 768 else "plain")
+        assert iteration.commuting_product == ("blocks" if platform == "cpu" and m >= BLOCKS_FROM else "plain")
         assert iteration.gram_product == "plain"
         for symmetric in ("plain", "blocks"):
             given = plan(m, n, "float32", platform, symmetric=symmetric)
