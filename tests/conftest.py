@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Beartype on a function of a module or a class; a function inside another would be decorated at every call."""
+    import beartype
+
+    return function if "<locals>" in function.__qualname__ else beartype.beartype(function)
+
 
 # Before anything imports JAX.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -15,7 +24,7 @@ CHECKED = tuple(f"jaxopt_tour.{name}" for name in ("linalg", "coefficients", "or
 if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("beartype"):
     import jaxtyping
 
-    jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
+    jaxtyping.install_import_hook(CHECKED, f"{__name__}.checked")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

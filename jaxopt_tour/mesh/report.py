@@ -337,8 +337,13 @@ def _stacks(lengths: list[int], what: str) -> str:
 
 
 def _coefficients(iteration: Iteration) -> str:
-    steps = getattr(iteration.coefficients, "steps", None)
-    return iteration.coefficients.name if steps is None else f"{iteration.coefficients.name}, {steps} steps"
+    coefficients = iteration.coefficients
+    if isinstance(coefficients, Exact):
+        return coefficients.name
+    # "auto" and "fast" name a choice; that it fell on their rational functions is what a reader wants to know.
+    chosen = isinstance(coefficients, RationalCoefficients) and coefficients.name in ("auto", "fast")
+    name = f"zolotarev ({coefficients.name})" if chosen else coefficients.name
+    return f"{name}, {coefficients.steps} {'step' if coefficients.steps == 1 else 'steps'}"
 
 
 def _products(iteration: Iteration) -> str:

@@ -156,14 +156,16 @@ def test_gradients_agree_with_finite_differences(
     rng = np.random.default_rng(1)
     x, weights, direction = rng.normal(size=(3, 2, 3, 5))
 
-    def loss(x: np.ndarray | jax.Array) -> jax.Array:
-        return jnp.sum(Orthogonalizer(coefficients, form=form)(jnp.asarray(x)) * weights)
+    @jax.jit
+    @jax.value_and_grad
+    def loss(x: jax.Array) -> jax.Array:
+        return jnp.sum(Orthogonalizer(coefficients, form=form)(x) * weights)
 
     step = 1e-6
-    difference = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
+    difference = (loss(x + step * direction)[0] - loss(x - step * direction)[0]) / (2 * step)
     # Central differences at 1e-6 in float64: truncation 1e-12, rounding 1e-10, times derivatives of size 1e2.
-    np.testing.assert_allclose(jnp.sum(jax.grad(loss)(jnp.asarray(x)) * direction), difference, rtol=1e-6)
-    assert np.isfinite(jax.grad(loss)(jnp.zeros((2, 3, 5)))).all()
+    np.testing.assert_allclose(np.sum(loss(x)[1] * direction), difference, rtol=1e-6)
+    assert np.isfinite(loss(np.zeros((2, 3, 5)))[1]).all()
 
 
 @pytest.mark.parametrize("form", ["standard", "gram"])
@@ -177,7 +179,7 @@ def test_a_batch_is_its_matrices_one_by_one(form: str) -> None:
 
 # Few shapes: each costs a compilation, and the laws are about values.
 @given(
-    shape=st.sampled_from(SHAPES[:4]),
+    shape=st.sampled_from([(5, 5), (3, 8)]),
     seed=st.integers(0, 2**16),
     exponent=st.integers(-90, 90),
     name=st.sampled_from(NAMES),
@@ -190,8 +192,8 @@ def test_laws(shape: tuple[int, int], seed: int, exponent: int, name: str) -> No
     coefficients = as_coefficients(name)
     o = np.asarray(orthogonalize(jnp.asarray(x), coefficients))
     np.testing.assert_array_equal(orthogonalize(jnp.asarray(np.ldexp(x, exponent)), coefficients), o)
-    if m != n:  # a square matrix is not transposed, and rounds differently
-        np.testing.assert_array_equal(orthogonalize(jnp.asarray(x.T), coefficients), o.T)
+    # Sums in another order; that rounding, 1e-7, grows by a few hundred on the way from small singular values.
+    np.testing.assert_allclose(orthogonalize(jnp.asarray(x.T), coefficients), o.T, atol=1e-4)
     if coefficients.prescale != "aol":  # type: ignore[union-attr] # AOL scales rows, which are not invariant
         u, v = (np.linalg.qr(rng.normal(size=(k, k)))[0].astype(np.float32) for k in (m, n))
         turned = orthogonalize(jnp.asarray(u @ x @ v), coefficients)
