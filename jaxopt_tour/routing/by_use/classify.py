@@ -79,7 +79,7 @@ def _why_not_understood(use: Use) -> str:
     operation = use.lineage.opaque or use.primitive
     if operation == "reshape":
         return "a reshape to dimensions that cut across its axes"
-    return f"used by {operation}, which has no rule"
+    return f"used by {operation}, {use.note or 'which has no rule'}"
 
 
 def _names(uses: Iterable[Use]) -> str:
@@ -194,7 +194,7 @@ def _view(use: Use, shape: tuple[int, ...], stacked: frozenset[int]) -> tuple[Ax
     sides: dict[int, dict[str, list[Atom]]] = {axis: {} for axis in range(len(shape))}
     for side, atoms in use.sides.items():
         for atom in atoms:
-            if atom.size > 1 or shape[atom.axis] == 1:
+            if atom.size > 1 or shape[atom.axis] == 1 or atom.axis in use.lineage.sharded:
                 sides[atom.axis].setdefault(side, []).append(atom)
     for how, atom in use.lineage.removed:
         if how != "unit":

@@ -1,4 +1,4 @@
-"""Rules of contractions: dot products, grouped dot products and convolutions.
+"""Rules of contractions: dot products and convolutions.
 
 In the patterns x is an activation and w, v are parameters; b is a batch of activations, g a batch of matrices.
 """
@@ -24,7 +24,7 @@ from jaxopt_tour.routing.by_use.interpreter import (
 from jaxopt_tour.routing.by_use.lineage import Lineage
 
 
-def _contract(
+def contract(
     walker: Walker, key: Key, name: str, weight: Value, others: Sequence[Value], over: Sequence[int],
     batch: Sequence[int], place: Callable[[Lineage], Lineage], depthwise: bool = False, looked_up: bool = False,
 ) -> Value:  # fmt: skip
@@ -57,31 +57,14 @@ def _varies(group: ln.Group) -> bool:
 def dot_general(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
     """Classify the operands, and record a parameter that meets an activation as contracted or looked up."""
     over, batch = eqn.params["dimension_numbers"]
-    return [_product(walker, eqn, values[:2], key, over, batch)]
+    return [product(walker, eqn, values[:2], key, over, batch)]
 
 
-# y[t, o] = sum_i x[t, i] w[g(t), i, o]   w: matrices, g batch (experts), i fan-in, o fan-out
-def ragged_dot(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
-    """Record a stack of matrices, of which each row of the activation meets one."""
-    numbers = eqn.params["ragged_dot_dimension_numbers"]
-    over, batch = numbers.dot_dimension_numbers
-    groups = tuple(numbers.rhs_group_dimensions)
-    if not values[1].is_weight or not values[0].active or not groups or batch[1]:
-        return without_rule(walker, eqn, values, key)
-    shape = eqn.outvars[0].aval.shape
-    free = [dim for dim in range(len(eqn.invars[1].aval.shape)) if dim not in (*over[1], *groups)]
-
-    def place(lineage: Lineage) -> Lineage:
-        dims = [ln.filler(size) for size in shape[: len(shape) - len(free)]] + [lineage.dims[dim] for dim in free]
-        return lineage.replace(dims=tuple(dims))
-
-    return [_contract(walker, key, "ragged_dot", values[1], values[:1], tuple(over[1]), groups, place)]
-
-
-def _product(
+def product(
     walker: Walker, eqn: Any, values: Sequence[Value], key: Key,
     over: tuple[Sequence[int], Sequence[int]], batch: tuple[Sequence[int], Sequence[int]],
 ) -> Value:  # fmt: skip
+    """The value of a product of two operands, whose uses are recorded."""
     name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
     ranks = [len(var.aval.shape) for var in eqn.invars[:2]]
     free = [[dim for dim in range(ranks[i]) if dim not in (*over[i], *batch[i])] for i in (0, 1)]
@@ -115,11 +98,11 @@ def _product(
                 put = place(side)
                 followed = operand.map(lambda x: ln.remove(put(x), x.atoms(over[side]), "gather"))  # noqa: B023
                 return dataclasses.replace(followed, active=True, reach=other.reach)
-            return _contract(walker, key, name, operand, [other], over[side], batch[side], place(side))
+            return contract(walker, key, name, operand, [other], over[side], batch[side], place(side))
     if values[0].active and values[1].active:
         for side in (0, 1):
             if values[side].origins:
-                return _contract(
+                return contract(
                     walker, key, name, values[side], values, over[side], batch[side], place(side), looked_up=True
                 )
         return Value(True, union(values))
@@ -165,7 +148,7 @@ def _parameters_product(
         for origin in values[data].origins:
             walker.use(key, Use("not understood" if origin.opaque else "data", origin.opaque or name, origin))
         side = 1 - data
-        return _contract(walker, key, name, values[side], [values[data]], over[side], batch[side], place(side))
+        return contract(walker, key, name, values[side], [values[data]], over[side], batch[side], place(side))
     if any(origin.opaque for value in values for origin in value.origins):
         return Value(origins=tuple(origin.blurred(name) for value in values for origin in value.origins))
     link, origins = walker.number(key), []
@@ -210,4 +193,4 @@ def convolution(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list
     )
     depthwise = groups > 1 and has_groups and eqn.invars[1].aval.shape[in_dim] == 1
     fan_in = range(2, 3 + len(window))
-    return [_contract(walker, key, "conv_general_dilated", grouped, [image], fan_in, [0], place, depthwise)]
+    return [contract(walker, key, "conv_general_dilated", grouped, [image], fan_in, [0], place, depthwise)]

@@ -72,6 +72,7 @@ class Use:
             an outer product.
         matched: whether the parameter is added along dimensions that are fan-out of other parameters, as a bias is.
         depthwise: whether this is a convolution with one input channel per group.
+        note: why the operation is not understood, where it is not for want of a rule.
     """
 
     op: Operation
@@ -82,6 +83,7 @@ class Use:
     outer: bool = False
     matched: bool = False
     depthwise: bool = False
+    note: str = ""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -101,6 +103,17 @@ class Record:
     def copy(self) -> Record:
         """A shallow copy, which later records do not change."""
         return Record(dict(self.uses), dict(self.inputs), dict(self.cuts), dict(self.stacked))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ref(Value):
+    """A reference inside a kernel: what it holds is read and written in place."""
+
+    cell: list[Value] = dataclasses.field(default_factory=list)
+
+
+class UnsupportedKernelError(Exception):
+    """A kernel does something with a reference that cannot be followed."""
 
 
 class Walker:
@@ -133,7 +146,9 @@ class Walker:
 
     def stack(self, track: Lineage, dims: Iterable[int]) -> None:
         """Record that dimensions of a contraction's result are summed over, or are a batch for the next parameter."""
-        axes = frozenset(atom.axis for atom in track.atoms(dims) if atom.size == track.shape[atom.axis])
+        axes = frozenset(
+            atom.axis for atom in track.atoms(dims) if atom.size == track.shape[atom.axis] or atom.axis in track.sharded
+        )
         if axes and track.node is not None:
             place = (track.node, track.param)
             self.record.stacked[place] = self.record.stacked.get(place, frozenset()) | axes
@@ -201,7 +216,7 @@ class Walker:
         for options in zip(*results, strict=True):
             value = options[0]
             for option in options[1:]:
-                value = self._join(value, option, key, record=True)
+                value = self.join(value, option, key, record=True)
             active = value.active or values[0].active
             outputs.append(dataclasses.replace(value, active=active, reach=value.reach | values[0].reach))
         return outputs
@@ -211,7 +226,7 @@ class Walker:
         before, initial = self.record.copy(), carry
         for attempt in range(12):
             outputs = body(carry)
-            merged = [self._join(old, new, key) for old, new in zip(carry, outputs[: len(carry)], strict=True)]
+            merged = [self.join(old, new, key) for old, new in zip(carry, outputs[: len(carry)], strict=True)]
             if attempt > 8:
                 # The lineage of a parameter changes with every iteration: stop following it.
                 merged = [value.map(lambda x: x.blurred("loop") if x.node is None else None) for value in merged]
@@ -219,11 +234,11 @@ class Walker:
                 break
             carry, self.record = merged, before.copy()
         for old, new in zip(initial, carry, strict=True):
-            self._join(old, new, key, record=True)
+            self.join(old, new, key, record=True)
         return carry + outputs[len(carry) :]
 
-    def _join(self, left: Value, right: Value, key: Key, record: bool = False) -> Value:
-        """A variable that has either value; a parameter joined with an activation is a learned input."""
+    def join(self, left: Value, right: Value, key: Key, record: bool = False) -> Value:
+        """The value of a variable that has either value; a parameter joined with an activation is a learned input."""
         active = left.active or right.active
         if active and record:
             for value in (left, right):
@@ -285,13 +300,15 @@ def merge_values(values: Sequence[Value], active: bool) -> Value:
     return Value(active, union(values), tuple(dict.fromkeys(origins)), merge_tracks(tracks))
 
 
-def without_rule(walker: Walker, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
+def without_rule(walker: Walker, eqn: Any, values: Sequence[Value], key: Key, note: str = "") -> list[Value]:
     """Interpret an operation that has no rule: parameters that meet an activation in it are not understood."""
     name = eqn.primitive.name
+    if any(isinstance(value, Ref) for value in values):
+        raise UnsupportedKernelError(name)
     parameters = [origin for value in values if value.is_weight for origin in value.origins]
     if any(value.active for value in values):
         for origin in parameters:
-            walker.use(key, Use("not understood", name, origin))
+            walker.use(key, Use("not understood", name, origin, note=note))
         result = Value(True, union(values))
     else:
         origins = tuple(dict.fromkeys(origin.blurred(name) for origin in parameters))

@@ -53,6 +53,7 @@ class Lineage:
         nonlinear: whether a nonlinear function was applied.
         opaque: name of the operation after which the dimensions cannot be followed.
         node: number of the contraction with the parameter whose result the value is, if it is one.
+        sharded: axes of which the value holds one shard, inside ``shard_map``.
     """
 
     param: int
@@ -64,6 +65,7 @@ class Lineage:
     nonlinear: bool = False
     opaque: str | None = None
     node: int | None = None
+    sharded: frozenset[int] = frozenset()
 
     def replace(self, **changes: Any) -> Lineage:
         """Return a copy with some fields changed."""
@@ -161,6 +163,25 @@ def cut(lineage: Lineage, dim: int, start: int | None, size: int) -> Lineage:
     if begin is not None and outer.axis != FILLER:
         parts |= {(outer.axis, begin * outer.stride, (begin + shortened.size) * outer.stride)}
     return lineage.replace(dims=tuple(groups), parts=parts)
+
+
+def resized(lineage: Lineage, shape: Sequence[int]) -> Lineage:
+    """The lineage of one shard of a value, or of the value that shards are gathered to, from the shape of either."""
+    groups, sharded = [], set(lineage.sharded)
+    for group, size in zip(lineage.dims, shape, strict=True):
+        before = math.prod(atom.size for atom in group)
+        if size == before:
+            groups.append(group)
+            continue
+        lead = next((i for i, atom in enumerate(group) if atom.size > 1 or size > before), None)
+        # (8 * 64) of an axis of 512, over four devices: (2 * 64)
+        new = None if lead is None or group[lead].size * size % before else group[lead].size * size // before
+        if lead is None or not new:
+            groups.append(sized(group, size))
+        else:
+            groups.append((*group[:lead], group[lead]._replace(size=new, start=None), *group[lead + 1 :]))
+        sharded.update(atom.axis for atom in group if atom.axis != FILLER)
+    return lineage.replace(dims=tuple(groups), sharded=frozenset(sharded))
 
 
 def reshape(lineage: Lineage, shape: Sequence[int]) -> Lineage | None:

@@ -9,8 +9,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxopt_tour.routing.by_use import contractions, elementwise, lookups, shape_operations
-from jaxopt_tour.routing.by_use.interpreter import Key, Value, Walker, without_rule
+from jaxopt_tour.routing.by_use import contractions, elementwise, kernels, lookups, shape_operations, sharding
+from jaxopt_tour.routing.by_use.interpreter import Key, Ref, Value, Walker, without_rule
+from jaxopt_tour.routing.by_use.user_rules import jaxpr_of_rule
 
 
 def _names(text: str) -> frozenset[str]:
@@ -21,7 +22,7 @@ def _names(text: str) -> frozenset[str]:
 _IDENTITIES = _names(
     "neg convert_element_type copy copy_p stop_gradient reduce_precision real conj sharding_constraint mesh_cast "
     "reshard layout_constraint optimization_barrier device_put name pvary pcast pbroadcast psum psum2 psum_invariant "
-    "pmax pmin all_gather all_gather_invariant all_gather_reduced rev"
+    "pmax pmin ppermute unreduced_psum preduced rev"
 )
 _UNARY = _names(
     "abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil clz cos cosh digamma erf erf_inv erfc exp "
@@ -33,6 +34,9 @@ _BINARY = _names(
     "shift_left shift_right_arithmetic shift_right_logical sub xor"
 )
 _REDUCTIONS = _names("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin")
+_GATHERS = _names("all_gather all_gather_invariant all_gather_reduced")
+# Calls of code that JAX does not see.
+_KERNELS = _names("ffi_call custom_call tpu_custom_call triton_kernel_call custom_partitioning")
 # A one-hot vector stays one-hot; the sum of several is a bag of lookups.
 _KEEPS_ONEHOT = _names(
     "convert_element_type reshape broadcast_in_dim squeeze transpose stop_gradient reduce_sum reduce_max copy"
@@ -56,7 +60,18 @@ _RULES: dict[str, Callable[[Walker, Any, list[Value], Key], list[Value]]] = {
     "dynamic_slice": lookups.dynamic_slice,
     "gather": lookups.gather,
     "dot_general": contractions.dot_general,
-    "ragged_dot_general": contractions.ragged_dot,
+    "ragged_dot_general": kernels.ragged_dot,
+    "ragged_dot": kernels.ragged_dot,
+    **dict.fromkeys(_GATHERS, sharding.all_gather),
+    "reduce_scatter": sharding.reduce_scatter,
+    "unreduced_reduce_scatter": sharding.reduce_scatter,
+    "all_to_all": sharding.all_to_all,
+    "ragged_all_to_all": sharding.ragged_all_to_all,
+    "pallas_call": kernels.pallas_call,
+    **dict.fromkeys(_KERNELS, kernels.by_shapes),
+    "get": kernels.get,
+    "swap": kernels.swap,
+    "addupdate": kernels.addupdate,
     "conv_general_dilated": contractions.convolution,
 }
 
@@ -64,16 +79,21 @@ _RULES: dict[str, Callable[[Walker, Any, list[Value], Key], list[Value]]] = {
 def apply(walker: Walker, eqn: Any, values: list[Value], key: Key) -> Sequence[Value]:
     """The values of an equation's outputs."""
     name = eqn.primitive.name
+    registered = jaxpr_of_rule(eqn)
+    if registered is not None:
+        return walker.run(registered, values, key)
     if name == "scan":
         return walker.scan(eqn, values, key)
     if name == "while":
         return walker.loop(eqn, values, key)
     if name == "cond":
         return walker.branches(eqn, values, key)
+    if name == "shard_map":
+        return sharding.shard_map(walker, eqn, values, key)
     inner = _inner_jaxpr(eqn)
     if inner is not None:
         return walker.run(inner, values, key)
-    is_followed = any(value.origins or value.tracks for value in values)
+    is_followed = any(value.origins or value.tracks or isinstance(value, Ref) for value in values)
     rule = _RULES.get(name, without_rule) if is_followed else without_rule
     return [_with_flags(name, values, value) for value in rule(walker, eqn, values, key)]
 
