@@ -201,8 +201,9 @@ def assign(
     for name, shape in shapes.items():
         if not math.prod(shape):
             continue
+        layout = _layout_of_factors(name, views[name], shape, layouts[name], sizes)
         batch, fan_in, fan_out = (
-            tuple(axis for dimension in group for axis in layouts[name][dimension] if sizes[axis] > 1)
+            tuple(axis for dimension in group for axis in layout[dimension] if sizes[axis] > 1)
             for group in views[name].dimensions(shape)
         )
         on_batch = math.prod(sizes[axis] for axis in batch)
@@ -233,6 +234,24 @@ def assign(
         _assign(tuple(sizes.items()), dtype, axes, tuple(members), cost)
         for (dtype, axes), members in travelling.items()
     ]
+
+
+def _layout_of_factors(
+    name: str, view: MatrixAxes, shape: tuple[int, ...], layout: Layout, sizes: Mapping[str, int]
+) -> Layout:
+    """The layout of the array after ``factors``: a sharded axis is sharded along its outermost factor."""
+    if not view.factors:
+        return layout
+    factored, axes = view.factored(shape)
+    for dimension, axis in enumerate(axes):
+        devices = 1 if axis is None else math.prod(sizes[mesh_axis] for mesh_axis in layout[axis])
+        if factored[dimension] % devices:
+            raise ValueError(
+                f"parameter {name!r} of shape {shape}: axis {axis} is sharded over {devices} devices, which cuts "
+                f"through the {factored[dimension]} pieces of {view}. Shard it over fewer devices, or do not split it: "
+                "routing.from_function(..., split=None)"
+            )
+    return tuple(() if axis is None else layout[axis] for axis in axes)
 
 
 def whole_view(view: MatrixAxes) -> MatrixAxes:

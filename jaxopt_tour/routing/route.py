@@ -23,6 +23,21 @@ ROLES: Final[tuple[Role, ...]] = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Pieces:
+    """How a matrix can be split into matrices of its own: by heads of attention, or by the parts of a fused projection.
+
+    Args:
+        kind: ``"heads"`` or ``"fused"``.
+        axes: the axes of the split parameter; None if it cannot be split.
+        what: the pieces in words, such as ``"12 heads of 64"``; or why the parameter is not split.
+    """
+
+    kind: Literal["heads", "fused"]
+    axes: MatrixAxes | None
+    what: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Route:
     """The route of one parameter.
 
@@ -42,6 +57,8 @@ class Route:
         reason: the evidence for the role, in words.
         label: name of the transformation that updates the parameter, see :func:`jaxopt_tour.multi_transform`. None: the
             role.
+        pieces: how a matrix can be split, whether it is or not.
+        uses: the operations that the parameter meets, in the order of the function.
 
     Raises:
         ValueError: the label is empty, the role does not exist, or a parameter labelled ``"matrix"`` has no axes.
@@ -51,6 +68,8 @@ class Route:
     axes: MatrixAxes | None
     reason: str
     label: str = None  # type: ignore[assignment]  # set below
+    pieces: tuple[Pieces, ...] = ()
+    uses: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         check_choice("role", self.role, ROLES)

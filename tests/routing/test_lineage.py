@@ -84,9 +84,17 @@ def test_a_split_across_two_axes_is_refused():
 
 def test_slices_leave_their_range():
     half = ln.cut(ln.whole(0, (4, 6)), 1, 3, 3)
-    assert half.parts == {(1, 3, 6)}
-    assert ln.cut(half, 1, 1, 2).parts == {(1, 3, 6), (1, 4, 6)}
+    assert half.parts == {(1, 3, 6, 6)}
+    assert ln.cut(half, 1, 1, 2).parts == {(1, 3, 6, 6), (1, 4, 6, 6)}
     assert not ln.cut(ln.whole(0, (4, 6)), 1, None, 3).parts
+
+
+def test_slices_of_an_inner_factor_repeat():
+    heads = ln.reshape(ln.whole(0, (24,)), (4, 3, 2))  # (heads, query key value, elements)
+    assert heads is not None
+    assert ln.cut(heads, 1, 1, 1).parts == {(0, 2, 4, 6)}
+    odd = ln.strided(ln.whole(0, (24,)), 0, 1, 2)
+    assert odd.parts == {(0, 1, 2, 2)} and odd.dims == ((ln.Atom(0, 12, 2, None),),)
 
 
 def test_sides_of_three_factors():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_use.interpreter import Record, Use, varying_dims
 from jaxopt_tour.routing.by_use.lineage import Atom, Part
+from jaxopt_tour.routing.by_use.pieces import choose
+from jaxopt_tour.routing.by_use.pieces import find as find_pieces
 from jaxopt_tour.routing.route import Role, Route
 
 Axes = tuple[int, ...]
+Split = Literal["heads", "fused", "all"]
 
 
 def heads(record: Record, outputs: frozenset[int]) -> frozenset[int]:
@@ -39,17 +42,17 @@ def heads(record: Record, outputs: frozenset[int]) -> frozenset[int]:
     )
 
 
-def route(leaf: Any, number: int, record: Record, last: frozenset[int], split_fused: bool) -> Route:
+def route(leaf: Any, number: int, record: Record, last: frozenset[int], split: Split | None) -> Route:
     """The route of parameter ``number``."""
     uses = [use for use in record.uses.values() if use.lineage.param == number]
-    result = _route(leaf, uses, record, last, split_fused)
+    result = _route(leaf, uses, record, last, split)
     if not np.issubdtype(leaf.dtype, np.complexfloating):
         return result
     role: Role = "not understood" if result.role == "matrix" else result.role  # only real matrices are orthogonalized
     return Route(role, None, f"complex entries; {result.reason}")
 
 
-def _route(leaf: Any, uses: Sequence[Use], record: Record, last: frozenset[int], split_fused: bool) -> Route:
+def _route(leaf: Any, uses: Sequence[Use], record: Record, last: frozenset[int], split: Split | None) -> Route:
     shape = tuple(leaf.shape)
     if not uses:
         return Route("not understood", None, "not used by the function")
@@ -65,7 +68,7 @@ def _route(leaf: Any, uses: Sequence[Use], record: Record, last: frozenset[int],
         also = f"; also used by {_names(by_op['not understood'])}" if "not understood" in by_op else ""
         # Looked up by the inputs, then contracted: the matrix of an expert.
         is_expert = any(how == "gather" for use in contractions for how, _ in use.lineage.removed)
-        return _contracted(shape, contractions, [] if is_expert else gathers, record, last, split_fused, also)
+        return _contracted(shape, contractions, [] if is_expert else gathers, record, last, split, also)
     if gathers:
         use = gathers[0]
         return Route("embedding", None, f"rows looked up by the inputs ({use.primitive})")
@@ -116,7 +119,7 @@ def _layers(use: Use) -> str:
 
 def _contracted(
     shape: tuple[int, ...], uses: Sequence[Use], gathers: Sequence[Use], record: Record, last: frozenset[int],
-    split_fused: bool, also: str,
+    split: Split | None, also: str,
 ) -> Route:  # fmt: skip
     views = []
     for use in uses:
@@ -164,17 +167,16 @@ def _contracted(
     if _is_head(uses, last):
         several = f", one of {len(last)} contractions" if len(last) > 1 else ", the last contraction"
         return Route("head", axes, reason + several + " before the outputs")
-    if split_fused and axes.split is None:
-        sizes_of_parts = _fused_parts(uses, axes, shape, record)
-        if sizes_of_parts:
-            axes = MatrixAxes(axes.fan_in, axes.fan_out, sizes_of_parts)
-            reason += f", fan-out cut into {len(sizes_of_parts)}"
-    return Route("matrix", axes, reason)
+    pieces = find_pieces(uses, axes, shape, record)
+    chosen = choose(pieces, split)
+    if chosen is not None and chosen.axes is not None:
+        axes, reason = chosen.axes, f"{reason}, split into {chosen.what}"
+    return Route("matrix", axes, reason, pieces=pieces)
 
 
 def _indexed(cuts: frozenset[Part], shape: tuple[int, ...]) -> frozenset[int]:
     """Axes of which every element is sliced out separately."""
-    single = [(axis, low) for axis, low, high in cuts if high == low + 1]
+    single = [(axis, low) for axis, low, high, _ in cuts if high == low + 1]
     return frozenset(a for a, size in enumerate(shape) if all((a, i) in single for i in range(size)))
 
 
@@ -225,18 +227,3 @@ def _fan_out_is_innermost(by_side: dict[str, list[Atom]]) -> bool:
     """Whether the atoms of an axis that are fan-out vary faster than all others."""
     inner = max(atom.stride * atom.size for atom in by_side["out"])
     return all(atom.stride >= inner for side, atoms in by_side.items() if side != "out" for atom in atoms)
-
-
-def _fused_parts(uses: Sequence[Use], axes: MatrixAxes, shape: tuple[int, ...], record: Record) -> Axes | None:
-    """Sizes of the parts into which slices cut the fan-out, if the slices cover it."""
-    axis = axes.fan_out[0]
-    ranges: set[tuple[int, int]] = set()
-    for use in uses:
-        cuts = use.lineage.parts | record.cuts.get(use.place, frozenset())
-        ranges |= {(low, high) for cut_axis, low, high in cuts if cut_axis == axis}
-    outer = sorted(r for r in ranges if not any(o != r and o[0] <= r[0] and r[1] <= o[1] for o in ranges))
-    ends = [0, *(high for _, high in outer)]
-    if len(outer) < 2 or [low for low, _ in outer] != ends[:-1] or ends[-1] != shape[axis]:
-        return None
-    inner = math.prod(shape[other] for other in axes.fan_out[1:])
-    return tuple((high - low) * inner for low, high in outer)

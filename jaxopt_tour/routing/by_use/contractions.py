@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxopt_tour.routing.by_use import lineage as ln
+from jaxopt_tour.routing.by_use.attention import attention, into_heads
 from jaxopt_tour.routing.by_use.interpreter import (
     Key,
     Use,
@@ -98,6 +99,7 @@ def product(
                 put = place(side)
                 followed = operand.map(lambda x: ln.remove(put(x), x.atoms(over[side]), "gather"))  # noqa: B023
                 return dataclasses.replace(followed, active=True, reach=other.reach)
+            into_heads(walker, walker.number(key), operand, other, over[side], over[1 - side])
             return contract(walker, key, name, operand, [other], over[side], batch[side], place(side))
     if values[0].active and values[1].active:
         for side in (0, 1):
@@ -105,7 +107,10 @@ def product(
                 return contract(
                     walker, key, name, values[side], values, over[side], batch[side], place(side), looked_up=True
                 )
-        return Value(True, union(values))
+        tracks = [
+            track for side in (0, 1) for track in attention(walker, values[side], over[side], batch[side], place(side))
+        ]
+        return Value(True, union(values), tracks=merge_tracks(tracks))
     if values[0].is_weight and values[1].is_weight:
         return _parameters_product(walker, key, name, values, over, batch, place)
     if values[0].is_weight or values[1].is_weight:

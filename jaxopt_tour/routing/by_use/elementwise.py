@@ -46,11 +46,14 @@ def binary(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Valu
     activations = [(var, value) for var, value in zip(eqn.invars, aligned, strict=True) if value.active]
     if not activations:
         return [merge_values(aligned, False)]
-    tracks = merge_tracks(track for _, value in activations for track in value.tracks)
+    is_sum = name in _ADDITIVE and len(activations) > 1  # in a residual sum, heads of attention end
+    tracks = merge_tracks(
+        track for _, value in activations for track in value.tracks if not (is_sum and track.head_dims)
+    )
     for value in aligned:
         for origin in value.origins if value.is_weight else ():
             dims = [] if origin.opaque else list(varying_dims(origin))
-            matched = any(all(track.atoms([dim]) for dim in dims) for track in tracks)
+            matched = any(all(track.atoms([dim]) for dim in dims) for track in tracks if not track.head_dims)
             # x[:, :, None] * W[None]: the activation is constant along one axis of W and varies along another.
             constant = [d for d in dims if all(_is_constant(var.aval.shape, d, len(shape)) for var, _ in activations)]
             outer = name in _MULTIPLICATIVE and 0 < len(constant) < len(dims)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jaxopt_tour.routing.by_use import lineage as ln
 from jaxopt_tour.routing.by_use.lineage import FILLER, Group, Lineage, Side
@@ -91,18 +91,40 @@ class Use:
         return (-1 if self.node is None else self.node, self.lineage.param)
 
 
+class Heads(NamedTuple):
+    """Attention in which the result of a contraction, or the input of one, takes part.
+
+    Args:
+        outer: the atoms that number the heads. Empty for the input of a contraction.
+        inner: the atoms of one head.
+        removed: atoms that were removed from the result before: the index of a part, such as query or key.
+        fan_in: whether this is the input of a contraction.
+    """
+
+    outer: Group
+    inner: Group
+    removed: Group = ()
+    fan_in: bool = False
+
+
 @dataclasses.dataclass
 class Record:
-    """All uses of parameters, the graph of contractions, and how the results of contractions are sliced or stacked."""
+    """All uses of parameters, the graph of contractions, and what happens to the results of contractions.
+
+    Results are cut into parts, joined again, stacked, and used as heads of attention.
+    """
 
     uses: dict[tuple[Any, ...], Use] = dataclasses.field(default_factory=dict)
     inputs: dict[int, frozenset[int]] = dataclasses.field(default_factory=dict)
     cuts: dict[tuple[int, int], frozenset[ln.Part]] = dataclasses.field(default_factory=dict)
     stacked: dict[tuple[int, int], frozenset[int]] = dataclasses.field(default_factory=dict)
+    rejoined: dict[tuple[int, int], frozenset[ln.Part]] = dataclasses.field(default_factory=dict)
+    heads: dict[tuple[int, int], frozenset[Heads]] = dataclasses.field(default_factory=dict)
 
     def copy(self) -> Record:
         """A shallow copy, which later records do not change."""
-        return Record(dict(self.uses), dict(self.inputs), dict(self.cuts), dict(self.stacked))
+        fields = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return Record(*(dict(field) for field in fields))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,17 +171,21 @@ class Walker:
         axes = frozenset(
             atom.axis for atom in track.atoms(dims) if atom.size == track.shape[atom.axis] or atom.axis in track.sharded
         )
-        if axes and track.node is not None:
+        if axes and track.node is not None and not track.head_dims:
             place = (track.node, track.param)
             self.record.stacked[place] = self.record.stacked.get(place, frozenset()) | axes
 
     def cut(self, value: Value) -> Value:
         """Record the slices taken of results of contractions, and return the value."""
         for track in value.tracks:
-            if track.parts and track.node is not None:
+            if track.parts and track.node is not None and not track.head_dims:
                 place = (track.node, track.param)
                 self.record.cuts[place] = self.record.cuts.get(place, frozenset()) | track.parts
         return value
+
+    def heads(self, place: tuple[int, int], heads: Heads) -> None:
+        """Record heads of attention in the result or the input of a contraction."""
+        self.record.heads[place] = self.record.heads.get(place, frozenset()) | {heads}
 
     # Interpreting
 

@@ -31,8 +31,8 @@ Dims = tuple[Group, ...]
 #: How an atom was removed from the dimensions: "scan" (a layer of a stack), "index", "gather" (looked up at a position
 #: that depends on the inputs), "sum" (reduced) or "unit" (an axis of size one).
 How = Literal["scan", "index", "gather", "sum", "unit"]
-#: Elements low to high of an axis, which a slice kept: (axis, low, high).
-Part = tuple[int, int, int]
+#: Elements low to high of every period of an axis, which a slice kept: (axis, low, high, period).
+Part = tuple[int, int, int, int]
 #: The side of a matrix on which an atom is in a contraction; "?": undecided.
 Side = Literal["in", "out", "batch", "?"]
 #: The operand of a product of parameters.
@@ -54,6 +54,7 @@ class Lineage:
         opaque: name of the operation after which the dimensions cannot be followed.
         node: number of the contraction with the parameter whose result the value is, if it is one.
         sharded: axes of which the value holds one shard, inside ``shard_map``.
+        head_dims: for the result of attention: the atoms of one head, which are its innermost ones.
     """
 
     param: int
@@ -66,6 +67,7 @@ class Lineage:
     opaque: str | None = None
     node: int | None = None
     sharded: frozenset[int] = frozenset()
+    head_dims: Group = ()
 
     def replace(self, **changes: Any) -> Lineage:
         """Return a copy with some fields changed."""
@@ -161,7 +163,7 @@ def cut(lineage: Lineage, dim: int, start: int | None, size: int) -> Lineage:
     groups[dim] = (*group[:lead], shortened, *group[lead + 1 :])
     parts = lineage.parts
     if begin is not None and outer.axis != FILLER:
-        parts |= {(outer.axis, begin * outer.stride, (begin + shortened.size) * outer.stride)}
+        parts |= {(outer.axis, begin * outer.stride, (begin + shortened.size) * outer.stride, _period(lineage, outer))}
     return lineage.replace(dims=tuple(groups), parts=parts)
 
 
@@ -182,6 +184,25 @@ def resized(lineage: Lineage, shape: Sequence[int]) -> Lineage:
             groups.append((*group[:lead], group[lead]._replace(size=new, start=None), *group[lead + 1 :]))
         sharded.update(atom.axis for atom in group if atom.axis != FILLER)
     return lineage.replace(dims=tuple(groups), sharded=frozenset(sharded))
+
+
+def _period(lineage: Lineage, atom: Atom) -> int:
+    """After how many elements of its axis an atom repeats: the stride of the atom outside of it, or the axis."""
+    outside = [
+        other.stride
+        for other in lineage.atoms(range(len(lineage.dims)))
+        if other.axis == atom.axis and other.size > 1 and other.stride > atom.stride
+    ]
+    return min(outside, default=lineage.shape[atom.axis])
+
+
+def strided(lineage: Lineage, dim: int, start: int, stride: int) -> Lineage:
+    """Keep every element at ``start`` modulo ``stride``; the dimension is one atom, and ``stride`` divides its size."""
+    (atom,) = lineage.dims[dim]
+    part = (atom.axis, start * atom.stride, (start + 1) * atom.stride, stride * atom.stride)
+    kept = Atom(atom.axis, atom.size // stride, atom.stride * stride, None)
+    dims = (*lineage.dims[:dim], (kept,), *lineage.dims[dim + 1 :])
+    return lineage.replace(dims=dims, parts=lineage.parts | {part})
 
 
 def reshape(lineage: Lineage, shape: Sequence[int]) -> Lineage | None:

@@ -54,6 +54,7 @@ _RULES: dict[str, Callable[[Walker, Any, list[Value], Key], list[Value]]] = {
     "tile": shape_operations.tile,
     "squeeze": shape_operations.squeeze,
     "concatenate": shape_operations.concatenate,
+    "stack": shape_operations.stack,
     "pad": shape_operations.pad,
     "slice": shape_operations.slice_,
     "split": shape_operations.split,

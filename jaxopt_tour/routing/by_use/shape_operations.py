@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from jaxopt_tour.routing.by_use import lineage as ln
-from jaxopt_tour.routing.by_use.interpreter import Key, Use, Value, Walker, merge_values, union, without_rule
+from jaxopt_tour.routing.by_use.interpreter import (
+    Key,
+    Use,
+    Value,
+    Walker,
+    merge_tracks,
+    merge_values,
+    union,
+    without_rule,
+)
 from jaxopt_tour.routing.by_use.lineage import Lineage
 
 
@@ -56,8 +66,12 @@ def slice_(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Valu
 
     def follow(lineage: Lineage) -> Lineage:
         for dim, size in enumerate(sizes):
-            contiguous = strides is None or strides[dim] == 1
-            lineage = ln.cut(lineage, dim, int(starts[dim]) if contiguous else None, size)
+            stride, group = 1 if strides is None else int(strides[dim]), lineage.dims[dim]
+            is_every = len(group) == 1 and group[0].axis != ln.FILLER and group[0].size == size * stride
+            if stride > 1 and is_every and group[0].start == 0 and starts[dim] < stride:
+                lineage = ln.strided(lineage, dim, int(starts[dim]), stride)
+            else:
+                lineage = ln.cut(lineage, dim, int(starts[dim]) if stride == 1 else None, size)
         return lineage
 
     return [walker.cut(values[0].map(follow))]
@@ -77,8 +91,22 @@ def split(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value
 # y = [x_0, x_1, ...]   parameters joined to activations: learned inputs, such as class tokens
 def concatenate(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
     """Join arrays along a dimension; parameters joined to activations are learned inputs."""
-    axis, shape = eqn.params["dimension"], eqn.outvars[0].aval.shape
+    return _joined(walker, values, key, "concatenate", int(eqn.params["dimension"]), eqn.outvars[0].aval.shape)
 
+
+# y[0] = x_0, y[1] = x_1, ...
+def stack(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Value]:
+    """Join arrays along a new dimension."""
+    axis, shape = int(eqn.params["axis"]), eqn.outvars[0].aval.shape
+    single = [1 if dim == axis else size for dim, size in enumerate(shape)]
+    dims = [dim for dim in range(len(shape)) if dim != axis]
+    values = [value.map(lambda x: ln.broadcast(x, single, dims)) for value in values]
+    return _joined(walker, values, key, "stack", axis, shape)
+
+
+def _joined(
+    walker: Walker, values: Sequence[Value], key: Key, name: str, axis: int, shape: Sequence[int]
+) -> list[Value]:  # fmt: skip
     def follow(lineage: Lineage) -> Lineage:
         groups = list(lineage.dims)
         groups[axis] = ln.sized(groups[axis], shape[axis])
@@ -87,9 +115,29 @@ def concatenate(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list
     if any(value.active for value in values):
         for value in values:
             for origin in value.origins if value.is_weight else ():
-                walker.use(key, Use("not understood" if origin.opaque else "data", "concatenate", origin))
-        return [Value(True, union(values))]
+                walker.use(key, Use("not understood" if origin.opaque else "data", name, origin))
+        return [Value(True, union(values), tracks=_rejoined(walker, values, axis, shape))]
     return [merge_values([value.map(follow) for value in values], False)]
+
+
+# y = [-x[n / 2:], x[:n / 2]]   a rotation
+def _rejoined(walker: Walker, values: Sequence[Value], axis: int, shape: Sequence[int]) -> tuple[Lineage, ...]:
+    """Tracks of results of which several parts are joined again, as in rotary embeddings: these are no projections."""
+    by_place: dict[tuple[int, int], list[Lineage]] = {}
+    for value in values:
+        for track in value.tracks:
+            if track.node is not None and not track.head_dims:
+                by_place.setdefault((track.node, track.param), []).append(track)
+    joined = []
+    for place, tracks in by_place.items():
+        common = frozenset.intersection(*(track.parts for track in tracks))
+        parts = frozenset().union(*(track.parts for track in tracks)) - common
+        if parts:
+            walker.record.rejoined[place] = walker.record.rejoined.get(place, frozenset()) | parts
+            groups = list(tracks[0].dims)
+            groups[axis] = ln.sized(groups[axis], shape[axis])
+            joined.append(tracks[0].replace(dims=tuple(groups), parts=common))
+    return merge_tracks(joined)
 
 
 # y = [0, x, 0]

@@ -22,7 +22,9 @@ from jaxopt_tour.routing.route import Routes
 __all__ = ["from_function"]
 
 
-def from_function(fn: Any, /, *params_and_inputs: Any, split_fused: bool = False, **example_kwargs: Any) -> Routes:
+def from_function(
+    fn: Any, /, *params_and_inputs: Any, split: classify.Split | None = None, **example_kwargs: Any
+) -> Routes:
     """Route every parameter of a function by how the function uses it.
 
     The function is traced to its jaxpr and never run, so arguments of any size may be ``jax.ShapeDtypeStruct`` in place
@@ -56,8 +58,13 @@ def from_function(fn: Any, /, *params_and_inputs: Any, split_fused: bool = False
     Args:
         fn: a function of (params, inputs), a Flax ``nnx.Module`` or a linen ``Module``.
         *params_and_inputs: the parameter tree (for nnx: none, for linen: the variables), then example inputs, pytrees.
-        split_fused: whether a matrix whose output is sliced (fused query, key and value) is split into these parts,
-            ``MatrixAxes(..., split=sizes)``. By default it is one matrix.
+        split: which matrices are split into matrices of their own.
+
+            * None: none; ``Route.pieces`` and the routing table show how they could be;
+            * ``"fused"``: the parts of a projection whose results are cut, also where parts alternate head by head:
+              query, key and value, gate and up, the chunks of adaptive layer norm;
+            * ``"heads"``: the heads of attention, in query, key, value and output, and in a projection that fuses them;
+            * ``"all"``: by heads where there are heads, into parts otherwise.
         **example_kwargs: keyword arguments of the function. Arrays are inputs; everything else (``train=True``, also
             among the inputs) is passed unchanged.
 
@@ -94,10 +101,7 @@ def from_function(fn: Any, /, *params_and_inputs: Any, split_fused: bool = False
     outputs = walker.run(jaxpr, values)
     last = classify.heads(walker.record, frozenset().union(*(value.reach for value in outputs)))
     return Routes(
-        {
-            name: classify.route(leaf, i, walker.record, last, split_fused)
-            for i, (name, leaf) in enumerate(leaves.items())
-        }
+        {name: classify.route(leaf, i, walker.record, last, split) for i, (name, leaf) in enumerate(leaves.items())}
     )
 
 
