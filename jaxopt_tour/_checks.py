@@ -7,7 +7,8 @@ check yet and passes; a schedule passes as well.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -42,12 +43,30 @@ def check_decay_rate(name: str, value: Any) -> None:
 
 def check_rate(name: str, value: Any) -> None:
     """Raise unless ``value`` is a finite number of at least zero or a schedule ``step -> number``."""
-    if callable(value):
-        return
     allowed = "a number >= 0 or a schedule (a function of the step)"
+    if callable(value):
+        check_call(name, value, (0,), allowed=allowed)
+        return
     number = _as_number(name, value, allowed)
     if number is not None and not 0 <= number < np.inf:
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+def check_call(
+    name: str, function: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any] | None = None, *,
+    allowed: str | None = None,
+) -> None:  # fmt: skip
+    """Raise unless ``function`` can be called with these arguments, as far as its signature tells."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*arguments, **(keywords or {}))
+    except TypeError as error:
+        called = getattr(function, "__name__", type(function).__name__)
+        wanted = f"{name} must be {allowed}" if allowed else f"{name} does not take the arguments that are given"
+        raise ValueError(f"{wanted}; {called}{signature} cannot be called with {len(arguments)}: {error}") from None
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:

@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxopt_tour._checks import check_float_dtype
+import jax
+
+from jaxopt_tour._checks import check_call, check_float_dtype
+from jaxopt_tour._trees import named_leaves
 from jaxopt_tour._types import DTypeLike, Tree
 
 #: Layouts as a caller gives them: a tree of PartitionSpecs or shardings, a dict of them by path name, or a function of
@@ -46,9 +49,23 @@ class OnMesh:
             raise ValueError(
                 f"layouts must be None, a tree of PartitionSpecs, or a function of path name and shard, got {layouts!r}"
             )
+        _check_layouts(layouts)
         object.__setattr__(self, "axes", names)
         object.__setattr__(self, "layouts", layouts)
         object.__setattr__(self, "wire_dtype", check_float_dtype("wire_dtype", wire_dtype))
+
+
+def _check_layouts(layouts: Layouts | None) -> None:
+    """Raise unless layouts are a tree of PartitionSpecs or a function of path name and shard."""
+    if layouts is None:
+        return
+    if callable(layouts):
+        allowed = "None, a tree of PartitionSpecs, or a function of path name and shard"
+        check_call("layouts", layouts, ("", None), allowed=allowed)
+        return
+    for name, spec in named_leaves(layouts).items():
+        if not isinstance(spec, (jax.sharding.PartitionSpec, jax.sharding.NamedSharding)):
+            raise ValueError(f"layouts must have a PartitionSpec for {name!r}, got {spec!r}")
 
 
 #: What ``mesh=`` takes: a value, or the axis names alone.

@@ -7,7 +7,7 @@ from typing import Any
 
 import optax
 
-from jaxopt_tour._checks import check_rate
+from jaxopt_tour._checks import check_rate, did_you_mean
 from jaxopt_tour._types import DTypeLike, ScalarOrSchedule
 from jaxopt_tour.optimizers.adam import adamw
 from jaxopt_tour.optimizers.multi_transform import MadeForAxes, multi_transform
@@ -52,7 +52,10 @@ def matrix_optimizer(
     allowed = tuple(role for role in ROLES if role != "matrix")
     for role, transform in by_role.items():
         if role not in (*allowed, "other"):
-            raise ValueError(f"rest must have keys among {', '.join(map(repr, (*allowed, 'other')))}; got {role!r}")
+            raise ValueError(
+                f"rest must have keys among {', '.join(map(repr, (*allowed, 'other')))}; got {role!r}"
+                f"{did_you_mean(str(role), (*allowed, 'other'))}"
+            )
         if not (hasattr(transform, "init") and hasattr(transform, "update")):
             raise ValueError(
                 f"rest must be None, an optax.GradientTransformation, or one by role; got {transform!r} for {role!r}"
@@ -67,4 +70,4 @@ def matrix_optimizer(
             mu_dtype=mu_dtype,
         )
     transforms: dict[str, Any] = {"matrix": matrices, **by_role, "frozen": optax.set_to_zero()}
-    return multi_transform(transforms, routing)
+    return multi_transform(transforms, routing, log=True)

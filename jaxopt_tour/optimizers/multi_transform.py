@@ -10,9 +10,11 @@ import jax
 import optax
 
 from jaxopt_tour._checks import did_you_mean
-from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names
+from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names, named_leaves
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing import ROLES, MatrixAxes, Routes, Routing, resolve
+from jaxopt_tour.routing.log import log_routes
+from jaxopt_tour.routing.resolution import check_routing
 
 #: A function from the axes of parameters, by path name, to a transformation whose state is shaped by them.
 MadeForAxes = Callable[[Mapping[str, MatrixAxes]], optax.GradientTransformation]
@@ -25,7 +27,10 @@ class MultiTransformState(NamedTuple):
 
 
 def multi_transform(
-    transforms: Mapping[str, optax.GradientTransformation | MadeForAxes], routing: Routing = None
+    transforms: Mapping[str, optax.GradientTransformation | MadeForAxes],
+    routing: Routing = None,
+    *,
+    log: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Update every parameter with the transformation that its route names.
 
@@ -52,10 +57,11 @@ def multi_transform(
             arguments. Give a function from axes by path name to the transformation:
             ``lambda axes: optax.chain(jt.scale_by_shampoo(axes=axes), ...)``.
         routing: see :func:`jaxopt_tour.routing.resolution.resolve`.
+        log: whether ``init`` logs how many parameters have each role, through ``logging.getLogger("jaxopt_tour")``.
 
     Raises:
-        ValueError: at ``init``, a parameter's label has no transformation. The message names the path, the labels that
-            have one, and the closest of them.
+        ValueError: ``routing`` is a function of other arguments than (path, leaf). At ``init``, a parameter's label has
+            no transformation. The message names the path, the labels that have one, and the closest of them.
     """
 
     def transforms_for(axes: Mapping[str, MatrixAxes]) -> dict[str, optax.GradientTransformationExtraArgs]:
@@ -65,8 +71,13 @@ def multi_transform(
 
     transforms_for({})  # a function with a wrong argument raises now, not at init
 
-    def routes_of(params: Tree) -> Routes:
+    check_routing(routing)
+    logged: set[str] = set()  # an optimizer that is initialized again, as under jit, says nothing new
+
+    def routes_of(params: Tree, log: bool = False) -> Routes:
         routes = resolve(routing, params)
+        if log:
+            log_routes(routes, {name: tuple(leaf.shape) for name, leaf in named_leaves(params).items()}, logged)
         for name, route in routes.items():
             if route.label in transforms:
                 continue
@@ -78,7 +89,7 @@ def multi_transform(
     def init(params: Tree) -> MultiTransformState:
         if _is_placeholder(params):  # optax.tree.map_params asks which parts of the state are parameter trees
             return MultiTransformState({label: tx.init(params) for label, tx in transforms_for({}).items()})
-        routes = routes_of(params)
+        routes = routes_of(params, log)
         by_label = transforms_for(_axes_of(routes))
         return MultiTransformState({label: tx.init(_only(params, routes, label)) for label, tx in by_label.items()})
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._checks import check_flag, check_rate
+from jaxopt_tour._checks import check_call, check_flag, check_rate
 from jaxopt_tour._types import Array, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import cast_update, hyperparameter, widen
 
@@ -73,6 +73,10 @@ def add_decayed_weights(
             f"mask must be a tree of booleans or a function of the parameters, got {mask!r}. "
             "optax.inject_hyperparams takes such a function for a schedule: list 'mask' in static_args."
         )
+    # A tree that is callable itself (a module) is a tree; only a bare function is asked for the mask.
+    is_function = callable(mask) and jax.tree_util.all_leaves([mask])
+    if is_function:
+        check_call("mask", mask, (None,), allowed="a tree of booleans or a function of the parameters")
     scheduled = callable(weight_decay)
     is_zero = isinstance(weight_decay, (int, float)) and weight_decay == 0
 
@@ -102,8 +106,6 @@ def add_decayed_weights(
 
             return jax.tree.map(decay_leaf, u, theta, is_leaf=lambda leaf: leaf is None)
 
-        # A tree that is callable itself (a module) is a tree; only a bare function is asked for the mask.
-        is_function = callable(mask) and jax.tree_util.all_leaves([mask])
         mask_tree = True if mask is None else mask(params) if is_function else mask
         decayed = jax.tree.map(decay_subtree, mask_tree, updates, params)
         return decayed, WeightDecayState(optax.safe_increment(state.count)) if scheduled else state

@@ -5,13 +5,14 @@ from jaxopt_tour.routing.by_name.conventions import ByName, routes_by_name
 from jaxopt_tour.routing.by_use.trace import from_function
 from jaxopt_tour.routing.by_use.user_rules import register_kernel
 from jaxopt_tour.routing.resolution import Routing, resolve
-from jaxopt_tour.routing.route import ROLES, Role, Route, Routes
+from jaxopt_tour.routing.route import ROLES, Pieces, Role, Route, Routes
 from jaxopt_tour.routing.table import RoutingTable, routing_table
 
 __all__ = [
     "ROLES",
     "ByName",
     "MatrixAxes",
+    "Pieces",
     "Role",
     "Route",
     "Routes",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 
-from jaxopt_tour._checks import did_you_mean
+from jaxopt_tour._checks import check_call, did_you_mean
 from jaxopt_tour._trees import by_unique_name, named_leaves, path_name
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_name.conventions import ByName, RoutingFunction, routes_by_name
+from jaxopt_tour.routing.by_use.models import is_array, is_model
 from jaxopt_tour.routing.route import ROLES, Route, Routes
 
 #: What ``routing=`` takes: see :func:`resolve`.
@@ -28,7 +32,10 @@ def resolve(routing: Routing, params: Tree) -> Routes:
             * the :class:`Routes` that :func:`from_function` returns for this model: by use;
             * a function ``(path, leaf) -> entry``;
             * a tree of entries, or a mapping from path names to entries. An entry for a module, such as
-              ``{"encoder": "other"}``, applies to all parameters in it. Parameters without an entry are routed by name.
+              ``{"encoder": "other"}``, applies to all parameters in it. Patterns match names of modules, ``*`` one and
+              ``**`` any number: ``{"blocks/*/attn/q/kernel": "frozen"}``. The longest path has precedence, and paths
+              have precedence over patterns. Parameters without an entry are routed by name;
+            * a tree of ``optax.contrib.MuonDimensionNumbers``, with None for what is no matrix.
 
             An entry is one of
 
@@ -49,6 +56,12 @@ def resolve(routing: Routing, params: Tree) -> Routes:
             path.
     """
     leaves = named_leaves(params)
+    for name, leaf in leaves.items():
+        if not is_array(leaf):
+            raise ValueError(
+                f"parameter {name!r} is no array, but {leaf!r}: pass a tree of arrays alone, such as "
+                "eqx.filter(model, eqx.is_inexact_array) of an Equinox module, nnx.state(model, nnx.Param) of nnx"
+            )
     if isinstance(routing, (jax.Array, int, float)):
         raise ValueError(
             f"routing must be None, Routes, a function of (path, leaf), or a tree of labels, got {routing!r}. "
@@ -56,10 +69,16 @@ def resolve(routing: Routing, params: Tree) -> Routes:
         )
     if isinstance(routing, ByName):
         return routing.routes(params)
+    if is_model(routing):
+        raise ValueError(
+            f"routing is a model ({type(routing).__name__}): give what from_function finds in it, "
+            "routing=jt.routing.from_function(model, example_input)"
+        )
     default = routes_by_name(params)
     if routing is None:
         return default
     if callable(routing):
+        check_routing(routing)
         entries = {name: routing(name, leaf) for name, leaf in leaves.items()}
     else:
         entries = _entries_by_leaf(routing, leaves)
@@ -68,26 +87,62 @@ def resolve(routing: Routing, params: Tree) -> Routes:
     )
 
 
+def check_routing(routing: Any) -> None:
+    """Raise if ``routing`` is a function of other arguments than path and leaf."""
+    if callable(routing) and not is_model(routing):
+        check_call("routing", routing, ("", None), allowed="None, Routes, a tree of labels, or a function (path, leaf)")
+
+
 def _entries_by_leaf(routing: Tree, leaves: Mapping[str, Any]) -> dict[str, Any]:
     """The entry of every parameter, from entries for parameters or modules; the longest path has precedence."""
     routing = dict(routing) if isinstance(routing, Routes) else routing  # JAX regards a subclass of dict as a leaf
-    pairs = jax.tree_util.tree_leaves_with_path(routing, is_leaf=lambda node: node is None)
+    pairs = jax.tree_util.tree_leaves_with_path(routing, is_leaf=lambda node: node is None or _is_dimensions(node))
     by_prefix = by_unique_name((path_name(path).removesuffix("/value"), entry) for path, entry in pairs)
+    if any(map(_is_dimensions, by_prefix.values())):
+        by_prefix = {name: _NO_MATRIX if entry is None else entry for name, entry in by_prefix.items()}
+    paths = _paths(leaves)
+    is_pattern = {prefix: prefix not in paths and bool(set(prefix) & set("*?[")) for prefix in by_prefix}
     entries: dict[str, Any] = {}
-    for prefix in sorted(by_prefix, key=len):
-        below = [name for name in leaves if not prefix or name == prefix or name.startswith(prefix + "/")]
-        if not below and leaves and by_prefix[prefix] is not None:
+    for prefix in sorted(by_prefix, key=lambda prefix: (not is_pattern[prefix], len(prefix))):
+        if is_pattern[prefix]:
+            pattern = _pattern(prefix)
+            below = [name for name in leaves if pattern.fullmatch(name)]
+        else:
+            below = [name for name in leaves if not prefix or name == prefix or name.startswith(prefix + "/")]
+        if not below and leaves and by_prefix[prefix] is not None and by_prefix[prefix] is not _NO_MATRIX:
+            where = "that matches it" if is_pattern[prefix] else "there"
             raise ValueError(
-                f"routing has an entry for {prefix!r}, but no parameter there"
-                f"{did_you_mean(prefix, _paths(leaves)) or '.'} Parameters: {_first_names(leaves)}"
+                f"routing has an entry for {prefix!r}, but no parameter {where}"
+                f"{did_you_mean(prefix, paths) or '.'} Parameters: {_first_names(leaves)}"
             )
         entries.update(dict.fromkeys(below, by_prefix[prefix]))
     return entries
 
 
+def _pattern(prefix: str) -> re.Pattern[str]:
+    """The expression of a pattern in which ``*`` matches within one name, and ``**`` across names."""
+    names = (
+        ".*" if name == "**" else fnmatch.translate(name)[4:-3].replace(".*", "[^/]*") for name in prefix.split("/")
+    )
+    return re.compile("/".join(names) + "(/.*)?", re.DOTALL)
+
+
+def _is_dimensions(node: Any) -> bool:
+    """Whether this is an ``optax.contrib.MuonDimensionNumbers``; Optax is not imported."""
+    return type(node).__name__ == "MuonDimensionNumbers"
+
+
+#: The entry of a parameter that Optax's dimension numbers leave out.
+_NO_MATRIX = object()
+
+
 def _as_route(name: str, shape: tuple[int, ...], entry: Any, default: Route) -> Route:
-    if entry is None:
+    if entry is None or (entry is _NO_MATRIX and default.label != "matrix"):
         return default
+    if entry is _NO_MATRIX:
+        return dataclasses.replace(default, label="other", reason="no matrix in the dimension numbers")
+    if _is_dimensions(entry):
+        entry = MatrixAxes(entry.reduction_axis, entry.output_axis)
     if isinstance(entry, MatrixAxes):
         entry = Route("matrix", entry, "the axes are given")
     elif entry == "matrix":

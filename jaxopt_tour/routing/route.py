@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from jaxopt_tour._checks import check_choice
 from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.text import as_html, columns, folded
 
 Role = Literal["matrix", "embedding", "tied", "head", "vector", "scalar", "depthwise", "position", "not understood"]
 ROLES: Final[tuple[Role, ...]] = (
@@ -59,6 +60,7 @@ class Route:
             role.
         pieces: how a matrix can be split, whether it is or not.
         uses: the operations that the parameter meets, in the order of the function.
+        order: the place of the first of them in the function.
 
     Raises:
         ValueError: the label is empty, the role does not exist, or a parameter labelled ``"matrix"`` has no axes.
@@ -70,6 +72,7 @@ class Route:
     label: str = None  # type: ignore[assignment]  # set below
     pieces: tuple[Pieces, ...] = ()
     uses: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    order: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choice("role", self.role, ROLES)
@@ -84,4 +87,31 @@ class Route:
 
 
 class Routes(dict[str, Route]):
-    """Routes by the path name of the parameter, such as ``"blocks/0/attention/kernel"``."""
+    """Routes by the path name of the parameter, such as ``"blocks/0/attention/kernel"``.
+
+    ``print`` shows them in the order of the function, if they are by use: role, axes, pieces, and the operations that
+    each parameter meets.
+    """
+
+    def in_order(self) -> list[str]:
+        """The path names in the order in which the function uses the parameters; in the tree's order by name."""
+        return sorted(self, key=lambda name: self[name].order)
+
+    def __str__(self) -> str:
+        return columns(self._lines()) if self else "no parameters"
+
+    def _repr_html_(self) -> str:
+        return as_html(self._lines(), "")
+
+    def _lines(self) -> list[list[str]]:
+        lines = []
+        for name in self.in_order():
+            route = self[name]
+            axes = "" if route.axes is None else str(route.axes).removeprefix("MatrixAxes")
+            pieces = "; ".join(entry.what for entry in route.pieces)
+            lines.append([name, route.label, axes, pieces, ", ".join(route.uses), route.reason])
+        kept = folded((line[0], tuple(line[1:])) for line in lines)
+        titles = ["parameter", "to", "axes", "pieces", "meets", "why"]
+        shown = [i for i in range(len(titles)) if any(line[i] for line in lines)]
+        rows = [titles, *([path, *lines[first][1:]] for path, first in kept)]
+        return [[row[i] for i in shown] for row in rows]

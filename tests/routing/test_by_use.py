@@ -268,8 +268,8 @@ def test_a_deep_unrolled_model_is_routed_in_seconds():
     [
         (("relu", {"w": zoo.floats(2, 2)}, zoo.floats(2)), "fn must be a function"),
         ((lambda p, x: x,), "params are missing"),
-        ((lambda p, x: x, {}, zoo.floats(2)), "params must hold at least one array"),
-        ((lambda p, x: x, {"w": 1.0}, zoo.floats(2)), "params must hold arrays .* at 'w'"),
+        ((lambda p, x: x, {}, zoo.floats(2)), "params must hold at least one floating array"),
+        ((lambda p, x: x, {"w": 1.0}, zoo.floats(2)), "params must hold at least one floating array"),
         ((lambda p: p["w"].sum(), {"w": zoo.floats(2, 2)}), "example inputs are missing"),
         ((lambda p, x: p["w"].sum(), {"w": zoo.floats(2, 2)}, True), "example inputs are missing"),
     ],

@@ -82,6 +82,53 @@ def test_errors_name_the_parameter(routing: object, message: str) -> None:
         resolve(routing, PARAMS)
 
 
+LAYERS = {
+    "blocks": [{"attn": {"q": jnp.zeros((4, 4))}, "mlp": {"up": jnp.zeros((4, 8))}} for _ in range(3)],
+    "head": {"kernel": jnp.zeros((4, 9))},
+}
+
+
+@pytest.mark.parametrize(
+    ("routing", "frozen"),
+    [
+        ({"blocks/*/attn/q": "frozen"}, {"blocks/0/attn/q", "blocks/1/attn/q", "blocks/2/attn/q"}),
+        ({"blocks/*/attn": "frozen"}, {"blocks/0/attn/q", "blocks/1/attn/q", "blocks/2/attn/q"}),
+        ({"blocks": {"*": {"attn": "frozen"}}}, {"blocks/0/attn/q", "blocks/1/attn/q", "blocks/2/attn/q"}),
+        ({"blocks/[01]/mlp/u?": "frozen"}, {"blocks/0/mlp/up", "blocks/1/mlp/up"}),
+        ({"blocks/*/attn": "frozen", "blocks/1": "other"}, {"blocks/0/attn/q", "blocks/2/attn/q"}),
+        ({"**/q": "frozen", "blocks/1/attn/q": None}, {"blocks/0/attn/q", "blocks/2/attn/q"}),
+        ({"*/kernel": "frozen"}, {"head/kernel"}),
+    ],
+)
+def test_patterns_of_paths(routing: object, frozen: set[str]) -> None:
+    assert {name for name, route in resolve(routing, LAYERS).items() if route.label == "frozen"} == frozen
+
+
+def test_a_star_is_within_a_name() -> None:
+    with pytest.raises(ValueError, match="no parameter that matches it"):
+        resolve({"blocks/*/q": "frozen"}, LAYERS)
+
+
+def test_a_literal_star_in_a_path_is_no_pattern() -> None:
+    tree = {"a*": jnp.zeros((3, 3)), "ab": jnp.zeros((3, 3))}
+    assert [route.label == "frozen" for route in resolve({"a*": "frozen"}, tree).values()] == [True, False]
+
+
+def test_dimension_numbers_of_optax() -> None:
+    """Where Optax's tree has None, a parameter is no matrix; where it has nothing, it is routed by name."""
+    numbers = optax.contrib.MuonDimensionNumbers
+    tree = {"embed": None, "dense": {"kernel": numbers(1, 0), "bias": None}, "odd": numbers((0, 1), -1)}
+    routes = resolve(tree, PARAMS)
+    assert routes["dense/kernel"].axes == MatrixAxes(1, 0) and routes["dense/kernel"].label == "matrix"
+    assert routes["odd"].axes == MatrixAxes((0, 1), -1)
+    assert (routes["dense/bias"].label, routes["embed/embedding"].label) == ("vector", "embedding")
+    left_out = resolve({"dense": {"kernel": None}, "odd": numbers(1, 2)}, PARAMS)["dense/kernel"]
+    assert left_out.label == "other" and "dimension numbers" in left_out.reason
+    both = {"odd": numbers(1, 2), "dense/kernel": numbers(0, 1)}
+    tx, theirs = jt.muon(1e-3, routing=both), optax.contrib.muon(1e-3)
+    assert tx.init(PARAMS) is not None and theirs is not None
+
+
 def test_a_label_without_a_transformation_raises_at_init() -> None:
     tx = jt.multi_transform({"matrix": jt.scale_by_muon()})
     with pytest.raises(ValueError, match=r"'dense/bias'.*'vector'.*'matrix'"):
@@ -177,6 +224,41 @@ def test_the_table_says_what_goes_where_and_why() -> None:
     row = next(row for row in with_label.rows if row.path == "dense/kernel")
     assert (row.role, row.label, row.matrices, row.factor) == ("matrix", "frozen", ((1, 4, 8),), None)
     assert "frozen (matrix)" in str(with_label)
+
+
+def test_the_table_folds_layers_and_ends_with_totals() -> None:
+    table = routing_table({**LAYERS, "embed": {"embedding": jnp.zeros((9, 4))}})
+    lines = str(table).splitlines()
+    assert [line.split()[0] for line in lines[2:-1]] == [
+        "blocks/0-2/attn/q", "blocks/0-2/mlp/up", "embed/embedding", "head/kernel"
+    ]  # fmt: skip
+    assert lines[-1] == "matrix 6 parameters (66.7 %), embedding 1, head 1"
+    assert len(table.rows) == 8
+    page = table._repr_html_()
+    assert page.startswith("<table>") and page.count("<tr>") == 5 and lines[-1] in page
+    mixed = str(routing_table(LAYERS, routing={"blocks/1/attn/q": "frozen"}))
+    assert "blocks/0,2/attn/q" in mixed and "blocks/1/attn/q" in mixed
+
+
+def test_routes_print_in_the_order_of_the_function_with_what_they_meet() -> None:
+    def fn(params: dict[str, jax.Array], tokens: jax.Array) -> jax.Array:
+        x = params["z_table"][tokens]
+        for layer in params["layers"]:
+            qkv = jnp.split(x @ layer["qkv"], 3, axis=-1)
+            x = x + jnp.tanh(qkv[0] * qkv[1] + qkv[2]) @ layer["out"] + layer["bias"]
+        return x @ params["a_head"]
+
+    layer = {"bias": jnp.zeros(4), "out": jnp.zeros((4, 4)), "qkv": jnp.zeros((4, 12))}
+    params = {"a_head": jnp.zeros((4, 9)), "layers": [layer] * 3, "unused": jnp.zeros(3), "z_table": jnp.zeros((9, 4))}
+    routes = jt.routing.from_function(fn, params, jnp.zeros((2, 5), int))
+    expected = ["z_table", "layers/0-2/qkv", "layers/0-2/out", "layers/0-2/bias", "a_head", "unused"]
+    assert [line.split()[0] for line in str(routes).splitlines()[2:]] == expected
+    assert routes["layers/1/out"].uses == ("dot_general over axis 0",)
+    assert routes["z_table"].uses == ("gather",)
+    text = str(routing_table(params, routing=routes))
+    assert [line.split()[0] for line in text.splitlines()[2:-1]] == expected
+    assert "3 parts, 4 + 4 + 4" in text and "dot_general over axis 0" in text
+    assert "<table>" in routes._repr_html_()
 
 
 def test_the_table_reads_models_and_shows_both_ways() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -42,14 +43,37 @@ def heads(record: Record, outputs: frozenset[int]) -> frozenset[int]:
     )
 
 
-def route(leaf: Any, number: int, record: Record, last: frozenset[int], split: Split | None) -> Route:
-    """The route of parameter ``number``."""
-    uses = [use for use in record.uses.values() if use.lineage.param == number]
+def by_parameter(record: Record) -> dict[int, dict[tuple[Any, ...], Use]]:
+    """The uses of every parameter, in the order of the program."""
+    uses: dict[int, dict[tuple[Any, ...], Use]] = {}
+    for place in sorted(record.uses, key=lambda place: place[0]):
+        use = record.uses[place]
+        uses.setdefault(use.lineage.param, {})[place] = use
+    return uses
+
+
+def _word(use: Use) -> str:
+    """An operation that a parameter meets, such as ``"dot_general over axis 0"``."""
+    name = use.lineage.opaque or use.primitive
+    axes = sorted({atom.axis for atom in use.sides.get("in", ())}) if use.op == "contract" else []
+    return f"{name} over {'axis' if len(axes) == 1 else 'axes'} {_list(tuple(axes))}" if axes else name
+
+
+def route(
+    leaf: Any, met: dict[tuple[Any, ...], Use], record: Record, last: frozenset[int], split: Split | None
+) -> Route:
+    """The route of a parameter that meets these uses."""
+    uses = list(met.values())
+    words = tuple(dict.fromkeys(_word(use) for use in uses))
+    place = next(iter(met))[0] if met else ()
     result = _route(leaf, uses, record, last, split)
+    result = dataclasses.replace(result, uses=words, order=(not met, *place))
     if not np.issubdtype(leaf.dtype, np.complexfloating):
         return result
     role: Role = "not understood" if result.role == "matrix" else result.role  # only real matrices are orthogonalized
-    return Route(role, None, f"complex entries; {result.reason}")
+    return dataclasses.replace(
+        result, role=role, axes=None, reason=f"complex entries; {result.reason}", label=role, pieces=()
+    )
 
 
 def _route(leaf: Any, uses: Sequence[Use], record: Record, last: frozenset[int], split: Split | None) -> Route:

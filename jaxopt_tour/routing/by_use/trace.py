@@ -6,16 +6,17 @@ parameter that is looked up is an embedding, and one that is added or multiplied
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from jaxopt_tour._checks import check_choice
 from jaxopt_tour._trees import named_leaves
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.by_use import classify, lineage
 from jaxopt_tour.routing.by_use.interpreter import Value, Walker
+from jaxopt_tour.routing.by_use.models import as_traced, is_array
 from jaxopt_tour.routing.by_use.primitives import apply
 from jaxopt_tour.routing.route import Routes
 
@@ -28,13 +29,17 @@ def from_function(
     """Route every parameter of a function by how the function uses it.
 
     The function is traced to its jaxpr and never run, so arguments of any size may be ``jax.ShapeDtypeStruct`` in place
-    of arrays. There are three ways to call it::
+    of arrays. The ways to call it::
 
         from_function(fn, params, *example_inputs)         # fn(params, *inputs) -> outputs or loss
         from_function(nnx_model, *example_inputs)          # parameters are its nnx.Param
         from_function(linen_model, variables, *example_inputs)
+        from_function(equinox_model, *example_inputs)      # parameters are its floating arrays
+        from_function(keras_model, *example_inputs)        # a list, in the order of trainable_variables
+        from_function(haiku_pair, params, *example_inputs) # with state: params, state, *example_inputs
 
-    ``fn(nnx_model, *inputs)``, as in ``nnx.value_and_grad``, works as the first does.
+    ``fn(model, *inputs)``, as in ``nnx.value_and_grad`` and ``eqx.filter_value_and_grad``, works as the first does: of
+    any tree, floating arrays are parameters, and other leaves (functions, None, strings, integers) stay as they are.
 
     | use | role |
     |---|---|
@@ -56,8 +61,8 @@ def from_function(
     give :class:`MatrixAxes` for such parameters.
 
     Args:
-        fn: a function of (params, inputs), a Flax ``nnx.Module`` or a linen ``Module``.
-        *params_and_inputs: the parameter tree (for nnx: none, for linen: the variables), then example inputs, pytrees.
+        fn: a function of (params, inputs), or a model of one of these frameworks.
+        *params_and_inputs: the parameter tree (none for nnx, Equinox and Keras), then example inputs, pytrees.
         split: which matrices are split into matrices of their own.
 
             * None: none; ``Route.pieces`` and the routing table show how they could be;
@@ -72,14 +77,14 @@ def from_function(
         :class:`Routes` by path name, to print or to pass to ``muon(..., routing=...)``.
 
     Raises:
-        ValueError: ``fn`` is not callable, there are no parameters or no inputs, or two parameters have one path name.
+        ValueError: ``fn`` is neither function nor model or does not take the inputs, ``split`` is not one of these,
+            there are no parameters or no inputs, or two parameters have one path name.
     """
-    if not callable(fn):
-        raise ValueError(f"fn must be a function (params, *inputs), a Flax nnx.Module or linen Module, got {fn!r}")
-    call, params, constants, inputs = _as_function(fn, params_and_inputs)
-    leaves = _named_arrays(params)
+    check_choice("split", split, (None, "heads", "fused", "all"))
+    call, params, constants, inputs = as_traced(fn, params_and_inputs, example_kwargs)
+    leaves = named_leaves(params)
     if not leaves:
-        raise ValueError(f"params must hold at least one array, got {params!r}")
+        raise ValueError(f"params must hold at least one floating array, got {params_and_inputs[:1] or fn!r}")
     dynamic, rebuild = _split_arrays((inputs, example_kwargs))
     if not dynamic:
         raise ValueError(
@@ -100,67 +105,13 @@ def from_function(
     values += [Value(active=True) for _ in dynamic]
     outputs = walker.run(jaxpr, values)
     last = classify.heads(walker.record, frozenset().union(*(value.reach for value in outputs)))
+    uses = classify.by_parameter(walker.record)
     return Routes(
-        {name: classify.route(leaf, i, walker.record, last, split) for i, (name, leaf) in enumerate(leaves.items())}
+        {
+            name: classify.route(leaf, uses.get(i, {}), walker.record, last, split)
+            for i, (name, leaf) in enumerate(leaves.items())
+        }
     )
-
-
-def _as_function(fn: Any, arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], Tree, Any, tuple[Any, ...]]:
-    """``call(params, constants, *inputs)``, and the parameters, constants and inputs."""
-    if _is_instance(fn, "flax.nnx.", "Module"):
-        return _nnx_function(lambda model, *inputs, **kwargs: model(*inputs, **kwargs), fn, arguments)
-    if not arguments:
-        raise ValueError("params are missing: from_function(fn, params, *example_inputs)")
-    params, *inputs = arguments
-    if _is_instance(fn, "flax.linen.", "Module"):
-        return _linen_function(fn, params, tuple(inputs))
-    if _is_instance(params, "flax.nnx.", "Module"):
-        return _nnx_function(fn, params, tuple(inputs))
-    return lambda params, constants, *inputs, **kwargs: fn(params, *inputs, **kwargs), params, (), tuple(inputs)
-
-
-def _is_instance(value: Any, package: str, name: str) -> bool:
-    """Whether the value is an instance of a Flax class; recognized without importing Flax."""
-    return any(base.__name__ == name and base.__module__.startswith(package) for base in type(value).__mro__)
-
-
-def _nnx_function(
-    fn: Callable[..., Any], model: Any, inputs: tuple[Any, ...]
-) -> tuple[Callable[..., Any], Tree, Any, tuple[Any, ...]]:
-    nnx: Any = sys.modules["flax.nnx"]  # loaded, since the model is one of its modules
-    graph, params, constants = nnx.split(model, nnx.Param, ...)
-
-    def call(params: Tree, constants: Any, *inputs: Any, **kwargs: Any) -> Any:
-        return fn(nnx.merge(graph, params, constants), *inputs, **kwargs)
-
-    return call, params, constants, inputs
-
-
-def _linen_function(
-    module: Any, variables: Any, inputs: tuple[Any, ...]
-) -> tuple[Callable[..., Any], Tree, Any, tuple[Any, ...]]:
-    if not isinstance(variables, Mapping):
-        raise ValueError(f"variables of a linen Module must be a mapping, got {variables!r}")
-    full = isinstance(variables.get("params"), Mapping)
-    params = variables["params"] if full else variables
-    constants = {name: value for name, value in variables.items() if full and name != "params"}
-
-    def call(params: Tree, constants: Any, *inputs: Any, **kwargs: Any) -> Any:
-        key = jax.random.key(0)
-        kwargs = {"rngs": {"params": key, "dropout": key}, "mutable": list(constants) or False, **kwargs}
-        output = module.apply({"params": params, **constants}, *inputs, **kwargs)
-        return output if kwargs["mutable"] is False else output[0]
-
-    return call, params, constants, inputs
-
-
-def _named_arrays(params: Tree) -> dict[str, Any]:
-    """Arrays by path name, in the order in which they are traced."""
-    leaves = named_leaves(params)
-    for name, leaf in leaves.items():
-        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-            raise ValueError(f"params must hold arrays or jax.ShapeDtypeStruct, got {leaf!r} at {name!r}")
-    return leaves
 
 
 def _abstract(leaf: Any) -> Any:
@@ -170,7 +121,7 @@ def _abstract(leaf: Any) -> Any:
 def _split_arrays(tree: Tree) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """The arrays of a tree, and a function that rebuilds the tree with others in their place."""
     leaves, structure = jax.tree.flatten(tree)
-    places = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
+    places = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
 
     def rebuild(arrays: list[Any]) -> Any:
         filled = list(leaves)
