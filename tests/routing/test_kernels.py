@@ -234,6 +234,17 @@ def test_a_registered_function_stands_for_a_kernel() -> None:
 
 
 @pytest.mark.usefixtures("rules")
+def test_a_registered_function_may_call_what_it_stands_for() -> None:
+    @jax.jit
+    def my_product(x: Any, w: Any) -> Any:
+        return x @ w
+
+    jt.routing.register_kernel("my_product")(my_product)
+    params = {"w": zoo.floats(8, 16), "head": zoo.floats(16, 3)}
+    assert found(lambda p, x: my_product(x, p["w"]) @ p["head"], params, zoo.floats(12, 8))["w"][0] == "matrix"
+
+
+@pytest.mark.usefixtures("rules")
 @pytest.mark.parametrize(
     ("function", "message"),
     [

@@ -248,6 +248,23 @@ def test_slices_that_are_joined_again_are_no_parts() -> None:
     assert all(not routes(fn, params)[name].pieces for name in params)
 
 
+def test_a_projection_that_meets_attention_in_part_is_split_only_where_slices_cover_the_rest() -> None:
+    def fn(p: Any, x: Any, rest: int) -> Any:
+        h = x @ p["in"]
+        q, k, v = (cut(h[..., i * INNER : (i + 1) * INNER], HEADS) for i in range(3))
+        x = x + folded(attend(q, k, v)) @ p["out"]
+        return x + jnp.tanh(h[..., 3 * INNER + rest :]) @ p["down"]
+
+    for rest, expected in ((0, (HEAD,) * 12 + (16,)), (6, None)):
+        params = {
+            "in": zoo.floats(WIDTH, 3 * INNER + 16), "out": zoo.floats(INNER, WIDTH),
+            "down": zoo.floats(16 - rest, WIDTH),
+        }  # fmt: skip
+        found = routes(lambda p, x, rest=rest: fn(p, x, rest), params, split="heads")["in"]
+        assert found.axes == MatrixAxes(0, 1, split=expected)
+        assert expected or "the rest is not understood" in found.pieces[0].what
+
+
 def test_experts_are_no_heads() -> None:
     arguments, _ = zoo.CASES["plain_soft_experts"].build()
     assert not any(route.pieces for route in from_function(*arguments).values())

@@ -147,6 +147,7 @@ class Walker:
 
     def __init__(self, rules: Callable[[Walker, Any, list[Value], Key], Sequence[Value]]) -> None:
         self.record = Record()
+        self.registered: set[str] = set()  # the kernels in place of which a user's function is interpreted
         self._rules = rules
         self._numbers: dict[Key, int] = {}
 

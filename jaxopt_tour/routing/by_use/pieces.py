@@ -35,9 +35,9 @@ def find(uses: Sequence[Use], axes: MatrixAxes, shape: tuple[int, ...], record: 
     ranges = side.ranges(uses, record)
     entries = [entry for use in uses for entry in sorted(record.heads.get(use.place, frozenset()))]
     pieces: list[Pieces] = []
-    starts = side.starts(entries)
-    if starts:
-        pieces.append(_heads(side, starts, ranges))
+    heads = side.heads(entries)
+    if heads:
+        pieces.append(_heads(side, heads, ranges))
     else:
         pieces.extend(_heads_of_fan_in(_Side(axes, shape, axes.fan_in), entries))
     if ranges:
@@ -73,9 +73,9 @@ class _Side:
                 return outer
         return []
 
-    def starts(self, entries: Iterable[Heads]) -> set[int]:
-        """The positions at which heads start."""
-        starts: set[int] = set()
+    def heads(self, entries: Iterable[Heads]) -> set[tuple[int, int]]:
+        """Where heads start, and where the next could."""
+        heads: set[tuple[int, int]] = set()
         for entry in entries:
             outer = [atom for atom in entry.outer if atom.axis in self.step]
             inner = [atom for atom in entry.inner if atom.axis in self.step]
@@ -92,8 +92,10 @@ class _Side:
                 [((atom.start or 0) + i) * step for i in range(atom.size)]
                 for atom, step in zip(outer, steps, strict=True)
             ]
-            starts |= {base + sum(position) for position in itertools.product(*places)}
-        return starts
+            heads |= {
+                (start, start + min(steps)) for start in (base + sum(place) for place in itertools.product(*places))
+            }
+        return heads
 
     def equal(self, size: int) -> MatrixAxes | None:
         """Consecutive pieces of one size, as a batch; None if no axis holds them."""
@@ -142,9 +144,14 @@ class _Side:
         return MatrixAxes(fan_in, fan_out, factors={axis: sizes})
 
 
-def _heads(side: _Side, starts: set[int], ranges: Sequence[Range]) -> Pieces:
-    """Cut where heads and parts start."""
-    cuts = {0, side.size} | starts
+def _heads(side: _Side, heads: set[tuple[int, int]], ranges: Sequence[Range]) -> Pieces:
+    """Cut where heads and parts start, if heads or parts cover everything."""
+    covered = 0
+    for start, end in sorted(heads):
+        covered = max(covered, end) if start <= covered else covered
+    if covered < side.size and not ranges:
+        return Pieces("heads", None, f"heads in a part of the {side.size}, not split: the rest is not understood")
+    cuts = {0, side.size} | {place for head in heads for place in head if place < side.size}
     for low, high, period in ranges:
         cuts |= {place for start in range(0, side.size, period) for place in (start + low, start + high)}
     ends = sorted(cuts)

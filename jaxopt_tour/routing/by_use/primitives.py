@@ -80,9 +80,13 @@ _RULES: dict[str, Callable[[Walker, Any, list[Value], Key], list[Value]]] = {
 def apply(walker: Walker, eqn: Any, values: list[Value], key: Key) -> Sequence[Value]:
     """The values of an equation's outputs."""
     name = eqn.primitive.name
-    registered = jaxpr_of_rule(eqn)
+    registered = jaxpr_of_rule(eqn, walker.registered)
     if registered is not None:
-        return walker.run(registered, values, key)
+        rule_name, jaxpr = registered
+        walker.registered.add(rule_name)  # a rule may call what it is named after
+        outputs = walker.run(jaxpr, values, key)
+        walker.registered.discard(rule_name)
+        return outputs
     if name == "scan":
         return walker.scan(eqn, values, key)
     if name == "while":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -45,9 +45,10 @@ def register_kernel(name: str) -> Callable[[Callable[..., Any]], Callable[..., A
     return register
 
 
-def jaxpr_of_rule(eqn: Any) -> Any:
-    """The jaxpr of the function that is registered for an equation; None without one."""
-    name = next((name for name in _names(eqn) if name in _FUNCTIONS), None) if _FUNCTIONS else None
+def jaxpr_of_rule(eqn: Any, running: Collection[str]) -> tuple[str, Any] | None:
+    """The name and the jaxpr of the function that is registered for an equation; None without one, or if it runs."""
+    registered = _FUNCTIONS.keys() - set(running) if _FUNCTIONS else ()
+    name = next((name for name in _names(eqn) if name in registered), None) if registered else None
     if name is None:
         return None
     operands = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in eqn.invars]
@@ -64,7 +65,7 @@ def jaxpr_of_rule(eqn: Any) -> Any:
         raise ValueError(
             f"the function registered for the kernel {name!r} returns results of shapes {shapes}, the kernel {expected}"
         )
-    return jaxpr
+    return name, jaxpr
 
 
 def _names(eqn: Any) -> list[Any]:
