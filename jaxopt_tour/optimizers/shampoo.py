@@ -288,6 +288,8 @@ def shampoo(
 
     The momentum is what is preconditioned, as in Muon, so that ``b2=0, eps=0`` is Muon by its exact polar factor.
 
+    ``init`` logs what the parameters are, as :func:`jaxopt_tour.muon` does.
+
     Args:
         learning_rate: eta, a number or a schedule.
         weight_decay: lambda, decoupled and multiplied by the learning rate, not by s; a number or a schedule.

@@ -57,6 +57,10 @@ def from_function(
     each factor is a matrix. ``x[t, d] w[e, d, f]`` is one matrix with fan-out (e, f), unless ``e`` is a batch of the
     next layer, is summed over separately, or is indexed element by element.
 
+    Kernels are understood by their body where it works on whole operands, otherwise by the shapes of operands and
+    results: activations (T, in) with (E, in, out) giving (T, out) are E matrices. Where several readings are possible
+    the parameter is "not understood"; :func:`register_kernel` says what such a kernel computes.
+
     Where two activations meet one parameter, as in soft merging of experts, only the first contraction is recognized;
     give :class:`MatrixAxes` for such parameters.
 
