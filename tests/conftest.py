@@ -30,6 +30,9 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+# Thousands of small programs: nearly all of the time is the compiler's, and none of it is measured.
+jax.config.update("jax_disable_most_optimizations", True)
+
 # The first example of a shape compiles, so a deadline would only measure the compiler; a failure must come back.
 hypothesis.settings.register_profile("tour", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("tour")
@@ -44,10 +47,10 @@ def x64() -> Iterator[None]:
     jax.config.update("jax_enable_x64", before)
 
 
-@pytest.fixture(scope="module")
-def compile_fast() -> Iterator[None]:
-    """Less optimization for a module of many small programs: the time is the compiler's, and none of it is measured."""
+@pytest.fixture
+def optimized() -> Iterator[None]:
+    """Programs as a user's are compiled, for a test about what XLA makes of them."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

@@ -34,9 +34,6 @@ every_optimizer = pytest.mark.parametrize(
 INT32_MAX = np.iinfo(np.int32).max
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 def make_params(dtype: Any = jnp.float32) -> dict[str, Any]:
     """A matrix, a vector and a scalar, none of whose entries is zero."""
     rng = np.random.default_rng(0)

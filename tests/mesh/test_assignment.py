@@ -18,8 +18,6 @@ from jaxopt_tour.mesh.assignment import Assignment, assign
 from jaxopt_tour.mesh.exchange import _column_orders, _whole_and_blocks, pack, unpack
 from jaxopt_tour.routing.axes import MatrixAxes
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 SHAPES = [(8, 16), (16, 8), (8, 8), (8, 32)]
 
 

@@ -13,8 +13,6 @@ from jax.sharding import PartitionSpec as P
 import jaxopt_tour as jt
 from tests.mesh.meshes import ROUNDING, SHORT
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 SHAPES = {"q": (32, 64), "out": (64, 32), "qkv": (32, 96)}
 AXES = {
     "q": jt.MatrixAxes(0, 2, factors={1: (8,)}),

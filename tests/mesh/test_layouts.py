@@ -36,8 +36,6 @@ from tests.mesh.meshes import (
     train,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 
 class Layout(NamedTuple):
     sizes: dict[str, int]  # of the mesh
@@ -83,7 +81,7 @@ def trained(name: str, kind: AxisType) -> Run:
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}, {case[1].name}")
-def case(request: pytest.FixtureRequest, compile_fast: None) -> tuple[str, AxisType]:
+def case(request: pytest.FixtureRequest) -> tuple[str, AxisType]:
     return request.param
 
 

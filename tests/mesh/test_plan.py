@@ -18,8 +18,6 @@ from jaxopt_tour.mesh.run import run_plan
 from jaxopt_tour.orthogonalization.plan import PLATFORMS, Platform
 from tests.mesh.meshes import error, mesh_of, orthogonalize, placer
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 SHAPES = {"wide": (13, 16, 32), "tall": (5, 32, 16), "fused": (16, 48), "local": (8, 16, 16)}
 VIEWS = {name: jt.MatrixAxes(-2, -1) for name in SHAPES} | {"fused": jt.MatrixAxes(0, 1, split=(16, 16, 16))}
 SPECS = {"wide": P(None, "fsdp"), "tall": P(None, None, "fsdp"), "fused": P(None, "fsdp"), "local": P("fsdp")}

@@ -16,8 +16,6 @@ from jax.sharding import PartitionSpec as P
 import jaxopt_tour as jt
 from tests.mesh.meshes import SHORT, Tree, mesh_of, step_of
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 TX = jt.sharded_state(jt.muon(0.02, orthogonalizer=SHORT, mesh="fsdp"))
 X = jnp.ones((4, 16))
 

@@ -37,13 +37,11 @@ from tests.mesh.meshes import (
     train,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 KINDS = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 
 
 @pytest.fixture(scope="module")
-def expected(compile_fast: None) -> Tree:
+def expected() -> Tree:
     return orthogonalize(KERNELS)
 
 

@@ -13,8 +13,6 @@ from jax.sharding import PartitionSpec as P
 import jaxopt_tour as jt
 from tests.mesh.meshes import KERNELS, PARAMS, mesh_of, on_rows, orthogonalize, placer
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 VIEW = jt.MatrixAxes(0, 1)
 TREE = {"a": PARAMS["a"], "b": PARAMS["b"]}
 

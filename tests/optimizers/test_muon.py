@@ -26,8 +26,6 @@ from tests.references import (
     six_step_muon_by_hand,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 SHAPES = [(5, 5), (3, 8), (9, 4)]
 KELLER_JORDAN = jt.Orthogonalizer("keller_jordan", eps=1e-7)
 

@@ -16,8 +16,6 @@ import jaxopt_tour as jt
 from jaxopt_tour.coefficients import as_coefficients, polar_express, zolotarev
 from jaxopt_tour.orthogonalization.orthogonalizer import as_orthogonalizer
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 
 def matrices(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)

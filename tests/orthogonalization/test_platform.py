@@ -19,8 +19,6 @@ from jaxopt_tour.mesh.run import run_plan
 from jaxopt_tour.orthogonalization.plan import PLATFORMS, Platform, plan_iteration
 from jaxopt_tour.orthogonalization.run import iterate
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 #: From 128 rows on a CPU runs inverses. Wide and square matrices, a batch, and a vector for AdamW.
 PARAMS: Final = {
     "up": {"kernel": jnp.ones((128, 160))},

@@ -18,8 +18,6 @@ from jaxopt_tour.orthogonalization.options import GROUPINGS
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer
 from jaxopt_tour.routing.axes import MatrixAxes
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 #: Shapes and axes that share a short side of 6: wide, tall, square, batched, a split, a convolution; others; nothing.
 LEAVES: dict[str, tuple[tuple[int, ...], MatrixAxes]] = {
     "wide": ((6, 14), MatrixAxes(0, 1)),

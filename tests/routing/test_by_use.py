@@ -20,8 +20,6 @@ from tests.routing import zoo
 def test_every_parameter_of_the_zoo(name):
     case = zoo.CASES[name]
     arguments, kwargs = case.build()
-    if name == "plain_fused_split":
-        kwargs = {"split": "fused"}
     routes = from_function(*arguments, **kwargs)
     actual = {path: (route.role, route.axes) for path, route in routes.items()}
     reasons = {path: route.reason for path, route in routes.items() if actual[path] != case.expected.get(path)}

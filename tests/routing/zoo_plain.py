@@ -178,7 +178,7 @@ def plain_fused() -> tuple[Any, ...]:
     }
 )  # fmt: skip
 def plain_fused_split() -> tuple[Any, ...]:
-    return _fused, FUSED, floats(2, 5, 8), {"split_fused": True}
+    return _fused, FUSED, floats(2, 5, 8), {"split": "fused"}
 
 
 FUSED = {

@@ -26,8 +26,6 @@ import pytest
 import jaxopt_tour as jt
 from tests.contenders import CONTENDERS, Contender
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
 pytest.importorskip("absl.testing.parameterized", reason="Optax's test batteries are absl tests")
 
 
