@@ -1,0 +1,195 @@
+"""Which axes of a matrix are fan-in and which are fan-out, as far as shapes and names say."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.by_name.leaves import Leaf, sibling_bias, widths
+from jaxopt_tour.routing.by_name.words import (
+    ATTENTIONS,
+    CONVOLUTIONS,
+    DEPTHWISE,
+    FUSED,
+    INTO_HEADS,
+    MATRICES,
+    OUT_OF_HEADS,
+    words,
+)
+from jaxopt_tour.routing.route import Role
+
+#: Axes, role and reason.
+Reading = tuple[MatrixAxes | None, Role, str]
+
+#: Fan-in, fan-out and the order of axes of einsum weights, in Gemma and models like it, by name and number of axes.
+_EINSUMS: Final[dict[tuple[str, int], tuple[tuple[int, ...], tuple[int, ...], str]]] = {
+    ("q_einsum", 3): ((1,), (0, 2), "(heads, in, head_dim)"),
+    ("kv_einsum", 4): ((2,), (0, 1, 3), "(2, heads, in, head_dim)"),
+    ("qkv_einsum", 4): ((2,), (0, 1, 3), "(3, heads, in, head_dim)"),
+    ("attn_vec_einsum", 3): ((0, 1), (2,), "(heads, head_dim, out)"),
+}
+#: Largest window of a convolution that is recognized by its shape alone.
+_WINDOW: Final = 31
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What a whole tree says about each of its parameters.
+
+    Attributes:
+        leaves: every parameter, without axes of layers.
+        widths: sizes of activations between layers, from embeddings and norms.
+        many_one_channel: several convolutions have one input channel, so they are depthwise.
+        turned: last parts of paths, such as ``kernel``, of which some bias contradicts the convention.
+    """
+
+    leaves: Mapping[str, Leaf]
+    widths: frozenset[int]
+    many_one_channel: bool
+    turned: frozenset[str]
+
+
+def evidence_of(leaves: Mapping[str, Leaf]) -> Evidence:
+    """Collect what a tree says."""
+    one_channel = [
+        leaf
+        for leaf in leaves.values()
+        if leaf.last == "kernel" and len(leaf.shape) == 4 and not words(leaf.module) & DEPTHWISE
+    ]
+    turned = {leaf.last for leaf in leaves.values() if _bias_says(leaf, leaves) == "against"}
+    return Evidence(leaves, widths(leaves), sum(leaf.shape[2] == 1 for leaf in one_channel) > 1, frozenset(turned))
+
+
+def read(leaf: Leaf, batch: int, evidence: Evidence, split_heads: bool, split_fused: bool) -> Reading:
+    """Read a parameter whose leading ``batch`` axes are experts or layers; axes number those of ``leaf.shape``."""
+    shape = leaf.shape
+    axis = tuple(range(batch, len(shape)))
+    rank, its_words = len(axis), words(leaf.telling_name)
+    bias = sibling_bias(leaf, evidence.leaves)
+    outputs = bias[batch:] if bias else None  # of one matrix
+    fused = next((parts for name, parts in FUSED.items() if name in its_words), None)
+    if rank < 2:
+        return None, "vector", f"one axis of {shape[-1]}"
+    if "einsum" in its_words:
+        return _einsum(leaf, axis, evidence)
+    if rank == 2:
+        return _two_axes(leaf, axis, evidence, fused if split_fused else None)
+    if fused and shape[axis[1]] == fused:  # (in, 3, heads, head_dim)
+        out = axis[2:] if split_fused else axis[1:]
+        return MatrixAxes(axis[0], out), "matrix", f"{leaf.telling_name}: {fused} fused projections of attention"
+    if rank == 3 and its_words & INTO_HEADS and len(outputs or (0, 0)) == 2:
+        if _is_no_width(shape[axis[0]], evidence):
+            return _not_understood(f"{leaf.short_path} begins with {shape[axis[0]]}, which is no width of the model")
+        out = axis[2:] if split_heads else axis[1:]
+        return MatrixAxes(axis[0], out), "matrix", f"{leaf.telling_name}: (in, heads, head_dim)"
+    if rank == 3 and its_words & OUT_OF_HEADS and len(outputs or (0,)) == 1:
+        if _is_no_width(shape[axis[2]], evidence):
+            return _not_understood(f"{leaf.short_path} ends with {shape[axis[2]]}, which is no width of the model")
+        into = axis[1:2] if split_heads else axis[:2]
+        return MatrixAxes(into, axis[2]), "matrix", f"{leaf.telling_name}: (heads, head_dim, out)"
+    return _convolution(leaf, axis, outputs, evidence)
+
+
+def _not_understood(what: str) -> Reading:
+    return None, "not understood", f"{what}: give axes, or route by use"
+
+
+def _is_no_width(size: int, evidence: Evidence) -> bool:
+    return bool(evidence.widths) and size not in evidence.widths
+
+
+def _einsum(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence) -> Reading:
+    if leaf.telling_name.lower() == "gating_einsum" and len(axis) == 3 and leaf.shape[axis[0]] == 2:
+        into = [k for k in axis[1:] if leaf.shape[k] in evidence.widths]  # (2, in, hidden) or (2, hidden, in)
+        if len(into) == 1:
+            out = tuple(k for k in axis if k not in into)
+            return (
+                MatrixAxes(tuple(into), out),
+                "matrix",
+                f"gating_einsum: gate and up from a width of {leaf.shape[into[0]]}",
+            )
+    known = _EINSUMS.get((leaf.telling_name.lower(), len(axis)))
+    if known is None:
+        return _not_understood(f"{leaf.short_path} has {len(axis)} axes, in an order that only its einsum says")
+    fan_in, fan_out, order = known
+    width = fan_out[0] if len(fan_out) == 1 else fan_in[0]
+    if leaf.shape[axis[width]] not in evidence.widths:
+        return _not_understood(f"{leaf.short_path}: {leaf.shape[axis[width]]} is no width of the model")
+    axes = MatrixAxes(tuple(axis[k] for k in fan_in), tuple(axis[k] for k in fan_out))
+    return axes, "matrix", f"{leaf.telling_name}: {order}"
+
+
+def _two_axes(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence, parts: int | None) -> Reading:
+    """A bias decides between (in, out) and (out, in) where the sizes differ; else the convention of the name does."""
+    if not _is_called_a_matrix(leaf):
+        return _not_understood(f"{leaf.short_path} has two axes, and no name that says it is a matrix")
+    said = _bias_says(leaf, evidence.leaves)
+    if said is None and leaf.last in evidence.turned:
+        return _not_understood(f"biases of other parameters say that {leaf.last} is stored in another order")
+    into_first = (leaf.last != "weight") is (said != "against")
+    if into_first and parts and leaf.shape[-1] % parts == 0:
+        axes = MatrixAxes(axis[0], axis[1], split=(leaf.shape[-1] // parts,) * parts)
+        return axes, "matrix", f"{leaf.telling_name}: {parts} fused projections"
+    why = "its bias says" if said == "against" else f"named {leaf.short_path if into_first else leaf.last}:"
+    if into_first:
+        return MatrixAxes(axis[0], axis[1]), "matrix", f"{why} (in, out)"
+    return MatrixAxes(axis[1], axis[0]), "matrix", f"{why} (out, in)"
+
+
+def _is_called_a_matrix(leaf: Leaf) -> bool:
+    """Numbers alone are no name, and of a named array (``weight/0``) the axes are not in the path."""
+    if leaf.last.isdigit():
+        parents = [part for part in leaf.parts[:-1] if not part.isdigit()]
+        return bool(parents) and parents[-1].lower() not in ("weight", "bias")
+    return leaf.last.startswith("w") or bool(words(leaf.last) & MATRICES)
+
+
+def _bias_says(leaf: Leaf, leaves: Mapping[str, Leaf]) -> str | None:
+    """Whether the bias of a parameter with two axes is "with" or "against" the convention of its name."""
+    bias = sibling_bias(leaf, leaves)
+    if leaf.last not in ("kernel", "weight", "w") or len(leaf.shape) != 2 or not bias or len(bias) != 1:
+        return None
+    first, last = leaf.shape
+    if first == last or bias[0] not in leaf.shape:
+        return None
+    return "with" if (bias[0] == last) is (leaf.last != "weight") else "against"
+
+
+def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | None, evidence: Evidence) -> Reading:
+    """A convolution, or a dense layer over several axes whose bias says which are its outputs."""
+    shape, rank = tuple(leaf.shape[k] for k in axis), len(axis)
+    its_words = words(leaf.telling_name)
+    if leaf.last == "weight":
+        return _channels_first(leaf, axis, outputs)
+    one_channel = shape[-2] == 1 and (evidence.many_one_channel or rank == 3)
+    if its_words & DEPTHWISE or (rank in (3, 4) and one_channel and not _bias_spans(outputs)):
+        filters = f"{shape[-1]} filters of {math.prod(shape[:-1])}"
+        return None, "depthwise", f"depthwise convolution: {filters}"
+    if outputs and len(outputs) < rank and shape[-len(outputs) :] == outputs:
+        cut = rank - len(outputs)
+        return MatrixAxes(axis[:cut], axis[cut:]), "matrix", f"fan-out {list(outputs)}, the shape of its bias"
+    attention = any(words(part) & ATTENTIONS for part in leaf.parts)
+    window = leaf.last == "kernel" and rank in (4, 5) and len(set(shape[:-2])) == 1 and shape[0] <= _WINDOW
+    if its_words & CONVOLUTIONS or (window and not attention):
+        return MatrixAxes(axis[:-1], axis[-1]), "matrix", "a convolution: (window, in, out)"
+    return _not_understood(f"{rank} axes, and no name that says which are fan-in and fan-out")
+
+
+def _bias_spans(outputs: tuple[int, ...] | None) -> bool:
+    return bool(outputs) and len(outputs or ()) > 1
+
+
+def _channels_first(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | None) -> Reading:
+    """Equinox and PyTorch store (out, in / groups, *window); the bias of Equinox has the shape (out, 1, 1)."""
+    shape = tuple(leaf.shape[k] for k in axis)
+    named = words(leaf.telling_name) & CONVOLUTIONS or words(leaf.module) & CONVOLUTIONS
+    its_bias = bool(outputs) and outputs is not None and outputs[0] == shape[0] and set(outputs[1:]) <= {1}
+    transposed = any("transpose" in part.lower() or part.lower().startswith("up") for part in leaf.parts)
+    if transposed or not (named or its_bias) or max(shape[2:]) > min(_WINDOW, *shape[:1]):
+        return _not_understood(f"{leaf.short_path}: {len(shape)} axes, and no bias that says which are fan-out")
+    if shape[1] == 1:
+        return None, "depthwise", f"depthwise convolution: {shape[0]} filters of {math.prod(shape[2:])}"
+    return MatrixAxes(axis[1:], axis[0]), "matrix", "a convolution: (out, in, window)"
