@@ -50,28 +50,24 @@ from jaxopt_tour.problems.tasks import cnn
 from jaxopt_tour.tour import plots
 
 # %% [markdown]
-# ## By name and shape
+# ## By use
 #
 # The number of axes does not say what a parameter is. A character GPT has an embedding with two axes that is no
-# matrix between hidden layers, and attention kernels with three that are. The default reads names and shapes, and
-# `routing_table` shows the result before a long run: label, how the parameter is seen as matrices, the factor of its
-# step, and why.
+# matrix between hidden layers, and attention kernels with three that are. `from_function` traces the model without
+# running it and looks at what becomes of each parameter: contracted with an activation, looked up, added. The last
+# contraction is the head.
 
 # %%
 model = GPT(vocabulary=76, width=64, heads=2, blocks=1, hidden=176, rngs=nnx.Rngs(0))
-print(jt.routing_table(model))
+by_use = jt.routing.from_function(model, jnp.zeros((2, 16), int))
+print(by_use)
 
-by_name = jt.routing.resolve(None, nnx.state(model, nnx.Param))
-assert by_name["blocks/0/attention/query/kernel"].label == "matrix"
+assert by_use["blocks/0/attention/query/kernel"].label == "matrix"
 others = ("embed/embedding", "head/kernel", "norm/scale")
-assert [by_name[name].label for name in others] == ["embedding", "head", "vector"]
+assert [by_use[name].label for name in others] == ["embedding", "head", "vector"]
 
 # %% [markdown]
-# ## By use
-#
-# Names can mislead. `from_function` traces the model without running it and looks at what becomes of each parameter:
-# contracted with an activation, looked up, added. The last contraction is the head. Here is a model whose names say
-# nothing, with its second weight stored as (out, in).
+# Names do not matter. Here is a model whose names say nothing, with its second weight stored as (out, in).
 
 # %%
 
@@ -89,8 +85,17 @@ print(jt.routing_table(params, usage=routes))
 assert {name: route.role for name, route in routes.items()} == {"a": "embedding", "b": "matrix", "c": "head"}
 assert routes["b"].axes == jt.MatrixAxes(fan_in=1, fan_out=0)
 
-# On the GPT above, both ways agree.
-by_use = jt.routing.from_function(model, jnp.zeros((2, 16), int))
+# %% [markdown]
+# ## By name and shape
+#
+# Without a routing, `jt.muon` reads shapes and names. What has two readings goes to AdamW. `routing_table` shows the
+# result before a long run: role, how the parameter is seen as matrices, the factor of its step, and why.
+
+# %%
+print(jt.routing_table(model))
+
+# On this model both ways agree.
+by_name = jt.routing.resolve(None, nnx.state(model, nnx.Param))
 assert {name: route.label for name, route in by_use.items()} == {name: route.label for name, route in by_name.items()}
 
 # %% [markdown]
