@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,6 +37,17 @@ jax.config.update("jax_disable_most_optimizations", True)
 # The first example of a shape compiles, so a deadline would only measure the compiler; a failure must come back.
 hypothesis.settings.register_profile("tour", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("tour")
+
+
+#: Where those modules are the subject; elsewhere the checks would double the time of tracing.
+CHECKED_FOLDERS = {"linalg", "coefficients", "orthogonalization", "routing"}
+
+
+@pytest.fixture(autouse=True)
+def shapes(request: pytest.FixtureRequest) -> None:
+    """Shapes in annotations are enforced in the tests of the modules that have them."""
+    if "jaxtyping" in sys.modules:
+        sys.modules["jaxtyping"].config.update("jaxtyping_disable", request.path.parent.name not in CHECKED_FOLDERS)
 
 
 @pytest.fixture

@@ -31,6 +31,15 @@ every_optimizer = pytest.mark.parametrize(
     "contender",
     [pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow) for row in CONTENDERS],
 )
+#: For promises about what wraps or holds an optimizer: the kinds of state, and Shampoo's of other shapes.
+every_kind_of_state = pytest.mark.parametrize(
+    "contender",
+    [
+        pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow)
+        for row in CONTENDERS
+        if row.name in (*FAST, "shampoo")
+    ],
+)
 INT32_MAX = np.iinfo(np.int32).max
 
 
@@ -201,7 +210,7 @@ def test_hyper_gradients_are_finite_where_a_gradient_is_exactly_zero(contender: 
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_kind_of_state
 def test_parameters_and_state_can_be_donated(contender: Contender):
     params = make_params()
     tx = contender()
@@ -228,7 +237,7 @@ def test_it_compiles_once(contender: Contender):
 # 3. Composition.
 
 
-@every_optimizer
+@every_kind_of_state
 def test_it_chains_with_clipping(contender: Contender):
     params = make_params()
     gradients = make_gradients(params)
@@ -239,7 +248,7 @@ def test_it_chains_with_clipping(contender: Contender):
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_kind_of_state
 @pytest.mark.parametrize("wrapper", ["partition", "masked"])
 def test_it_works_on_a_part_of_the_tree(contender: Contender, wrapper: str):
     params = make_params()
@@ -291,7 +300,7 @@ def test_a_schedule_is_a_rate_for_every_step(contender: Contender):
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_kind_of_state
 def test_small_batches_accumulate_into_one(contender: Contender):
     params = make_params()
     halves = [make_gradients(params, seed) for seed in (1, 2)]
@@ -318,7 +327,7 @@ def test_a_step_with_nan_can_be_left_out(contender: Contender):
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_kind_of_state
 def test_map_params_finds_what_is_shaped_like_the_parameters(contender: Contender):
     params = make_params()
     tx = contender()
@@ -328,7 +337,7 @@ def test_map_params_finds_what_is_shaped_like_the_parameters(contender: Contende
         assert mark == ("other" if path[-1] == jax.tree_util.GetAttrKey("count") else "params"), path
 
 
-@every_optimizer
+@every_kind_of_state
 def test_tree_get_and_set_reach_into_the_state(contender: Contender):
     params = make_params()
     tx = optax.inject_hyperparams(contender.factory)(learning_rate=0.1, **contender.arguments)
@@ -376,7 +385,7 @@ if importlib.util.find_spec("flax"):
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_kind_of_state
 def test_containers(contender: Contender):
     tx = contender()
 
@@ -396,7 +405,7 @@ def flax() -> Any:
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_kind_of_state
 def test_nnx_state_and_nnx_optimizer(contender: Contender, flax: Any):
     from flax import nnx
 
@@ -437,7 +446,7 @@ def test_nnx_state_and_nnx_optimizer(contender: Contender, flax: Any):
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_kind_of_state
 def test_linen_parameters_and_train_state(contender: Contender, flax: Any):
     from flax import linen
     from flax.training.train_state import TrainState
