@@ -50,6 +50,13 @@ def shapes(request: pytest.FixtureRequest) -> None:
         sys.modules["jaxtyping"].config.update("jaxtyping_disable", request.path.parent.name not in CHECKED_FOLDERS)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def programs() -> Iterator[None]:
+    """No module leaves its programs behind: thousands take gigabytes, and Python's collector looks at them all."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """Double precision for the length of one test."""
