@@ -327,7 +327,7 @@ def test_a_step_with_nan_can_be_left_out(contender: Contender):
 
 
 @pytest.mark.versions
-@every_kind_of_state
+@every_optimizer
 def test_map_params_finds_what_is_shaped_like_the_parameters(contender: Contender):
     params = make_params()
     tx = contender()
@@ -337,7 +337,7 @@ def test_map_params_finds_what_is_shaped_like_the_parameters(contender: Contende
         assert mark == ("other" if path[-1] == jax.tree_util.GetAttrKey("count") else "params"), path
 
 
-@every_kind_of_state
+@every_optimizer
 def test_tree_get_and_set_reach_into_the_state(contender: Contender):
     params = make_params()
     tx = optax.inject_hyperparams(contender.factory)(learning_rate=0.1, **contender.arguments)

@@ -1,7 +1,7 @@
 """Odd polynomials of singular values: their values, the best ones for an interval, and how few products one takes.
 
 ``p(s) = a s + b s^3 + c s^5 + ...`` is a tuple of its coefficients. It acts on a matrix as ``q(R) X``, ``R = X X^T``,
-with ``q(t) = a + b t + c t^2 + ...``, which takes so many products, ``S = R R`` among them:
+with ``q(t) = a + b t + c t^2 + ...``. Products of m x m matrices that q takes, ``S = R R`` among them:
 
     degree of p    q                                              products
     3              a I + b R                                      0

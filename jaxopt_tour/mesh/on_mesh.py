@@ -45,10 +45,6 @@ class OnMesh:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"axes has {name!r} twice: {axes!r}")
-        if isinstance(layouts, (str, int, float)):
-            raise ValueError(
-                f"layouts must be None, a tree of PartitionSpecs, or a function of path name and shard, got {layouts!r}"
-            )
         _check_layouts(layouts)
         object.__setattr__(self, "axes", names)
         object.__setattr__(self, "layouts", layouts)
@@ -57,10 +53,12 @@ class OnMesh:
 
 def _check_layouts(layouts: Layouts | None) -> None:
     """Raise unless layouts are a tree of PartitionSpecs or a function of path name and shard."""
+    allowed = "None, a tree of PartitionSpecs, or a function of path name and shard"
     if layouts is None:
         return
+    if isinstance(layouts, (str, int, float)):
+        raise ValueError(f"layouts must be {allowed}, got {layouts!r}")
     if callable(layouts):
-        allowed = "None, a tree of PartitionSpecs, or a function of path name and shard"
         check_call("layouts", layouts, ("", None), allowed=allowed)
         return
     for name, spec in named_leaves(layouts).items():

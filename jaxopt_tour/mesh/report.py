@@ -22,6 +22,7 @@ from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike, as_
 from jaxopt_tour.orthogonalization.plan import Group, Iteration, Platform, at_once, check_platform
 from jaxopt_tour.routing import Routing, resolve
 from jaxopt_tour.routing.table import params_of
+from jaxopt_tour.routing.text import columns
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,6 @@ class Plan:
             shown = ", ".join(names[:2]) + (f", {len(names) - 2} more" if len(names) > 2 else "")
             cells = (str(row.matrices), row.shape, row.coefficients, row.dtype, row.form, row.products, row.where)
             lines.append((shown, *cells))
-        widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
-        text = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        ]
-        text.insert(1, "  ".join("-" * width for width in widths))
         totals = self.totals
         sums = [f"{self.platform}: {totals.matrices} matrices, {_short(totals.operations)} operations an update"]
         if totals.share is not None:
@@ -134,7 +130,7 @@ class Plan:
             sums.append(f"{_short(totals.wire_bytes)}B on the wire per device")
             sums.append(f"balance {totals.balance:.2f}")
         sums.append(f"about {_short(totals.temporary_bytes)}B of temporary memory")
-        return "\n".join([*text, "", "; ".join(sums)])
+        return "\n".join([columns(lines), "", "; ".join(sums)])
 
 
 def plan(

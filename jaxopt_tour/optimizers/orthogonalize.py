@@ -17,7 +17,7 @@ from jaxopt_tour.mesh.on_mesh import MeshLike, as_on_mesh
 from jaxopt_tour.mesh.run import orthogonalize_parameters
 from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike, as_orthogonalizer
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.conventions import routes_by_name
+from jaxopt_tour.routing.by_name.routes import routes_by_name
 from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor, shape_factor
 
 

@@ -1,7 +1,7 @@
 """Routing: what each parameter is, by its name, by its use in a function, or as given."""
 
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.conventions import ByName, routes_by_name
+from jaxopt_tour.routing.by_name.routes import ByName, routes_by_name
 from jaxopt_tour.routing.by_use.trace import from_function
 from jaxopt_tour.routing.by_use.user_rules import register_kernel
 from jaxopt_tour.routing.resolution import Routing, resolve

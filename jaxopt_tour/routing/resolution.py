@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,9 +13,12 @@ from jaxopt_tour._checks import check_call, did_you_mean
 from jaxopt_tour._trees import by_unique_name, named_leaves, path_name
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.conventions import ByName, RoutingFunction, routes_by_name
+from jaxopt_tour.routing.by_name.routes import ByName, routes_by_name
 from jaxopt_tour.routing.by_use.models import is_array, is_model
 from jaxopt_tour.routing.route import ROLES, Route, Routes
+
+#: A user's routing function: path name and leaf -> label, axes, route, or None for the default.
+RoutingFunction = Callable[..., "str | MatrixAxes | Route | None"]
 
 #: What ``routing=`` takes: see :func:`resolve`.
 Routing = ByName | Mapping[str, Any] | RoutingFunction | Tree | None
@@ -33,8 +35,8 @@ def resolve(routing: Routing, params: Tree) -> Routes:
             * a function ``(path, leaf) -> entry``;
             * a tree of entries, or a mapping from path names to entries. An entry for a module, such as
               ``{"encoder": "other"}``, applies to all parameters in it. Patterns match names of modules, ``*`` one and
-              ``**`` any number: ``{"blocks/*/attn/q/kernel": "frozen"}``. The longest path has precedence, and paths
-              have precedence over patterns. Parameters without an entry are routed by name;
+              ``**`` one or several: ``{"blocks/*/attn/q/kernel": "frozen"}``. The longest path has precedence, and
+              paths have precedence over patterns. Parameters without an entry are routed by name;
             * a tree of ``optax.contrib.MuonDimensionNumbers``, with None for what is no matrix.
 
             An entry is one of
@@ -105,8 +107,7 @@ def _entries_by_leaf(routing: Tree, leaves: Mapping[str, Any]) -> dict[str, Any]
     entries: dict[str, Any] = {}
     for prefix in sorted(by_prefix, key=lambda prefix: (not is_pattern[prefix], len(prefix))):
         if is_pattern[prefix]:
-            pattern = _pattern(prefix)
-            below = [name for name in leaves if pattern.fullmatch(name)]
+            below = [name for name in leaves if _matches(prefix.split("/"), name.split("/"))]
         else:
             below = [name for name in leaves if not prefix or name == prefix or name.startswith(prefix + "/")]
         if not below and leaves and by_prefix[prefix] is not None and by_prefix[prefix] is not _NO_MATRIX:
@@ -119,12 +120,17 @@ def _entries_by_leaf(routing: Tree, leaves: Mapping[str, Any]) -> dict[str, Any]
     return entries
 
 
-def _pattern(prefix: str) -> re.Pattern[str]:
-    """The expression of a pattern in which ``*`` matches within one name, and ``**`` across names."""
-    names = (
-        ".*" if name == "**" else fnmatch.translate(name)[4:-3].replace(".*", "[^/]*") for name in prefix.split("/")
-    )
-    return re.compile("/".join(names) + "(/.*)?", re.DOTALL)
+def _matches(patterns: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether patterns match the names of a path or of a module around it; ``**`` matches one name or several.
+
+    ``["blocks", "*", "attn"]`` matches ``["blocks", "0", "attn", "q", "kernel"]``.
+    """
+    if not patterns:
+        return True
+    first, *rest = patterns
+    if first == "**":
+        return any(_matches(rest, names[i:]) for i in range(1, len(names) + 1))
+    return bool(names) and fnmatch.fnmatchcase(names[0], first) and _matches(rest, names[1:])
 
 
 def _is_dimensions(node: Any) -> bool:

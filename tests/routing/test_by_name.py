@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxopt_tour.problems.tasks import make_task
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.conventions import ByName, routes_by_name
+from jaxopt_tour.routing.by_name.routes import ByName, routes_by_name
 from jaxopt_tour.routing.by_use.trace import from_function
 from jaxopt_tour.routing.route import Role
 from tests.routing.zoo import CASES

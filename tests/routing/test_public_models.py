@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.conventions import ByName
+from jaxopt_tour.routing.by_name.routes import ByName
 from tests.routing.public_models import MODELS, REST, Model
 
 

@@ -13,7 +13,7 @@ from flax import nnx
 import jaxopt_tour as jt
 from jaxopt_tour._trees import map_with_names, named_leaves
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.conventions import ByName
+from jaxopt_tour.routing.by_name.routes import ByName
 from jaxopt_tour.routing.resolution import resolve
 from jaxopt_tour.routing.route import Role, Route
 from jaxopt_tour.routing.table import routing_table

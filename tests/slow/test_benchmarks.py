@@ -121,7 +121,7 @@ def test_the_document_shows_the_results_file(accuracy: ModuleType, tmp_path: pat
         assert (accuracy.DOCUMENT.parent / target).exists(), target
 
 
-def test_roofline_counts_the_operations_of_the_plan() -> None:
+def test_roofline_counts_the_operations_of_the_plan(optimized: None) -> None:
     roofline = script("roofline")
     # Wide, tall, square, three scanned layers; and one that inverses pay for, of whole blocks.
     shapes = {"a": (16, 64), "b": (64, 16), "c": (16, 16), "d": (3, 16, 40), "e": (128, 192)}

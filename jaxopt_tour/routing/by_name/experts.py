@@ -31,7 +31,9 @@ def _is_named_expert(leaf: Leaf) -> bool:
     if not said:
         return False
     below = set().union(*(words(part) for part in leaf.parts[said[0] :]))
-    return not below & (ATTENTIONS | INTO_HEADS | {"shared", "router"}) and not (below & (OUT_OF_HEADS - {"wo", "out"}))
+    # "wo" and "out" are also what an expert's second matrix is called.
+    others = ATTENTIONS | INTO_HEADS | (OUT_OF_HEADS - {"wo", "out"}) | {"shared", "router"}
+    return not below & others
 
 
 def _has_router(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:

@@ -129,12 +129,14 @@ def _two_axes(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence, parts: int 
     said = _bias_says(leaf, evidence.leaves)
     if said is None and leaf.last in evidence.turned:
         return _not_understood(f"biases of other parameters say that {leaf.last} is stored in another order")
-    into_first = (leaf.last != "weight") is (said != "against")
-    if into_first and parts and leaf.shape[-1] % parts == 0:
+    in_first = leaf.last != "weight"  # the convention: kernel and w are (in, out), weight is (out, in)
+    if said == "against":
+        in_first = not in_first
+    if in_first and parts and leaf.shape[-1] % parts == 0:
         axes = MatrixAxes(axis[0], axis[1], split=(leaf.shape[-1] // parts,) * parts)
         return axes, "matrix", f"{leaf.telling_name}: {parts} fused projections"
-    why = "its bias says" if said == "against" else f"named {leaf.short_path if into_first else leaf.last}:"
-    if into_first:
+    why = "its bias says" if said == "against" else f"named {leaf.short_path if in_first else leaf.last}:"
+    if in_first:
         return MatrixAxes(axis[0], axis[1]), "matrix", f"{why} (in, out)"
     return MatrixAxes(axis[1], axis[0]), "matrix", f"{why} (out, in)"
 
@@ -165,7 +167,7 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     if leaf.last == "weight":
         return _channels_first(leaf, axis, outputs)
     one_channel = shape[-2] == 1 and (evidence.many_one_channel or rank == 3)
-    if its_words & DEPTHWISE or (rank in (3, 4) and one_channel and not _bias_spans(outputs)):
+    if its_words & DEPTHWISE or (rank in (3, 4) and one_channel and len(outputs or ()) <= 1):
         filters = f"{shape[-1]} filters of {math.prod(shape[:-1])}"
         return None, "depthwise", f"depthwise convolution: {filters}"
     if outputs and len(outputs) < rank and shape[-len(outputs) :] == outputs:
@@ -178,17 +180,14 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     return _not_understood(f"{rank} axes, and no name that says which are fan-in and fan-out")
 
 
-def _bias_spans(outputs: tuple[int, ...] | None) -> bool:
-    return bool(outputs) and len(outputs or ()) > 1
-
-
 def _channels_first(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | None) -> Reading:
     """Equinox and PyTorch store (out, in / groups, *window); the bias of Equinox has the shape (out, 1, 1)."""
     shape = tuple(leaf.shape[k] for k in axis)
-    named = words(leaf.telling_name) & CONVOLUTIONS or words(leaf.module) & CONVOLUTIONS
-    its_bias = bool(outputs) and outputs is not None and outputs[0] == shape[0] and set(outputs[1:]) <= {1}
+    named = words(leaf.telling_name) & CONVOLUTIONS
+    its_bias = outputs is not None and outputs[:1] == shape[:1] and set(outputs[1:]) <= {1}
     transposed = any("transpose" in part.lower() or part.lower().startswith("up") for part in leaf.parts)
-    if transposed or not (named or its_bias) or max(shape[2:]) > min(_WINDOW, *shape[:1]):
+    is_window = max(shape[2:]) <= min(_WINDOW, shape[0])  # (3, 3, in, out) under this name has large last axes
+    if transposed or not (named or its_bias) or not is_window:
         return _not_understood(f"{leaf.short_path}: {len(shape)} axes, and no bias that says which are fan-out")
     if shape[1] == 1:
         return None, "depthwise", f"depthwise convolution: {shape[0]} filters of {math.prod(shape[2:])}"

@@ -29,7 +29,7 @@ from jaxopt_tour.routing.by_use.interpreter import (
 from jaxopt_tour.routing.by_use.lineage import Lineage
 
 Dims = tuple[int, ...]
-#: How a kernel may read a parameter: its batch, fan-in and fan-out dimensions, and how many of the result are fan-out.
+#: How a kernel may read a parameter: its batch, fan-in and fan-out dimensions.
 Reading = tuple[Dims, Dims, Dims]
 
 

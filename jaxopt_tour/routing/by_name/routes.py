@@ -9,7 +9,7 @@ why. Routing by use (:mod:`jaxopt_tour.routing.by_use.trace`) does not depend on
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 
@@ -81,7 +81,3 @@ class ByName:
 def routes_by_name(params: Tree) -> Routes:
     """Return the route of every parameter by its name and shape: ``ByName().routes(params)``."""
     return ByName().routes(params)
-
-
-#: A user's routing function: path name and leaf -> label, axes, route, or None for the default.
-RoutingFunction = Callable[..., "str | MatrixAxes | Route | None"]
