@@ -29,7 +29,7 @@ def landscape_picture(path: pathlib.Path) -> pathlib.Path:
 
 
 def page_picture(path: pathlib.Path) -> pathlib.Path:
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "slow"))
     from chromium import browser
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
