@@ -69,7 +69,8 @@ def x64() -> Iterator[None]:
 @pytest.fixture
 def optimized() -> Iterator[None]:
     """Programs as a user's are compiled, for a test about what XLA makes of them."""
-    before = jax.config.read("jax_disable_most_optimizations")
+    jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()

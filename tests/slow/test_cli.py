@@ -59,7 +59,7 @@ def test_a_race_of_two_on_real_images(tmp_path):
     assert 'href="tour.html"' in report and 'href="report.html"' in page
 
 
-def test_killed_at_once_and_resumed_gives_the_same_bits(tmp_path):
+def test_killed_at_once_and_resumed_gives_the_same_bits(tmp_path, optimized):
     arguments = ["race", "--task", "cnn", "--optimizers", "momentum", "--steps", "100", "--out"]
     command = [sys.executable, "-m", "jaxopt_tour.cli", *arguments, str(tmp_path / "cut")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
@@ -153,7 +153,7 @@ def test_version():
 
 def test_routing_shows_where_each_parameter_goes():
     text = call("routing", "--task", "gpt")
-    assert re.search(r"blocks/0/attention/query/kernel +\([\d, ]+\) +matrix ", text)
+    assert re.search(r"blocks/0-1/attention/query/kernel +\([\d, ]+\) +matrix ", text)
     assert re.search(r"embed/embedding +\([\d, ]+\) +embedding ", text)
     assert "DIFFERS" not in text
 
