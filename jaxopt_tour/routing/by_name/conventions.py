@@ -20,6 +20,7 @@ from jaxopt_tour.routing.by_name.experts import batch_axes
 from jaxopt_tour.routing.by_name.heads import heads_of
 from jaxopt_tour.routing.by_name.layers import without_layers
 from jaxopt_tour.routing.by_name.leaves import Leaf, lookup_role, vector_reason
+from jaxopt_tour.routing.by_name.outputs import may_be_output
 from jaxopt_tour.routing.by_name.readings import Evidence, evidence_of, read
 from jaxopt_tour.routing.route import Route, Routes
 
@@ -75,6 +76,8 @@ class ByName:
         _, rows, columns = axes.matrix_shapes(whole.shape)[0]
         if 0 in whole.shape or min(rows, columns) == 1:
             return Route("vector", None, f"{rows} x {columns}: a vector, {reason}")
+        if len(leaf.shape) == 2 and not batch and may_be_output(leaf, rows, columns, evidence.leaves, evidence.widths):
+            return Route("not understood", None, f"{reason}, but nothing says that it is no head: route by use")
         return Route("matrix", axes, reason)
 
 
