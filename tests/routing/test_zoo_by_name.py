@@ -11,7 +11,7 @@ MODELS = open_models() + held_back_models()
 
 #: Conventional models of which more than 2 % of the matrix elements are missed, and why.
 INCOMPLETE: dict[str, str] = {
-    "Grok-1, haiku": "attention's output is called linear, and the expert axis of (8, 512, 64) has no router beside it",
+    "Grok-1, haiku": "the v of moe/linear_v may be attention's value, and its router is two modules away",
 }
 
 

@@ -15,6 +15,8 @@ import jax
 from jaxopt_tour._trees import by_unique_name, is_box, path_name
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.by_name.words import EMBEDDINGS, INTO_HEADS, words
+from jaxopt_tour.routing.route import Route
 
 Names = tuple[str | None, ...]
 
@@ -100,3 +102,45 @@ def named_role(names: Names) -> str | None:
         return "position"
     rest = [name for name in names if name not in BATCH]
     return "vector" if len(rest) <= 1 and None not in names else None
+
+
+def into_width(path: str, names: Mapping[str, Names]) -> bool | None:
+    """Whether a layer computes the model's width ("down", "out") or takes it ("up", "query"); None if nothing says.
+
+    Flax and Penzai store fan-in first. Haliax stores either order, so there the bias or the layer's name has to say.
+    """
+    own = names[path]
+    if not path.endswith("/0"):
+        first = next((name for name in own if name in WIDTH | INSIDE), None)
+        return None if first is None else first not in WIDTH
+    module = path.removesuffix("/0").rsplit("/", 1)[0]
+    bias = names.get(f"{module}/bias/0")
+    if bias is not None:
+        return bool(set(bias) & WIDTH)
+    said = words(module.rsplit("/", 1)[-1])
+    takes, computes = bool(said & _TAKES), bool(said & _COMPUTES)
+    return computes if takes != computes else None
+
+
+_TAKES: Final = INTO_HEADS | frozenset("up gate upproj gateproj cfc cattn wi".split())
+_COMPUTES: Final = frozenset("down downproj out o outproj oproj wo cproj".split())
+
+
+def route_from_names(
+    path: str, shape: tuple[int, ...], names: Mapping[str, Names], width: int | None
+) -> Route | None:
+    """The route of a parameter by the names of its axes; None if they do not say."""
+    own = names.get(path)
+    if own is None or len(own) != len(shape):
+        return None
+    said = ", ".join(map(str, own))
+    role = named_role(own)
+    if role == "vocabulary":
+        lookup = any(words(part) & EMBEDDINGS for part in path.split("/"))
+        return Route("embedding" if lookup else "head", None, f"axes named {said}")
+    if role is not None:
+        return Route("vector" if role == "vector" else "position", None, f"axes named {said}")
+    axes = axes_from_names(own, into_width(path, names))
+    if axes is None or width is None or width not in (shape[axis] for axis in axes.fan_in + axes.fan_out):
+        return None
+    return Route("matrix", axes, f"axes named {said}")

@@ -75,6 +75,8 @@ def read(leaf: Leaf, batch: int, evidence: Evidence, split_heads: bool, split_fu
     fused = next((parts for name, parts in FUSED.items() if name in its_words), None)
     if rank < 2:
         return None, "vector", f"one axis of {shape[-1]}"
+    if rank > 2 and leaf.parts[-2:] == ["weights", "value"]:  # Penzai's "value" is a box, not attention's value
+        return _not_understood(f"{leaf.name} has {rank} axes without names")
     if "einsum" in its_words:
         return _einsum(leaf, axis, evidence)
     if rank == 2:
