@@ -1,16 +1,16 @@
-"""The zoo of shape trees: public models by the paths, shapes and axis names of their parameters, with the right answers.
+"""The zoo of shape trees: paths, shapes and axis names of public models, with the right answers.
 
-``open_models()`` were seen while the rules were written; of ``held_back_models()`` the first numbers were kept. The files
-in ``zoo/`` hold one block a model::
+``open_models()`` were seen while the rules were written; of ``held_back_models()`` the first numbers were kept. The
+files in ``zoo/`` hold one block a model::
 
     [name] framework conventional
     source: owner/repository path/of/the/file
     sizes: D=64 H=4 K=16
     layers_{0..2}/attention/{query,key}/kernel | D H K | ioo | embed heads kv
 
-A line is a path (braces expand as in a shell), a shape, the answer and, where the framework stores them, the names of the
-axes. The answer is a letter an axis for a matrix (``b`` batch, ``i`` fan-in, ``o`` fan-out), otherwise a role. Every
-line ``sizes`` is one variant of the model. ``conventional`` models must be understood almost completely.
+A line is a path (braces expand as in a shell), a shape, the answer and, where the framework stores them, the names of
+the axes. The answer is a letter an axis for a matrix (``b`` batch, ``i`` fan-in, ``o`` fan-out), otherwise a role.
+Every line ``sizes`` is one variant of the model. ``conventional`` models must be understood almost completely.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ MODELS = open_models() + held_back_models()
 #: Conventional models of which more than 2 % of the matrix elements are missed, and why.
 INCOMPLETE: dict[str, str] = {
     "Grok-1, haiku": "the v of moe/linear_v may be attention's value, and its router is two modules away",
+    "ResNet, Equinox": "downsample/layers/0 is no name of a convolution, and it has no bias",
 }
 
 

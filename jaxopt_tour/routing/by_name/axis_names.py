@@ -1,7 +1,7 @@
 """What the names of a parameter's axes say, where a framework stores them: the first evidence of routing by name.
 
-Flax boxes carry names (linen ``Partitioned``, nnx metadata), Haliax and Penzai name every axis of every array. Nothing of
-these packages is imported: attributes are read. A name counts only if it is in a list below, because the axes of a
+Flax boxes carry names (linen ``Partitioned``, nnx metadata), Haliax and Penzai name every axis of every array. Nothing
+of these packages is imported: attributes are read. A name counts only if it is in a list below, because the axes of a
 mesh (``"fsdp"``, ``"tp"``) are stored in the same place.
 """
 
@@ -15,18 +15,18 @@ import jax
 from jaxopt_tour._trees import by_unique_name, is_box, path_name
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.words import EMBEDDINGS, INTO_HEADS, words
+from jaxopt_tour.routing.by_name.words import EMBEDDINGS, INTO_HEADS, word_set, words
 from jaxopt_tour.routing.route import Route
 
 Names = tuple[str | None, ...]
 
-BATCH: Final = frozenset("layers layer stack stacked block blocks scan expert experts exp".split())
-VOCABULARY: Final = frozenset("vocab vocabulary".split())
-POSITIONS: Final = frozenset("position positions pos abspos_buckets relpos_buckets".split())
-WIDTH: Final = frozenset("embed embedding embed_moe".split())
-INSIDE: Final = frozenset(
+BATCH: Final = word_set("layers layer stack stacked block blocks scan expert experts exp")
+VOCABULARY: Final = word_set("vocab vocabulary")
+POSITIONS: Final = word_set("position positions pos abspos_buckets relpos_buckets")
+WIDTH: Final = word_set("embed embedding embed_moe")
+INSIDE: Final = word_set(
     "mlp mlp_moe neurons joined_kv heads head q_heads kv_heads kv_head kv head_dim head_size kv_head_dim projection "
-    "query_heads q_heads_per_group qkv".split()
+    "query_heads q_heads_per_group qkv"
 )
 
 
@@ -122,13 +122,11 @@ def into_width(path: str, names: Mapping[str, Names]) -> bool | None:
     return computes if takes != computes else None
 
 
-_TAKES: Final = INTO_HEADS | frozenset("up gate upproj gateproj cfc cattn wi".split())
-_COMPUTES: Final = frozenset("down downproj out o outproj oproj wo cproj".split())
+_TAKES: Final = INTO_HEADS | word_set("up gate upproj gateproj cfc cattn wi")
+_COMPUTES: Final = word_set("down downproj out o outproj oproj wo cproj")
 
 
-def route_from_names(
-    path: str, shape: tuple[int, ...], names: Mapping[str, Names], width: int | None
-) -> Route | None:
+def route_from_names(path: str, shape: tuple[int, ...], names: Mapping[str, Names], width: int | None) -> Route | None:
     """The route of a parameter by the names of its axes; None if they do not say."""
     own = names.get(path)
     if own is None or len(own) != len(shape):

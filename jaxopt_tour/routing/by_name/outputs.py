@@ -1,6 +1,6 @@
 """Whether a matrix is a hidden one or may compute the outputs, where its name does not say.
 
-A head that goes to Muon is a silent error; a hidden matrix that goes to AdamW is a slower one. So a matrix with two axes
+A head that goes to Muon is a silent error; a hidden matrix that goes to AdamW is not. So a matrix with two axes
 counts as hidden only if something says so: a name, a width of the model, or another matrix that takes its outputs.
 """
 
@@ -11,16 +11,18 @@ from collections.abc import Mapping
 from typing import Final
 
 from jaxopt_tour.routing.by_name.leaves import Leaf, vector_reason
-from jaxopt_tour.routing.by_name.words import EXPERTS, FUSED, HEADS, INTO_HEADS, OUT_OF_HEADS, ROUTERS, words
+from jaxopt_tour.routing.by_name.words import EXPERTS, FUSED, HEADS, INTO_HEADS, OUT_OF_HEADS, ROUTERS, word_set, words
 
 #: Names of matrices between hidden layers. ``out`` and ``value`` are among them only inside attention.
-_HIDDEN: Final = (
-    (INTO_HEADS | OUT_OF_HEADS | FUSED.keys() | ROUTERS | EXPERTS)
-    - {"value", "v", "out", "o", "proj"}
-    | frozenset(
-        "up down wq wkv upproj downproj gateproj wi inproj xproj dtproj lora loraa lorab ih hh weightih weighthh lstm lstmcell "
-        "gru grucell optimizedlstmcell rnn cell recurrent intermediate adaln mlp".split()
-    )
+_HIDDEN: Final = (INTO_HEADS | OUT_OF_HEADS | FUSED.keys() | ROUTERS | EXPERTS) - {
+    "value",
+    "v",
+    "out",
+    "o",
+    "proj",
+} | word_set(
+    "up down wq wkv upproj downproj gateproj wi inproj xproj dtproj lora loraa lorab ih hh weightih weighthh lstm "
+    "lstmcell gru grucell optimizedlstmcell rnn cell recurrent intermediate adaln mlp"
 )
 #: Modules that Flax and Haiku number by themselves: two networks in one module share one sequence of numbers.
 _NUMBERED_BY_THE_FRAMEWORK: Final = re.compile(r"Dense_\d+|linear(_\d+)?")
