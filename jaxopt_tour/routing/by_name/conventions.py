@@ -1,10 +1,10 @@
 """Routing by name and shape: the role of a parameter from the parameter tree alone.
 
 The names of axes are asked first, where a framework stores them. Then come shapes: which axis all parameters of a
-module share (layers), what a bias says of fan-out, what embeddings and norms say of the model's width. Names come last, from
-lists of what they may mean. A matrix also needs evidence that it is no head (``outputs.py``). Where this leaves two
-readings or none, the role is "not understood", the parameter goes to the optimizer for the rest, and the reason says
-why. Routing by use (:mod:`jaxopt_tour.routing.by_use.trace`) does not depend on names.
+module share (layers), what a bias says of fan-out, what embeddings and norms say of the model's width. Names come last,
+from lists of what they may mean. A matrix also needs evidence that it is no head (``outputs.py``).
+Where this leaves two readings or none, the role is "not understood", the parameter goes to the optimizer for the rest,
+and the reason says why. Routing by use (:mod:`jaxopt_tour.routing.by_use.trace`) does not depend on names.
 """
 
 from __future__ import annotations
