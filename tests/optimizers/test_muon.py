@@ -83,7 +83,7 @@ def test_exact_muon_agrees_with_the_polar_factor(shape: tuple[int, int], x64: No
 # What the parameters that are not Muon's get.
 
 MODEL = {
-    "dense": {"kernel": (4, 6), "bias": (6,)},
+    "up": {"kernel": (4, 6), "bias": (6,)},
     "wte": {"embedding": (7, 4)},
     "lm_head": {"kernel": (4, 7)},
 }
@@ -101,13 +101,11 @@ def test_by_default_the_rest_goes_to_adamw_at_the_same_rate_and_decay(x64: None)
     tx = jt.muon(0.02, weight_decay=0.1, orthogonalizer=KELLER_JORDAN)
     ours = follow(tx, theta, gradients)
     np.testing.assert_allclose(
-        ours["dense"]["kernel"],
-        muon_by_hand(
-            theta["dense"]["kernel"], gradients["dense"]["kernel"], 0.02, lam=0.1, shape_factor="match_rms_adamw"
-        ),
+        ours["up"]["kernel"],
+        muon_by_hand(theta["up"]["kernel"], gradients["up"]["kernel"], 0.02, lam=0.1, shape_factor="match_rms_adamw"),
         rtol=1e-9,
     )
-    for outer, inner in (("wte", "embedding"), ("lm_head", "kernel"), ("dense", "bias")):
+    for outer, inner in (("wte", "embedding"), ("lm_head", "kernel"), ("up", "bias")):
         expected = adam_by_hand(
             theta[outer][inner], gradients[outer][inner], 0.02, b1=0.9, b2=0.95, eps=1e-8, decoupled=0.1
         )
@@ -119,8 +117,8 @@ def test_the_rest_may_be_one_transformation(x64: None) -> None:
     tx = jt.muon(0.02, weight_decay=0.1, orthogonalizer=KELLER_JORDAN, rest=jt.adamw(1e-3, b2=0.95, weight_decay=0.3))
     ours = follow(tx, theta, gradients)
     by_default = follow(jt.muon(0.02, weight_decay=0.1, orthogonalizer=KELLER_JORDAN), theta, gradients)
-    np.testing.assert_array_equal(ours["dense"]["kernel"], by_default["dense"]["kernel"])
-    for outer, inner in (("wte", "embedding"), ("lm_head", "kernel"), ("dense", "bias")):
+    np.testing.assert_array_equal(ours["up"]["kernel"], by_default["up"]["kernel"])
+    for outer, inner in (("wte", "embedding"), ("lm_head", "kernel"), ("up", "bias")):
         expected = adam_by_hand(
             theta[outer][inner], gradients[outer][inner], 1e-3, b1=0.9, b2=0.95, eps=1e-8, decoupled=0.3
         )
@@ -130,7 +128,7 @@ def test_the_rest_may_be_one_transformation(x64: None) -> None:
 @pytest.mark.parametrize("optimizer", [jt.muon, jt.shampoo])
 def test_the_rest_may_be_given_by_role(optimizer: Any) -> None:
     params = jax.tree.map(jnp.asarray, model_problem()[0])
-    roles = {"wte": "embedding", "lm_head": "head", "dense": "vector"}
+    roles = {"wte": "embedding", "lm_head": "head", "up": "vector"}
 
     def first_updates(rest: Any) -> Any:
         tx = optimizer(0.02, weight_decay=0.0, rest=rest)
@@ -139,14 +137,14 @@ def test_the_rest_may_be_given_by_role(optimizer: Any) -> None:
     rates = {"embedding": 1.0, "head": 2.0, "other": 3.0}
     updates = first_updates({role: optax.sgd(rate) for role, rate in rates.items()})
     by_default = first_updates(None)
-    np.testing.assert_array_equal(updates["dense"]["kernel"], by_default["dense"]["kernel"])
-    for outer, inner in (("wte", "embedding"), ("lm_head", "kernel"), ("dense", "bias")):
+    np.testing.assert_array_equal(updates["up"]["kernel"], by_default["up"]["kernel"])
+    for outer, inner in (("wte", "embedding"), ("lm_head", "kernel"), ("up", "bias")):
         rate = rates.get(roles[outer], rates["other"])
         np.testing.assert_allclose(updates[outer][inner], -rate * params[outer][inner], rtol=1e-6)
     # Without "other", roles that are not named go to AdamW.
     some = first_updates({"head": optax.sgd(2.0)})
     np.testing.assert_allclose(some["lm_head"]["kernel"], -2 * params["lm_head"]["kernel"], rtol=1e-6)
-    for outer, inner in (("wte", "embedding"), ("dense", "bias")):
+    for outer, inner in (("wte", "embedding"), ("up", "bias")):
         np.testing.assert_array_equal(some[outer][inner], by_default[outer][inner])
 
 
@@ -171,10 +169,10 @@ def test_a_wrong_rest_is_named(optimizer: Any, rest: Any, named: str) -> None:
 
 def test_what_is_frozen_stays() -> None:
     params = jax.tree.map(jnp.asarray, model_problem()[0])
-    tx = jt.muon(0.02, weight_decay=0.1, routing={"dense/kernel": "frozen", "wte": "frozen"})
+    tx = jt.muon(0.02, weight_decay=0.1, routing={"up/kernel": "frozen", "wte": "frozen"})
     updates, _ = tx.update(params, tx.init(params), params)
-    assert not np.any(updates["dense"]["kernel"]) and not np.any(updates["wte"]["embedding"])
-    assert np.any(updates["dense"]["bias"]) and np.any(updates["lm_head"]["kernel"])
+    assert not np.any(updates["up"]["kernel"]) and not np.any(updates["wte"]["embedding"])
+    assert np.any(updates["up"]["bias"]) and np.any(updates["lm_head"]["kernel"])
 
 
 @pytest.mark.parametrize("optimizer", [jt.muon, jt.shampoo])
@@ -187,13 +185,13 @@ def test_everything_after_the_rate_is_given_by_name(optimizer: Any) -> None:
 def test_a_mask_says_what_decays(optimizer: Any) -> None:
     params = jax.tree.map(jnp.asarray, model_problem()[0])
     zeros = jax.tree.map(jnp.zeros_like, params)
-    mask = {"dense": {"kernel": True, "bias": False}, "wte": False, "lm_head": True}
+    mask = {"up": {"kernel": True, "bias": False}, "wte": False, "lm_head": True}
     for tree_or_function in (mask, lambda _: mask):
         tx = optimizer(0.5, weight_decay=0.1, mask=tree_or_function)
         updates, _ = jax.jit(tx.update)(zeros, tx.init(params), params)
         for outer, inner, decays in (
-            ("dense", "kernel", True),
-            ("dense", "bias", False),
+            ("up", "kernel", True),
+            ("up", "bias", False),
             ("wte", "embedding", False),
             ("lm_head", "kernel", True),
         ):
@@ -265,13 +263,13 @@ PUBLISHED = {
 def test_a_published_parametrization_is_one_call(name: str, x64: None) -> None:
     tx, by_hand = PUBLISHED[name]
     rng = np.random.default_rng(7)
-    theta = {str(shape): {"kernel": rng.normal(size=shape)} for shape in SHAPES}
+    theta = {str(shape): {"up": rng.normal(size=shape)} for shape in SHAPES}
     # A momentum summed up and one averaged differ by a factor, which eps sees: sizes at which 1e-7 is nothing.
     gradients = jax.tree.map(lambda leaf: rng.normal(size=(STEPS, *leaf.shape)) * 1e3, theta)
     for shape, ours in follow(tx, theta, gradients).items():
-        expected = by_hand(theta[shape]["kernel"], gradients[shape]["kernel"])
+        expected = by_hand(theta[shape]["up"], gradients[shape]["up"])
         # float64; eps is 1e-10 of the norm in a sum and 1e-8 in an average.
-        np.testing.assert_allclose(ours["kernel"], expected, rtol=1e-7, atol=1e-7, err_msg=shape)
+        np.testing.assert_allclose(ours["up"], expected, rtol=1e-7, atol=1e-7, err_msg=shape)
 
 
 @pytest.mark.parametrize("nesterov", [True, False])

@@ -51,8 +51,8 @@ CASE_BY_CASE = [
     (tree(dense__kernel=(3, 4), head__kernel=(4, 2)), "dense/kernel", MatrixAxes(0, 1)),
     (tree(proj__kernel=(8, 2, 4), proj__bias=(2, 4)), "proj/kernel", MatrixAxes(0, (1, 2))),
     (tree(proj__kernel=(2, 4, 8), proj__bias=(8,)), "proj/kernel", MatrixAxes((0, 1), 2)),
-    (tree(fc__weight=(16, 8), fc__bias=(16,)), "fc/weight", MatrixAxes(1, 0)),
-    (tree(fc__weight=(8, 16), fc__bias=(16,)), "fc/weight", MatrixAxes(0, 1)),
+    (tree(fc__weight=(16, 8), fc__bias=(16,), head__weight=(3, 16)), "fc/weight", MatrixAxes(1, 0)),
+    (tree(fc__weight=(8, 16), fc__bias=(16,), head__weight=(3, 16)), "fc/weight", MatrixAxes(0, 1)),
     # attention
     (tree(attention__query__kernel=(8, 2, 4)), "attention/query/kernel", MatrixAxes(0, (1, 2))),
     (tree(attention__out__kernel=(2, 4, 8)), "attention/out/kernel", MatrixAxes((0, 1), 2)),

@@ -31,6 +31,8 @@ _EINSUMS: Final[dict[tuple[str, int], tuple[tuple[int, ...], tuple[int, ...], st
     ("qkv_einsum", 4): ((2,), (0, 1, 3), "(3, heads, in, head_dim)"),
     ("attn_vec_einsum", 3): ((0, 1), (2,), "(heads, head_dim, out)"),
 }
+#: Names under which Equinox and PyTorch store (out, in).
+_OUT_FIRST: Final = ("weight", "weight_ih", "weight_hh")
 #: Largest window of a convolution that is recognized by its shape alone.
 _WINDOW: Final = 31
 
@@ -73,6 +75,8 @@ def read(leaf: Leaf, batch: int, evidence: Evidence, split_heads: bool, split_fu
     fused = next((parts for name, parts in FUSED.items() if name in its_words), None)
     if rank < 2:
         return None, "vector", f"one axis of {shape[-1]}"
+    if rank > 2 and leaf.parts[-2:] == ["weights", "value"]:  # Penzai's "value" is a box, not attention's value
+        return _not_understood(f"{leaf.name} has {rank} axes without names")
     if "einsum" in its_words:
         return _einsum(leaf, axis, evidence)
     if rank == 2:
@@ -129,9 +133,7 @@ def _two_axes(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence, parts: int 
     said = _bias_says(leaf, evidence.leaves)
     if said is None and leaf.last in evidence.turned:
         return _not_understood(f"biases of other parameters say that {leaf.last} is stored in another order")
-    in_first = leaf.last != "weight"  # the convention: kernel and w are (in, out), weight is (out, in)
-    if said == "against":
-        in_first = not in_first
+    in_first = (leaf.last not in _OUT_FIRST) is (said != "against")
     if in_first and parts and leaf.shape[-1] % parts == 0:
         axes = MatrixAxes(axis[0], axis[1], split=(leaf.shape[-1] // parts,) * parts)
         return axes, "matrix", f"{leaf.telling_name}: {parts} fused projections"
@@ -170,6 +172,8 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     if its_words & DEPTHWISE or (rank in (3, 4) and one_channel and len(outputs or ()) <= 1):
         filters = f"{shape[-1]} filters of {math.prod(shape[:-1])}"
         return None, "depthwise", f"depthwise convolution: {filters}"
+    if rank == 4 and shape[-2] == 1 and len(leaf.parts) - (leaf.parts[0] == "params") > 2:
+        return _not_understood(f"{leaf.short_path}: one input channel, depthwise or of gray images")
     if outputs and len(outputs) < rank and shape[-len(outputs) :] == outputs:
         cut = rank - len(outputs)
         return MatrixAxes(axis[:cut], axis[cut:]), "matrix", f"fan-out {list(outputs)}, the shape of its bias"

@@ -1,9 +1,10 @@
 """Routing by name and shape: the role of a parameter from the parameter tree alone.
 
-Shapes are asked first: which axis all parameters of a module share (layers), what a bias says of fan-out, what
-embeddings and norms say of the model's width. Then come names, from lists of what they may mean. Where this leaves two
-readings or none, the role is "not understood", the parameter goes to the optimizer for the rest, and the reason says
-why. Routing by use (:mod:`jaxopt_tour.routing.by_use.trace`) does not depend on names.
+The names of axes are asked first, where a framework stores them. Then come shapes: which axis all parameters of a
+module share (layers), what a bias says of fan-out, what embeddings and norms say of the model's width. Names come last,
+from lists of what they may mean. A matrix also needs evidence that it is no head (``outputs.py``).
+Where this leaves two readings or none, the role is "not understood", the parameter goes to the optimizer for the rest,
+and the reason says why. Routing by use (:mod:`jaxopt_tour.routing.by_use.trace`) does not depend on names.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import jax.numpy as jnp
 from jaxopt_tour._trees import named_leaves
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.by_name.axis_names import axis_names, route_from_names, trusted_width
 from jaxopt_tour.routing.by_name.experts import batch_axes
 from jaxopt_tour.routing.by_name.heads import heads_of
 from jaxopt_tour.routing.by_name.layers import without_layers
 from jaxopt_tour.routing.by_name.leaves import Leaf, lookup_role, vector_reason
+from jaxopt_tour.routing.by_name.outputs import may_be_output
 from jaxopt_tour.routing.by_name.readings import Evidence, evidence_of, read
 from jaxopt_tour.routing.route import Route, Routes
 
@@ -45,7 +48,13 @@ class ByName:
         }
         leaves = without_layers(whole)
         evidence, heads = evidence_of(leaves), heads_of(leaves)
-        return Routes({name: self._route(leaf, whole[name], evidence, heads) for name, leaf in leaves.items()})
+        routes = {name: self._route(leaf, whole[name], evidence, heads) for name, leaf in leaves.items()}
+        if not self.split_heads and not self.split_fused:
+            names = axis_names(params)
+            width = trusted_width(names, {name: leaf.shape for name, leaf in whole.items()})
+            named = {name: route_from_names(name, leaf.shape, names, width) for name, leaf in whole.items()}
+            routes |= {name: _agreed(route, routes[name]) for name, route in named.items() if route is not None}
+        return Routes(routes)
 
     def _route(self, leaf: Leaf, whole: Leaf, evidence: Evidence, heads: Mapping[str, str]) -> Route:
         """Apply the rules in order; the first that matches decides."""
@@ -75,7 +84,20 @@ class ByName:
         _, rows, columns = axes.matrix_shapes(whole.shape)[0]
         if 0 in whole.shape or min(rows, columns) == 1:
             return Route("vector", None, f"{rows} x {columns}: a vector, {reason}")
+        if len(leaf.shape) == 2 and not batch and may_be_output(leaf, rows, columns, evidence.leaves, evidence.widths):
+            return Route("not understood", None, f"{reason}, but nothing says that it is no head: route by use")
         return Route("matrix", axes, reason)
+
+
+def _agreed(named: Route, shaped: Route) -> Route:
+    """The route by names of axes, unless shapes say something else; these decide over a head that names do not show."""
+    if named.role != "matrix":
+        return named
+    if shaped.role in ("scalar", "vector", "head", "embedding", "position", "depthwise"):
+        return shaped
+    if shaped.role == "matrix" and named.axes != shaped.axes:
+        return Route("not understood", None, f"{named.reason}, but {shaped.reason}: give axes, or route by use")
+    return named
 
 
 def routes_by_name(params: Tree) -> Routes:

@@ -1,0 +1,144 @@
+"""What the names of a parameter's axes say, where a framework stores them: the first evidence of routing by name.
+
+Flax boxes carry names (linen ``Partitioned``, nnx metadata), Haliax and Penzai name every axis of every array. Nothing
+of these packages is imported: attributes are read. A name counts only if it is in a list below, because the axes of a
+mesh (``"fsdp"``, ``"tp"``) are stored in the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import jax
+
+from jaxopt_tour._trees import by_unique_name, is_box, path_name
+from jaxopt_tour._types import Tree
+from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.by_name.words import EMBEDDINGS, INTO_HEADS, word_set, words
+from jaxopt_tour.routing.route import Route
+
+Names = tuple[str | None, ...]
+
+BATCH: Final = word_set("layers layer stack stacked block blocks scan expert experts exp")
+VOCABULARY: Final = word_set("vocab vocabulary")
+POSITIONS: Final = word_set("position positions pos abspos_buckets relpos_buckets")
+WIDTH: Final = word_set("embed embedding embed_moe")
+INSIDE: Final = word_set(
+    "mlp mlp_moe neurons joined_kv heads head q_heads kv_heads kv_head kv head_dim head_size kv_head_dim projection "
+    "query_heads q_heads_per_group qkv"
+)
+
+
+def axis_names(params: Tree) -> dict[str, Names]:
+    """The names of the axes of every parameter that has them, by path name."""
+
+    def is_named(node: Any) -> bool:
+        return is_box(node) or _names_of(node) is not None
+
+    named: list[tuple[str, Names]] = []
+    for path, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_named):
+        names = _names_of(node)
+        if names is None:
+            continue
+        inside = [()] if is_box(node) else [inner for inner, _ in jax.tree_util.tree_leaves_with_path(node)]
+        named += [(path_name((*path, *inner)), names) for inner in inside]
+    return by_unique_name(named)
+
+
+def _names_of(node: Any) -> Names | None:
+    """The names of the axes of one parameter: a Flax box, or an array with named axes."""
+    if is_box(node):
+        metadata = node.get_metadata() if hasattr(node, "get_metadata") else {}
+        stored = (getattr(node, "names", None), *(metadata.get(key) for key in _FLAX_KEYS))
+        return next((tuple(map(_text, names)) for names in stored if isinstance(names, tuple | list) and names), None)
+    axes = getattr(node, "axes", None)
+    if hasattr(node, "array") and isinstance(axes, tuple) and axes and all(hasattr(axis, "name") for axis in axes):
+        return tuple(_text(axis.name) for axis in axes)
+    sizes = getattr(node, "named_axes", None)
+    if hasattr(node, "data_array") and isinstance(sizes, Mapping) and len(sizes) == len(node.data_array.shape):
+        return tuple(map(_text, sizes))
+    return None
+
+
+#: Where nnx keeps names of axes, by version of Flax.
+_FLAX_KEYS: Final = ("out_sharding", "sharding", "sharding_names")
+
+
+def _text(name: Any) -> str | None:
+    return name if isinstance(name, str) else None
+
+
+def trusted_width(names: Mapping[str, Names], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The one size of the axes called embed; None if they have several, as where "embed_moe" stands for experts."""
+    pairs = (pair for path, given in names.items() for pair in zip(given, shapes.get(path, ()), strict=False))
+    sizes = {size for name, size in pairs if name in WIDTH}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def axes_from_names(names: Names, into_width: bool | None) -> MatrixAxes | None:
+    """The matrix that names describe: one axis is the model's width, the others are inside of the layer, or a batch.
+
+    Args:
+        names: a name an axis.
+        into_width: whether the layer computes the model's width; None if nothing says.
+
+    Example: ``("layers", "heads", "head_size", "embed")`` is ``MatrixAxes((1, 2), 3)`` if the layer computes "embed".
+    """
+    if into_width is None or any(name not in BATCH | WIDTH | INSIDE for name in names):
+        return None
+    width = [axis for axis, name in enumerate(names) if name in WIDTH]
+    inside = [axis for axis, name in enumerate(names) if name in INSIDE]
+    if len(width) != 1 or not inside:
+        return None
+    return MatrixAxes(inside, width) if into_width else MatrixAxes(width, inside)
+
+
+def named_role(names: Names) -> str | None:
+    """``"vocabulary"``, ``"position"`` or ``"vector"`` if the names of the axes say so."""
+    if set(names) & VOCABULARY:
+        return "vocabulary"
+    if set(names) & POSITIONS:
+        return "position"
+    rest = [name for name in names if name not in BATCH]
+    return "vector" if len(rest) <= 1 and None not in names else None
+
+
+def into_width(path: str, names: Mapping[str, Names]) -> bool | None:
+    """Whether a layer computes the model's width ("down", "out") or takes it ("up", "query"); None if nothing says.
+
+    Flax and Penzai store fan-in first. Haliax stores either order, so there the bias or the layer's name has to say.
+    """
+    own = names[path]
+    if not path.endswith("/0"):
+        first = next((name for name in own if name in WIDTH | INSIDE), None)
+        return None if first is None else first not in WIDTH
+    module = path.removesuffix("/0").rsplit("/", 1)[0]
+    bias = names.get(f"{module}/bias/0")
+    if bias is not None:
+        return bool(set(bias) & WIDTH)
+    said = words(module.rsplit("/", 1)[-1])
+    takes, computes = bool(said & _TAKES), bool(said & _COMPUTES)
+    return computes if takes != computes else None
+
+
+_TAKES: Final = INTO_HEADS | word_set("up gate upproj gateproj cfc cattn wi")
+_COMPUTES: Final = word_set("down downproj out o outproj oproj wo cproj")
+
+
+def route_from_names(path: str, shape: tuple[int, ...], names: Mapping[str, Names], width: int | None) -> Route | None:
+    """The route of a parameter by the names of its axes; None if they do not say."""
+    own = names.get(path)
+    if own is None or len(own) != len(shape):
+        return None
+    said = ", ".join(map(str, own))
+    role = named_role(own)
+    if role == "vocabulary":
+        lookup = any(words(part) & EMBEDDINGS for part in path.split("/"))
+        return Route("embedding" if lookup else "head", None, f"axes named {said}")
+    if role is not None:
+        return Route("vector" if role == "vector" else "position", None, f"axes named {said}")
+    axes = axes_from_names(own, into_width(path, names))
+    if axes is None or width is None or width not in (shape[axis] for axis in axes.fan_in + axes.fan_out):
+        return None
+    return Route("matrix", axes, f"axes named {said}")

@@ -1,0 +1,97 @@
+"""Whether a matrix is a hidden one or may compute the outputs, where its name does not say.
+
+A head that goes to Muon is a silent error; a hidden matrix that goes to AdamW is not. So a matrix with two axes
+counts as hidden only if something says so: a name, a width of the model, or another matrix that takes its outputs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from jaxopt_tour.routing.by_name.leaves import Leaf, vector_reason
+from jaxopt_tour.routing.by_name.words import EXPERTS, FUSED, HEADS, INTO_HEADS, OUT_OF_HEADS, ROUTERS, word_set, words
+
+#: Names of matrices between hidden layers. ``out`` and ``value`` are among them only inside attention.
+_HIDDEN: Final = (INTO_HEADS | OUT_OF_HEADS | FUSED.keys() | ROUTERS | EXPERTS) - {
+    "value",
+    "v",
+    "out",
+    "o",
+    "proj",
+} | word_set(
+    "up down wq wkv upproj downproj gateproj wi inproj xproj dtproj lora loraa lorab ih hh weightih weighthh lstm "
+    "lstmcell gru grucell optimizedlstmcell rnn cell recurrent intermediate adaln mlp"
+)
+#: Modules that Flax and Haiku number by themselves: two networks in one module share one sequence of numbers.
+_NUMBERED_BY_THE_FRAMEWORK: Final = re.compile(r"Dense_\d+|linear(_\d+)?")
+
+
+def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Leaf], widths: frozenset[int]) -> bool:
+    """Whether nothing says that a matrix with two axes is hidden.
+
+    Example: in an actor-critic, ``Dense_2/kernel`` (64, 4) is the actor's head and ``Dense_3/kernel`` (4, 64) the
+    critic's first layer. That ``Dense_3`` takes 4 inputs says nothing, because ``Dense_0`` takes as many.
+    """
+    if leaf.layers or _is_named_hidden(leaf, leaves):
+        return False
+    if fan_out in widths or (fan_in in widths and fan_out % fan_in == 0):
+        return False
+    beside = _beside(leaf, leaves)
+    after = [other for other in beside if _natural(other.name) > _natural(leaf.name) or words(other.module) & HEADS]
+    takers = [other for other in after if _fan_in(other, leaf, fan_in) == fan_out]
+    first = _fan_in(min([leaf, *beside], key=lambda other: _natural(other.name)), leaf, fan_in)
+    if fan_out == first and _is_in_block_with_norm(leaf, leaves):
+        return False
+    return not takers or (bool(_NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module)) and fan_out == first)
+
+
+def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
+    said = {word for part in leaf.parts[-3:] for word in words(part)}
+    if said & (_HIDDEN - {"mlp"}) or "mlp" in words(leaf.module):
+        return True
+    parent = leaf.name[: leaf.name.rfind(leaf.module)] if leaf.module else ""
+    if all(f"{parent}w{number}/{leaf.last}" in leaves for number in (1, 2, 3)):
+        return True  # the three matrices of a gated layer
+    siblings = {word for name in leaves if name.startswith(parent) for word in words(name[len(parent) :].split("/")[0])}
+    return bool(said & {"value", "v", "out", "o", "proj"}) and bool(siblings & {"query", "q", "qkv", "qproj", "toq"})
+
+
+def _is_in_block_with_norm(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
+    """Whether a module around the parameter's is numbered and has a norm, as blocks with a residual stream have."""
+    for depth in range(1, len(leaf.parts) - 2):
+        block = "/".join(leaf.parts[:depth])
+        inside = [other for name, other in leaves.items() if name.startswith(block + "/")]
+        if re.search(r"\d$", block) and any(len(x.shape) == 1 and x.last == "scale" for x in inside):
+            return True
+    return False
+
+
+def _beside(leaf: Leaf, leaves: Mapping[str, Leaf]) -> list[Leaf]:
+    """Matrices of the modules beside that of a parameter."""
+    above, kinds = _above(leaf), (leaf.last, "lora_a")
+    matrices = (other for other in leaves.values() if other.last in kinds and len(other.shape) >= 2)
+    return [
+        other
+        for other in matrices
+        if other.name != leaf.name and _above(other) == above and not vector_reason(other, leaves)
+    ]
+
+
+def _above(leaf: Leaf) -> list[str]:
+    """The path above a parameter's module: ``["mlp"]`` of ``mlp/layers/0/kernel``, without numbers at its end."""
+    above = leaf.parts[:-1]
+    while above and above[-1].isdigit():
+        above = above[:-1]
+    return above[:-1]
+
+
+def _fan_in(other: Leaf, leaf: Leaf, fan_in: int) -> int:
+    """The fan-in of another parameter, stored in the order of this one."""
+    return other.shape[0] if leaf.shape[0] == fan_in and leaf.last != "weight" else other.shape[-1]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sort key in which ``layers_10`` comes after ``layers_9``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
