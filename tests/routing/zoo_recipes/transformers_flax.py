@@ -17,7 +17,11 @@ def built(model: Any, shape: tuple[int, ...], *inputs: Any, **kwargs: Any) -> Bu
 
     def call(params: Any, *inputs: Any) -> Any:
         output = model(*inputs, params=params, **kwargs)
-        return output[0] if isinstance(output, tuple) else {name: output[name] for name in ("logits",) if name in output} or output
+        return (
+            output[0]
+            if isinstance(output, tuple)
+            else {name: output[name] for name in ("logits",) if name in output} or output
+        )
 
     return params, lambda: from_function(call, params, *inputs)
 
@@ -101,7 +105,12 @@ def clip(z: Any) -> Built:
         max_position_embeddings=z.T, projection_dim=z.P, eos_token_id=2,
     )  # fmt: skip
     vision = dict(
-        hidden_size=z.E, intermediate_size=z.G, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8,
+        hidden_size=z.E,
+        intermediate_size=z.G,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
         projection_dim=z.P,
     )
     model = FlaxCLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=z.P), _do_init=False)
@@ -215,7 +224,8 @@ def wav2vec(z: Any) -> Built:
     config = Wav2Vec2Config(
         vocab_size=z.V, hidden_size=z.D, num_hidden_layers=2, num_attention_heads=4, intermediate_size=z.F,
         conv_dim=(z.C,) * 3, conv_kernel=(10, 3, 2), conv_stride=(5, 2, 2), num_feat_extract_layers=3,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feat_extract_norm="layer", do_stable_layer_norm=True,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feat_extract_norm="layer",
+        do_stable_layer_norm=True,
     )  # fmt: skip
     return built(FlaxWav2Vec2ForCTC(config, _do_init=False), (1, 1024), floats(1, 1024))
 
@@ -240,7 +250,14 @@ def wav2vec(z: Any) -> Built:
 def regnet(z: Any) -> Built:
     from transformers import FlaxRegNetForImageClassification, RegNetConfig
 
-    config = RegNetConfig(embedding_size=z.S, hidden_sizes=[z.A, z.B, z.C], depths=[1, 2, 1], groups_width=4, layer_type="y", num_labels=z.N)
+    config = RegNetConfig(
+        embedding_size=z.S,
+        hidden_sizes=[z.A, z.B, z.C],
+        depths=[1, 2, 1],
+        groups_width=4,
+        layer_type="y",
+        num_labels=z.N,
+    )
     model = FlaxRegNetForImageClassification(config, _do_init=False)
     variables = jax.eval_shape(lambda key: model.init_weights(key, (1, 64, 64, 3)), jax.random.key(0))
 
@@ -276,7 +293,8 @@ def unet(z: Any) -> Built:
 
     model = FlaxUNet2DConditionModel(
         sample_size=16, block_out_channels=(z.A, z.B), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1, attention_head_dim=8, cross_attention_dim=z.X,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1, attention_head_dim=8,
+        cross_attention_dim=z.X,
     )  # fmt: skip
     params = jax.eval_shape(model.init_weights, jax.random.key(0))
 
@@ -304,7 +322,8 @@ def autoencoder(z: Any) -> Built:
     from diffusers import FlaxAutoencoderKL
 
     model = FlaxAutoencoderKL(
-        block_out_channels=(z.A, z.B), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(z.A, z.B), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=1, norm_num_groups=8, sample_size=16,
     )  # fmt: skip
     params = jax.eval_shape(model.init_weights, jax.random.key(0))
