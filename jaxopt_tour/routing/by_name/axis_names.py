@@ -20,13 +20,13 @@ from jaxopt_tour.routing.route import Route
 
 Names = tuple[str | None, ...]
 
-BATCH: Final = word_set("layers layer stack stacked block blocks scan expert experts exp")
-VOCABULARY: Final = word_set("vocab vocabulary")
+BATCH: Final = word_set("layers layer encoder_layers decoder_layers stack stacked block blocks scan expert experts exp")
+VOCABULARY: Final = word_set("vocab vocabulary vocab_size")
 POSITIONS: Final = word_set("position positions pos abspos_buckets relpos_buckets")
-WIDTH: Final = word_set("embed embedding embed_moe")
+WIDTH: Final = word_set("embed embedding embed_dim embed_moe")
 INSIDE: Final = word_set(
-    "mlp mlp_moe neurons joined_kv heads head q_heads kv_heads kv_head kv head_dim head_size kv_head_dim projection "
-    "query_heads q_heads_per_group qkv"
+    "mlp mlp_dim mlp_moe neurons joined_kv heads head q_heads kv_heads kv_head kv head_dim head_size kv_head_dim "
+    "projection query_heads q_heads_per_group qkv"
 )
 
 
@@ -98,9 +98,9 @@ def named_role(names: Names) -> str | None:
     """``"vocabulary"``, ``"position"`` or ``"vector"`` if the names of the axes say so."""
     if set(names) & VOCABULARY:
         return "vocabulary"
-    if set(names) & POSITIONS:
-        return "position"
     rest = [name for name in names if name not in BATCH]
+    if set(names) & POSITIONS and len(rest) <= 2:  # of a convolution, "position" is the window
+        return "position"
     return "vector" if len(rest) <= 1 and None not in names else None
 
 

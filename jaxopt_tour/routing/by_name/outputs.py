@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from jaxopt_tour.routing.by_name.leaves import Leaf, vector_reason
+from jaxopt_tour.routing.by_name.leaves import Leaf, is_in_block, is_numbered, vector_reason
 from jaxopt_tour.routing.by_name.words import EXPERTS, FUSED, HEADS, INTO_HEADS, OUT_OF_HEADS, ROUTERS, word_set, words
 
 #: Names of matrices between hidden layers. ``out`` and ``value`` are among them only inside attention.
@@ -36,11 +36,15 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
     """
     if leaf.layers or _is_named_hidden(leaf, leaves):
         return False
-    if fan_out in widths or (fan_in in widths and fan_out % fan_in == 0):
+    if is_in_block(leaf) and (fan_out in widths or (fan_in in widths and fan_out % fan_in == 0)):
         return False
     beside = _beside(leaf, leaves)
     after = [other for other in beside if _natural(other.name) > _natural(leaf.name) or words(other.module) & HEADS]
-    takers = [other for other in after if _fan_in(other, leaf, fan_in) == fan_out]
+    takers = [
+        other
+        for other in after
+        if _fan_in(other, leaf, fan_in) == fan_out and (fan_in != fan_out or _follows(other, leaf))
+    ]
     first = _fan_in(min([leaf, *beside], key=lambda other: _natural(other.name)), leaf, fan_in)
     if fan_out == first and _is_in_block_with_norm(leaf, leaves):
         return False
@@ -58,12 +62,21 @@ def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
     return bool(said & {"value", "v", "out", "o", "proj"}) and bool(siblings & {"query", "q", "qkv", "qproj", "toq"})
 
 
+def _follows(other: Leaf, leaf: Leaf) -> bool:
+    """Whether names say that a module follows another, and does not take the same inputs.
+
+    CLIP's ``text_projection`` and ``visual_projection`` may both be (64, 64); ``Dense_1`` follows ``Dense_0``.
+    """
+    stems = {re.sub(r"_?\d+$", "", module) for module in (other.module, leaf.module)}
+    return len(stems) == 1 or bool(words(other.module) & HEADS)
+
+
 def _is_in_block_with_norm(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
     """Whether a module around the parameter's is numbered and has a norm, as blocks with a residual stream have."""
     for depth in range(1, len(leaf.parts) - 2):
         block = "/".join(leaf.parts[:depth])
         inside = [other for name, other in leaves.items() if name.startswith(block + "/")]
-        if re.search(r"\d$", block) and any(len(x.shape) == 1 and x.last == "scale" for x in inside):
+        if is_numbered(leaf.parts[depth - 1]) and any(len(x.shape) == 1 and x.last == "scale" for x in inside):
             return True
     return False
 

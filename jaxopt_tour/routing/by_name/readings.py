@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.leaves import Leaf, sibling_bias, widths
+from jaxopt_tour.routing.by_name.leaves import Leaf, is_in_block, sibling_bias, widths
 from jaxopt_tour.routing.by_name.words import (
     ATTENTIONS,
     CONVOLUTIONS,
@@ -17,6 +17,7 @@ from jaxopt_tour.routing.by_name.words import (
     INTO_HEADS,
     MATRICES,
     OUT_OF_HEADS,
+    word_set,
     words,
 )
 from jaxopt_tour.routing.route import Role
@@ -33,6 +34,8 @@ _EINSUMS: Final[dict[tuple[str, int], tuple[tuple[int, ...], tuple[int, ...], st
 }
 #: Names under which Equinox and PyTorch store (out, in).
 _OUT_FIRST: Final = ("weight", "weight_ih", "weight_hh")
+#: What the last convolution of a decoder is called.
+_LAST: Final = word_set("convout outconv finalconv convfinal lastconv convlast")
 #: Largest window of a convolution that is recognized by its shape alone.
 _WINDOW: Final = 31
 
@@ -168,6 +171,9 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     its_words = words(leaf.telling_name)
     if leaf.last == "weight":
         return _channels_first(leaf, axis, outputs)
+    to_image = rank > 3 and shape[-1] <= 4 and shape[-1] < shape[-2]
+    if not leaf.layers and not is_in_block(leaf) and (to_image or its_words & _LAST):
+        return _not_understood(f"{leaf.short_path} may compute the outputs")
     one_channel = shape[-2] == 1 and (evidence.many_one_channel or rank == 3)
     if its_words & DEPTHWISE or (rank in (3, 4) and one_channel and len(outputs or ()) <= 1):
         filters = f"{shape[-1]} filters of {math.prod(shape[:-1])}"
