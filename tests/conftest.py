@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +49,23 @@ def shapes(request: pytest.FixtureRequest) -> None:
     """Shapes in annotations are enforced in the tests of the modules that have them."""
     if "jaxtyping" in sys.modules:
         sys.modules["jaxtyping"].config.update("jaxtyping_disable", request.path.parent.name not in CHECKED_FOLDERS)
+
+
+class _Refuses(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        assert "not understood" not in record.getMessage(), f"a test of no matrices: {record.getMessage()}"
+
+
+@pytest.fixture(autouse=True)
+def understood(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that means Muon has matrices for it: outside of the tests of routing none goes to AdamW unnoticed."""
+    if request.path.parent.name == "routing" or request.node.get_closest_marker("not_understood"):
+        yield
+        return
+    handler = _Refuses(logging.WARNING)
+    logging.getLogger("jaxopt_tour").addHandler(handler)
+    yield
+    logging.getLogger("jaxopt_tour").removeHandler(handler)
 
 
 @pytest.fixture(autouse=True, scope="module")

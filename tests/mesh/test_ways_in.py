@@ -137,7 +137,7 @@ def test_nothing_to_do(tree: Tree) -> None:
 @pytest.mark.parametrize("name", ["muon", "shampoo"])
 def test_explicit_axes_need_not_be_named(name: str) -> None:
     """Auto axes leave the products to the partitioner; on Explicit ones JAX would refuse them."""
-    small = {"a": {"kernel": PARAMS["b"]["kernel"][:8, :16]}}
+    small = {"up": {"kernel": PARAMS["b"]["kernel"][:8, :16]}}
     tx = jt.muon(0.02, orthogonalizer=SHORT) if name == "muon" else jt.shampoo(0.02)
     update = jax.jit(tx.update)
     expected, _ = update(small, tx.init(small), small)

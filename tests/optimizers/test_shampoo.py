@@ -66,7 +66,7 @@ def test_without_accumulation_the_optimizer_is_muon(x64: None) -> None:
     # Through its momentum and for every kind of parameter: a vector, an attention kernel, a fused projection whose
     # pieces differ in width, layers that are scanned.
     params = {
-        "h": {"kernel": jnp.ones((6, 4)), "bias": jnp.ones(4)},
+        "up": {"kernel": jnp.ones((6, 4)), "bias": jnp.ones(4)},
         "heads": {"kernel": jnp.ones((3, 5, 5))},
         "fused": {"kernel": jnp.ones((4, 7))},
         "layers": {"kernel": jnp.ones((2, 3, 5))},

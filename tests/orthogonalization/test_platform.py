@@ -42,7 +42,7 @@ MARKS: Final = {
 OF_PLATFORM: Final = {"cpu": {"cholesky"}, "cuda": {"float16"}, "tpu": {"bfloat16"}}
 TRANSFORMS: Final = {
     "orthogonalize_via_newton_schulz": (jt.orthogonalize_via_newton_schulz(axes=AXES), PARAMS),
-    "muon": (jt.muon(1e-3), WITH_A_VECTOR),
+    "muon": (jt.muon(1e-3, routing=AXES), WITH_A_VECTOR),
 }
 
 
