@@ -51,6 +51,23 @@ def shapes(request: pytest.FixtureRequest) -> None:
         sys.modules["jaxtyping"].config.update("jaxtyping_disable", request.path.parent.name not in CHECKED_FOLDERS)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--few", action="store_true", help="of a test with many cases run the first and the last")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under ``--few``, keep two cases of every test; all of them are what the full run is for."""
+    if not config.getoption("few"):
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if not item.get_closest_marker("slow"):  # which is another way to be left out
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    kept = {id(item) for group in cases.values() for item in (group[0], group[-1])}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
+
+
 class _Refuses(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         assert "not understood" not in record.getMessage(), f"a test of no matrices: {record.getMessage()}"

@@ -31,11 +31,13 @@ def modules_after(statement: str) -> set[str]:
 
 
 class TestImportWeight:
+    @pytest.mark.slow
     def test_importing_the_package_loads_nothing_that_optax_does_not(self):
         loaded = modules_after("import jaxopt_tour")
         assert "jax" in loaded
         assert not (loaded - modules_after("import optax")) & HEAVY
 
+    @pytest.mark.slow
     def test_every_public_name_is_there_and_the_librarys_need_no_extra(self):
         statement = (
             "import jaxopt_tour as jt\n"
