@@ -3,7 +3,7 @@
 Run where MaxText 0.2.5 is installed: ``python -m benchmarks.maxtext [--leaves | --gemma2 | --zoo | --train]``. Without
 an option it prints the table of docs/maxtext.md; ``--leaves`` adds each disagreement, ``--gemma2`` prints the routes of
 Gemma 2, ``--zoo`` the parameter trees for tests/routing/zoo/maxtext.txt, and ``--train`` takes three steps of a small
-Gemma 2 with each routing. Models are abstract except for ``--train``.
+Qwen 3 with each routing. Models are abstract except for ``--train``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from maxtext.configs import pyconfig  # type: ignore[import-not-found]
+from maxtext.optimizers import optimizers as maxtext_optimizers  # type: ignore[import-not-found]
 from maxtext.utils import maxtext_utils, model_creation_utils, muon_utils  # type: ignore[import-not-found]
 from maxtext.utils.globals import MAXTEXT_PKG_DIR  # type: ignore[import-not-found]
 
@@ -195,19 +197,31 @@ def print_gemma2() -> None:
 
 
 def train() -> None:
-    """Take a step of a small model, whose tree is a real one, with the optimizers of docs/maxtext.md."""
+    """Take three steps of a small Qwen 3 in MaxText's get_optimizer, with each routing of docs/maxtext.md."""
     sizes = "base_emb_dim=64 base_mlp_dim=128 base_num_decoder_layers=4 base_num_query_heads=4 base_num_kv_heads=2"
-    small = (*sizes.split(), "head_dim=16", "vocab_size=256", "override_model_config=True", "dtype=float32")
-    config, create, abstract = build("gemma2-2b", *small)
-    routings = {
-        "by use": by_use(abstract),
-        "muon_utils": muon_utils.get_muon_weight_dimension_numbers(abstract, config),
-        "by name": None,
+    small = (
+        *sizes.split(),
+        "head_dim=16",
+        "vocab_size=256",
+        "override_model_config=True",
+        "dtype=float32",
+        "opt_type=muon",
+    )
+    config, create, abstract = build("qwen3-0.6b", *small)
+    routes = by_use(abstract)
+    swaps = {
+        "by use": lambda rate, table: jt.muon(rate, routing=routes),
+        "muon_utils": lambda rate, table: jt.muon(rate, routing=table),
     }
     tokens = jnp.arange(32, dtype=jnp.int32)[None]
-    for label, routing in routings.items():
+    for label, swap in swaps.items():
         model = create()
-        tx = jt.muon(1e-2) if routing is None else jt.muon(1e-2, routing=routing)
+        maxtext_optimizers.optax_muon = (  # the line of get_optimizer that docs/maxtext.md replaces
+            lambda learning_rate, muon_weight_dimension_numbers, swap=swap, **_: swap(
+                learning_rate, muon_weight_dimension_numbers
+            )
+        )
+        tx = maxtext_optimizers.get_optimizer(config, optax.constant_schedule(1e-2), model)
         optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
         def loss(model: Any) -> jax.Array:
