@@ -137,6 +137,7 @@ def print_table(show_leaves: bool) -> None:
     """Print the table of docs/maxtext.md."""
     print("| model | layers | matrices | by use: wrong, missed | by name: wrong, missed | muon_utils disagrees |")
     print("|---|---|---|---|---|---|")
+    cases: list[tuple[str, bool, str, tuple[str, ...]]]
     cases = [(name, scan, "", ()) for name in MODELS for scan in (True, False) if not (scan and name in ONLY_UNROLLED)]
     cases += [
         (name, True, f", {kernel}", options)
