@@ -33,6 +33,8 @@ _EINSUMS: Final[dict[tuple[str, int], tuple[tuple[int, ...], tuple[int, ...], st
 }
 #: Names under which Equinox and PyTorch store (out, in).
 _OUT_FIRST: Final = ("weight", "weight_ih", "weight_hh")
+#: What the factors of a projection of low rank are called, such as DeepSeek's "o_a_proj" (groups, in, rank).
+_FACTORS: Final = frozenset({"a", "b"})
 #: Largest window of a convolution that is recognized by its shape alone.
 _WINDOW: Final = 31
 
@@ -92,6 +94,8 @@ def read(leaf: Leaf, batch: int, evidence: Evidence, split_heads: bool, split_fu
     if rank == 3 and its_words & OUT_OF_HEADS and len(outputs or (0,)) == 1:
         if _is_no_width(shape[axis[2]], evidence):
             return _not_understood(f"{leaf.short_path} ends with {shape[axis[2]]}, which is no width of the model")
+        if its_words & _FACTORS:
+            return _not_understood(f"{leaf.short_path} is a factor of an output projection, and may have groups")
         into = axis[1:2] if split_heads else axis[:2]
         return MatrixAxes(into, axis[2]), "matrix", f"{leaf.telling_name}: (heads, head_dim, out)"
     return _convolution(leaf, axis, outputs, evidence)
