@@ -160,6 +160,12 @@ def test_readme_shows_the_plans_that_its_snippet_prints(capsys):
     assert capsys.readouterr().out.strip() == shown.strip()
 
 
+def test_readme_shows_the_table_of_gemma_2_that_was_printed_where_maxtext_is():
+    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/maxtext.md"))
+    (table,) = re.findall(r"```\n(parameter [^`]*self_attention_local[^`]*)```", page)
+    assert table in readme
+
+
 def test_readme_links_lead_somewhere():
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
