@@ -90,6 +90,7 @@ def test_without_accumulation_the_optimizer_is_muon(x64: None) -> None:
         chex.assert_trees_all_close(first, second, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_first_update_has_singular_values_of_one_whatever_the_decay() -> None:
     for b2 in (0.0, 0.5, 0.999, None):
         (u,) = updates_of(jt.scale_by_shampoo(b2, axes=AXES), draws((3, 5), 1).astype(np.float32))

@@ -106,6 +106,7 @@ def test_calls_agree_eagerly_and_under_jit_and_vmap(name: str) -> None:
     np.testing.assert_array_equal(jt.orthogonalize(X, name), eager)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["auto", "keller_jordan", "zolotarev", "exact"])
 def test_gradients_are_those_of_finite_differences(name: str, x64: None) -> None:
     orthogonalizer = jt.Orthogonalizer(name)
@@ -134,6 +135,7 @@ def test_a_value_is_a_static_argument() -> None:
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_eps_may_be_an_array_and_has_a_derivative(x64: None) -> None:
     x = jnp.asarray(X, jnp.float64)
 

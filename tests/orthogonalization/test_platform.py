@@ -167,6 +167,7 @@ def test_an_accelerators_plan_keeps_the_promise_of_its_coefficients(coefficients
         assert np.abs(values - 1).max() < promised + growth * ROUNDING, name
 
 
+@pytest.mark.slow
 def test_plans_of_all_platforms_agree_up_to_what_they_promise() -> None:
     leaves = {name: matrices(shape, seed) for seed, (name, shape) in enumerate(SHAPES.items())}
     views = dict.fromkeys(SHAPES, jt.MatrixAxes(-2, -1))
