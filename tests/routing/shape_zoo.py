@@ -1,7 +1,8 @@
 """The zoo of shape trees: paths, shapes and axis names of public models, with the right answers.
 
 ``open_models()`` were seen while the rules were written; of ``held_back_models()`` the first numbers were kept. The
-files in ``zoo/`` hold one block a model::
+models in ``zoo/packages_*.txt`` are recorded by ``zoo_record.py``. One of these is held back if
+``int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0``. The files in ``zoo/`` hold one block a model::
 
     [name] framework conventional
     source: owner/repository path/of/the/file
@@ -16,10 +17,11 @@ Every line ``sizes`` is one variant of the model. ``conventional`` models must b
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,28 +155,38 @@ _BOXES: dict[str, Any] = {
 
 def open_models() -> list[Model]:
     """Models that were seen while the rules were written; ``maxtext.txt`` is printed by ``benchmarks/maxtext.py``."""
-    return [*_read(FOLDER / "open.txt"), *_read(FOLDER / "maxtext.txt")]
+    return [model for name in ("open.txt", "maxtext.txt", "packages_open.txt") for model in _read(FOLDER / name)]
 
 
 def held_back_models() -> list[Model]:
     """Models that were kept aside until the rules were finished."""
-    return list(_read(FOLDER / "held_back.txt"))
+    return [model for name in ("held_back.txt", "packages_held_back.txt") for model in _read(FOLDER / name)]
+
+
+def is_held_back(name: str) -> bool:
+    """Whether a recorded model is kept aside: decided by a hash of its name, before any rule is run on it."""
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0
 
 
 def _read(file: Path) -> Iterator[Model]:
     for block in re.split(r"\n(?=\[)", file.read_text())[1:] if file.exists() else []:
-        header, *lines = [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
-        match = re.fullmatch(r"\[(.+)\] (\w+)( conventional)?", header)
-        assert match, header
-        name, framework, conventional = match[1], match[2], bool(match[3])
-        fields = dict(line.split(": ", 1) for line in lines if re.match(r"(source|note): ", line))
-        sizes = [line.removeprefix("sizes: ") for line in lines if line.startswith("sizes: ")]
-        rows = [[cell.strip() for cell in line.split("|")] for line in lines if "|" in line]
-        for number, row in enumerate(sizes):
-            values = {key: int(value) for key, value in (pair.split("=") for pair in row.split())}
-            parameters = tuple(parameter for row in rows for parameter in _parameters(row, values))
-            label = name if number == 0 else f"{name}, sizes {number + 1}"
-            yield Model(label, framework, conventional, fields["source"], parameters)
+        yield from read_models(block.splitlines())
+
+
+def read_models(block: Iterable[str], first: bool = False) -> Iterator[Model]:
+    """The variants of the model in a block; the first alone on demand."""
+    header, *lines = [line for line in block if line.strip() and not line.startswith("#")]
+    match = re.fullmatch(r"\[(.+)\] (\w+)( conventional)?", header)
+    assert match, header
+    name, framework, conventional = match[1], match[2], bool(match[3])
+    fields = dict(line.split(": ", 1) for line in lines if re.match(r"(source|note): ", line))
+    sizes = [line.removeprefix("sizes: ") for line in lines if line.startswith("sizes: ")]
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines if "|" in line]
+    for number, row in enumerate(sizes[:1] if first else sizes):
+        values = {key: int(value) for key, value in (pair.split("=") for pair in row.split())}
+        parameters = tuple(parameter for row in rows for parameter in _parameters(row, values))
+        label = name if number == 0 else f"{name}, sizes {number + 1}"
+        yield Model(label, framework, conventional, fields["source"], parameters)
 
 
 def _parameters(row: list[str], sizes: dict[str, int]) -> Iterator[Parameter]:
