@@ -254,7 +254,11 @@ def block(entry: Recipe) -> str:
     for path, (shape, names) in cells.items():
         tail = (shape, answers[path], *([" ".join(map(str, names))] if names else []))
         columns.setdefault(tail, []).append(path)
-    lines += [" | ".join((path, *tail)).replace(" |  | ", " | | ") for tail, paths in columns.items() for path in folded(paths)]
+    lines += [
+        " | ".join((path, *tail)).replace(" |  | ", " | | ")
+        for tail, paths in columns.items()
+        for path in folded(paths)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -291,7 +295,9 @@ def folded(paths: list[str]) -> list[str]:
         for parts in current:
             rest = tuple(parts[:position]), tuple(parts[position + 1 :]), len(parts) > position
             groups.setdefault(rest, []).append(parts[position] if len(parts) > position else "")
-        current = [[*before, *([braces(parts)] if there else []), *after] for (before, after, there), parts in groups.items()]
+        current = [
+            [*before, *([braces(parts)] if there else []), *after] for (before, after, there), parts in groups.items()
+        ]
     return ["/".join(parts) for parts in current]
 
 

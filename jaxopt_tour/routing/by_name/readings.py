@@ -13,6 +13,7 @@ from jaxopt_tour.routing.by_name.words import (
     ATTENTIONS,
     CONVOLUTIONS,
     DEPTHWISE,
+    EXPERTS,
     FUSED,
     INTO_HEADS,
     MATRICES,
@@ -35,6 +36,8 @@ _EINSUMS: Final[dict[tuple[str, int], tuple[tuple[int, ...], tuple[int, ...], st
 _OUT_FIRST: Final = ("weight", "weight_ih", "weight_hh")
 #: What the factors of a projection of low rank are called, such as DeepSeek's "o_a_proj" (groups, in, rank).
 _FACTORS: Final = frozenset({"a", "b"})
+#: What the last convolution of a decoder is called.
+_LAST: Final = frozenset({"convout", "outconv", "finalconv", "convfinal", "final", "lastconv"})
 #: Largest window of a convolution that is recognized by its shape alone.
 _WINDOW: Final = 31
 
@@ -81,6 +84,8 @@ def read(leaf: Leaf, batch: int, evidence: Evidence, split_heads: bool, split_fu
         return _not_understood(f"{leaf.name} has {rank} axes without names")
     if "einsum" in its_words:
         return _einsum(leaf, axis, evidence)
+    if batch and leaf.last in _OUT_FIRST and any(words(part) & EXPERTS for part in leaf.parts[:-1]):
+        return _not_understood(f"{leaf.short_path}: experts are stored as (in, out) under this name, or as (out, in)")
     if rank == 2:
         return _two_axes(leaf, axis, evidence, fused if split_fused else None)
     if fused and shape[axis[1]] == fused:  # (in, 3, heads, head_dim)
@@ -172,6 +177,8 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     its_words = words(leaf.telling_name)
     if leaf.last == "weight":
         return _channels_first(leaf, axis, outputs)
+    if its_words & _LAST:
+        return _not_understood(f"{leaf.short_path} may compute the outputs")
     one_channel = shape[-2] == 1 and (evidence.many_one_channel or rank == 3)
     if its_words & DEPTHWISE or (rank in (3, 4) and one_channel and len(outputs or ()) <= 1):
         filters = f"{shape[-1]} filters of {math.prod(shape[:-1])}"

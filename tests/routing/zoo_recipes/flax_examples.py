@@ -258,7 +258,13 @@ def vivit(z: Any) -> Built:
     "M//8 Z//8 Z//4 4*M 4*Z",
 )
 def evoformer(z: Any) -> Built:
-    stub("tree", "alphafold.common.residue_constants", "alphafold.model.folding", "alphafold.model.all_atom", "alphafold.model.quat_affine")
+    stub(
+        "tree",
+        "alphafold.common.residue_constants",
+        "alphafold.model.folding",
+        "alphafold.model.all_atom",
+        "alphafold.model.quat_affine",
+    )
     from alphafold.model import config, modules
 
     settings = config.model_config("model_1").model

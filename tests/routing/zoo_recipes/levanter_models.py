@@ -80,7 +80,9 @@ def gemma(z: Any) -> Built:
 def olmo(z: Any) -> Built:
     from levanter.models.olmo import Olmo2Config
 
-    config = Olmo2Config(seq_len=16, hidden_dim=z.D, intermediate_dim=z.F, num_layers=z.L, num_heads=z.H, num_kv_heads=z.G)
+    config = Olmo2Config(
+        seq_len=16, hidden_dim=z.D, intermediate_dim=z.F, num_layers=z.L, num_heads=z.H, num_kv_heads=z.G
+    )
     return built("olmo", "Olmo2LMHeadModel", config, z.V)
 
 

@@ -140,7 +140,9 @@ def flow(z: Any) -> Built:
     from paramax import unwrap
 
     def make() -> Any:
-        return masked_autoregressive_flow(jax.random.key(0), base_dist=Normal(jnp.zeros(z.D)), flow_layers=3, nn_width=z.W)
+        return masked_autoregressive_flow(
+            jax.random.key(0), base_dist=Normal(jnp.zeros(z.D)), flow_layers=3, nn_width=z.W
+        )
 
     return equinox(make, lambda model, x: unwrap(model).log_prob(x), floats(5, z.D))
 
@@ -230,7 +232,9 @@ def gpt_neox(z: Any) -> Built:
     unbound, values = pz.unbind_params(model, freeze=True)
 
     def call(model: Any, ids: Any) -> Any:
-        return model(pz.nx.wrap(ids).tag("batch", "seq"), token_positions=pz.nx.wrap(jnp.zeros((2, 8), int)).tag("batch", "seq")).unwrap("batch", "seq", "vocabulary")
+        return model(
+            pz.nx.wrap(ids).tag("batch", "seq"), token_positions=pz.nx.wrap(jnp.zeros((2, 8), int)).tag("batch", "seq")
+        ).unwrap("batch", "seq", "vocabulary")
 
     bound = pz.bind_variables(unbound, values)
     return bound, lambda: from_function(call, bound, tokens(2, 8))

@@ -120,7 +120,9 @@ def mamba2(z: Any) -> Built:
     from bonsai.models.mamba2 import modeling
     from flax import nnx
 
-    config = modeling.ModelConfig(vocab_size=z.V, hidden_size=z.D, state_size=z.S, head_dim=z.K, chunk_size=8, num_hidden_layers=2)
+    config = modeling.ModelConfig(
+        vocab_size=z.V, hidden_size=z.D, state_size=z.S, head_dim=z.K, chunk_size=8, num_hidden_layers=2
+    )
     return nnx_module(lambda: modeling.Mamba2ForCausalLM(config, rngs=nnx.Rngs(0)), tokens(1, 16))
 
 

@@ -17,7 +17,11 @@ def built(model: Any, shape: tuple[int, ...], *inputs: Any, **kwargs: Any) -> Bu
 
     def call(params: Any, *inputs: Any) -> Any:
         output = model(*inputs, params=params, **kwargs)
-        return output[0] if isinstance(output, tuple) else {name: output[name] for name in ("logits",) if name in output} or output
+        return (
+            output[0]
+            if isinstance(output, tuple)
+            else {name: output[name] for name in ("logits",) if name in output} or output
+        )
 
     return params, lambda: from_function(call, params, *inputs)
 
@@ -101,7 +105,12 @@ def clip(z: Any) -> Built:
         max_position_embeddings=z.T, projection_dim=z.P, eos_token_id=2,
     )  # fmt: skip
     vision = dict(
-        hidden_size=z.E, intermediate_size=z.G, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8,
+        hidden_size=z.E,
+        intermediate_size=z.G,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
         projection_dim=z.P,
     )
     model = FlaxCLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=z.P), _do_init=False)
@@ -240,7 +249,14 @@ def wav2vec(z: Any) -> Built:
 def regnet(z: Any) -> Built:
     from transformers import FlaxRegNetForImageClassification, RegNetConfig
 
-    config = RegNetConfig(embedding_size=z.S, hidden_sizes=[z.A, z.B, z.C], depths=[1, 2, 1], groups_width=4, layer_type="y", num_labels=z.N)
+    config = RegNetConfig(
+        embedding_size=z.S,
+        hidden_sizes=[z.A, z.B, z.C],
+        depths=[1, 2, 1],
+        groups_width=4,
+        layer_type="y",
+        num_labels=z.N,
+    )
     model = FlaxRegNetForImageClassification(config, _do_init=False)
     variables = jax.eval_shape(lambda key: model.init_weights(key, (1, 64, 64, 3)), jax.random.key(0))
 
