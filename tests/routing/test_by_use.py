@@ -213,6 +213,40 @@ def test_networks_side_by_side_are_no_depthwise_convolution(channels, groups, ex
             assert routes["kernel"].axes == MatrixAxes((first, first + 1, first + 2), first + 3)
 
 
+@pytest.mark.parametrize("norm", ["none", "head", "all heads"])
+def test_products_of_queries_and_keys_and_norms_take_nothing_from_fan_out(norm):
+    """Levanter stores queries as (groups, queries per group, head_dim, in), and OLMo 2 normalizes all heads at once."""
+    axes = {"none": (), "head": (-1,), "all heads": (-2, -1)}[norm]
+
+    def normalized(x):
+        return x / jnp.sqrt(jnp.mean(x**2, axes, keepdims=True) + 1e-6) if axes else x
+
+    def fn(params, x):
+        q = normalized(jnp.einsum("td,gqkd->tgqk", x, params["q"]).reshape(10, -1, 8)).reshape(10, 2, 3, 8)
+        k = normalized(jnp.einsum("td,gkd->tgk", x, params["k"]))
+        v = jnp.einsum("td,gkd->tgk", x, params["v"])
+        y = jnp.einsum("gqtu,ugk->tgqk", jax.nn.softmax(jnp.einsum("tgqk,ugk->gqtu", q, k)), v)
+        return (x + jnp.einsum("tgqk,dgqk->td", y, params["o"])) @ params["head"]
+
+    params = {"q": (2, 3, 8, 48), "k": (2, 8, 48), "v": (2, 8, 48), "o": (48, 2, 3, 8), "head": (48, 97)}
+    routes = from_function(fn, {name: zoo.floats(*shape) for name, shape in params.items()}, zoo.floats(10, 48))
+    assert routes["q"].axes == MatrixAxes(3, (0, 1, 2))
+    assert routes["k"].axes == routes["v"].axes == MatrixAxes(2, (0, 1))
+    assert routes["o"].axes == MatrixAxes((1, 2, 3), 0)
+
+
+@pytest.mark.parametrize("order", ["eod", "edo"])
+def test_experts_that_are_summed_over_are_a_batch(order):
+    def fn(params, x):
+        y = jnp.einsum(f"td,{order}->teo", x, params["experts"])
+        return jnp.tanh(jnp.einsum("te,teo->to", jax.nn.softmax(x @ params["router"]), y)) @ params["head"]
+
+    sizes = {"e": 5, "o": 24, "d": 16}
+    shapes = {"experts": tuple(sizes[axis] for axis in order), "router": (16, 5), "head": (24, 7)}
+    routes = from_function(fn, {name: zoo.floats(*shape) for name, shape in shapes.items()}, zoo.floats(10, 16))
+    assert routes["experts"].axes == MatrixAxes(order.index("d"), order.index("o"))
+
+
 def test_scans_of_newer_jax_name_their_inputs_otherwise():
     """JAX after 0.11 packs the groups of a scan's inputs in a tuple-like ``ft_in`` in place of two counts."""
     groups = SimpleNamespace(unpack=lambda: (["w"], ["x", "y"], []))

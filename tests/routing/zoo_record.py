@@ -1,16 +1,15 @@
 """Record shape trees from installed packages and checked-out repositories: ``python tests/routing/zoo_record.py``.
 
-A recipe in ``zoo_recipes/`` builds one model without allocating it, and says by hand what each parameter is. This script
+A recipe in ``zoo_recipes/`` builds one model without allocating it, and says by hand what each parameter is. The script
 writes the model as a block of ``packages_open.txt`` or ``packages_held_back.txt``; a hash of its name decides which.
-To record everything again::
+To record everything again, in one environment for each group of packages that ``zoo_recipes/README.md`` lists::
 
-    uv venv scratch && VIRTUAL_ENV=scratch uv pip install -c requirements/tour.txt dm-haiku equinox ...
-    PYTHONPATH=. ZOO_SOURCES=folder scratch/bin/python tests/routing/zoo_record.py [--check] [part of a name ...]
+    uv venv scratch && VIRTUAL_ENV=scratch uv pip install PACKAGES
+    PYTHONPATH=. ZOO_SOURCES=FOLDER scratch/bin/python tests/routing/zoo_record.py [--check] [part of a name ...]
 
 ``ZOO_SOURCES`` has one checkout per repository, named ``owner+repository``. Recipes whose packages or checkouts are
-missing are skipped and keep their blocks, since no environment can hold all packages. ``zoo_recipes/README.md`` lists the
-environments that were used. ``--check`` also routes each model by use and prints where it disagrees with the answers;
-it writes nothing.
+missing are skipped and keep their blocks, since no environment can hold all packages. ``--check`` routes each model by
+use and prints where it disagrees with the answers; it writes nothing. No test imports the recipes.
 """
 
 from __future__ import annotations
@@ -38,10 +37,6 @@ from tests.routing.shape_zoo import is_held_back, read_models
 
 HERE = Path(__file__).parent
 FILES = {False: HERE / "zoo" / "packages_open.txt", True: HERE / "zoo" / "packages_held_back.txt"}
-HEADERS = {
-    False: "# Recorded by tests/routing/zoo_record.py from packages and repositories; seen while rules are written.\n",
-    True: "# Recorded by tests/routing/zoo_record.py from packages and repositories; not looked at.\n",
-}
 
 #: The tree of shapes of a model, and its routes by use; None where it cannot be traced.
 Built = tuple[Any, Callable[[], dict[str, Any]] | None]
@@ -301,13 +296,20 @@ def folded(paths: list[str]) -> list[str]:
     return ["/".join(parts) for parts in current]
 
 
+def common_start(texts: list[str]) -> str:
+    """The characters that all texts begin with."""
+    shortest = min(texts, key=len)
+    ends = (i for i, letter in enumerate(shortest) if any(text[i] != letter for text in texts))
+    return shortest[: next(ends, len(shortest))]
+
+
 def braces(parts: list[str]) -> str:
     """Several names as one: their common ends outside of the braces."""
     if len(parts) == 1:
         return parts[0]
     assert not any("{" in part for part in parts), parts
-    start = os.path.commonprefix(parts)
-    end = os.path.commonprefix([part[len(start) :][::-1] for part in parts])[::-1]
+    start = common_start(parts)
+    end = common_start([part[len(start) :][::-1] for part in parts])[::-1]
     middles = [part[len(start) : len(part) - len(end)] for part in parts]
     if all(re.fullmatch(r"0|[1-9]\d*", middle) for middle in middles):
         numbers = sorted(map(int, middles))
@@ -315,6 +317,11 @@ def braces(parts: list[str]) -> str:
             middles = [f"{numbers[0]}..{numbers[-1]}"]
         return f"{start}{{{','.join(middles)}}}{end}"
     return f"{{{','.join(parts)}}}"
+
+
+def head(file: Path) -> str:
+    """The comments before the first block, which are kept."""
+    return re.split(r"(?m)^\[", file.read_text(), maxsplit=1)[0]
 
 
 def blocks(file: Path) -> dict[str, str]:
@@ -366,7 +373,7 @@ def main() -> None:
     if not arguments.check:
         for held, file in FILES.items():
             order = [entry.name for entry in RECIPES if entry.name in texts[held]]
-            file.write_text(HEADERS[held] + "\n" + "\n".join(texts[held][name] for name in order))
+            file.write_text(head(file) + "\n".join(texts[held][name] for name in order))
 
 
 if __name__ == "__main__":

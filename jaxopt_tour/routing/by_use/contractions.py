@@ -102,7 +102,7 @@ def product(
             if other.is_weight:
                 walker.stack(track, batch[side])
             elif other.active:
-                walker.stack(track, over[side])
+                walker.stack(track, over[side], summed=True)
     for side in (0, 1):
         operand, other = values[side], values[1 - side]
         if operand.is_weight and other.active and not other.is_weight:

@@ -75,7 +75,7 @@ def reduce(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[Valu
     """Remove the summed dimensions, and record them as a stack in the result of a contraction."""
     axes = [int(axis) for axis in eqn.params["axes"]]
     for track in values[0].tracks:
-        walker.stack(track, axes)
+        walker.stack(track, axes, summed=True)
     value = values[0].map(lambda x: ln.squeeze(x, axes, "sum"))
     # The sum of a parameter over an axis, or of looked-up experts, is no longer a matrix of the parameter.
     origins = tuple(origin.replace(nonlinear=True) for origin in value.origins) if not value.active else ()

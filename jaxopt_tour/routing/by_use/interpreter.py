@@ -171,10 +171,20 @@ class Walker:
         self.record.inputs[node] = self.record.inputs.get(node, _NONE) | union(inputs)
         return node
 
-    def stack(self, track: Lineage, dims: Iterable[int]) -> None:
-        """Record that dimensions of a contraction's result are summed over, or are a batch for the next parameter."""
+    def stack(self, track: Lineage, dims: Iterable[int], summed: bool = False) -> None:
+        """Record dimensions of a contraction's result that are a batch for the next parameter, or are summed over.
+
+        A sum of experts leaves their features, which are later axes of the parameter. The product of queries and keys
+        and the norm of an activation sum over the last axes: these are no stack.
+        """
+        dims = frozenset(dims)
+        left = track.atoms(dim for dim in range(len(track.dims)) if dim not in dims)
+        innermost = max((atom.axis for atom in left if atom.size > 1), default=-1)
         axes = frozenset(
-            atom.axis for atom in track.atoms(dims) if atom.size == track.shape[atom.axis] or atom.axis in track.sharded
+            atom.axis
+            for atom in track.atoms(dims)
+            if (atom.size == track.shape[atom.axis] or atom.axis in track.sharded)
+            and not (summed and atom.axis > innermost)
         )
         if axes and track.node is not None and not track.head_dims:
             place = (track.node, track.param)

@@ -225,7 +225,8 @@ def vivit(z: Any) -> Built:
 
     stub(
         "scenic.common_lib.video_utils", "scenic.model_lib.base_models.base_model", 
-        "scenic.model_lib.base_models.classification_model", "scenic.model_lib.base_models.model_utils", "scenic.model_lib.base_models.multilabel_classification_model",
+        "scenic.model_lib.base_models.classification_model", "scenic.model_lib.base_models.model_utils",
+        "scenic.model_lib.base_models.multilabel_classification_model",
     )  # fmt: skip
     models = module_of("google-research/scenic", "scenic/projects/vivit/model.py")
     config = ml_collections.ConfigDict
@@ -300,8 +301,10 @@ def graphcast(z: Any) -> Built:
             {edges: typed_graph.EdgeSet(jax.numpy.full(1, 8), typed_graph.EdgesIndices(senders, receivers), features)},
         )
         model = net(
-            node_latent_size={"mesh_nodes": z.D}, edge_latent_size={"mesh": z.D}, mlp_hidden_size=z.D, mlp_num_hidden_layers=1,
-            num_message_passing_steps=2, use_layer_norm=True, node_output_size={"mesh_nodes": z.O}, embed_nodes=True, embed_edges=True,
+            node_latent_size={"mesh_nodes": z.D}, edge_latent_size={"mesh": z.D}, mlp_hidden_size=z.D,
+            mlp_num_hidden_layers=1,
+            num_message_passing_steps=2, use_layer_norm=True, node_output_size={"mesh_nodes": z.O}, embed_nodes=True,
+            embed_edges=True,
             name="mesh_gnn",
         )  # fmt: skip
         return model(graph).nodes["mesh_nodes"].features

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxopt_tour.routing import from_function
-from tests.routing.zoo_record import Built, floats, recipe, tokens
+from tests.routing.zoo_record import Built, recipe, tokens
 
 
 def built(module: str, model: str, config: Any, vocabulary: int) -> Built:
@@ -53,7 +52,8 @@ def gemma(z: Any) -> Built:
     from levanter.models.gemma import Gemma2Config
 
     config = Gemma2Config(
-        seq_len=16, hidden_dim=z.D, intermediate_dim=z.F, num_layers=z.L, num_heads=z.H, num_kv_heads=z.G, head_dim=z.D // z.H
+        seq_len=16, hidden_dim=z.D, intermediate_dim=z.F, num_layers=z.L, num_heads=z.H, num_kv_heads=z.G,
+        head_dim=z.D // z.H
     )  # fmt: skip
     return built("gemma", "Gemma2LMHeadModel", config, z.V)
 
@@ -110,7 +110,8 @@ def mixtral(z: Any) -> Built:
     from levanter.models.mixtral import MixtralConfig
 
     config = MixtralConfig(
-        seq_len=16, hidden_dim=z.D, intermediate_dim=z.F, num_layers=z.L, num_heads=z.H, num_kv_heads=z.G, n_routed_experts=z.E
+        seq_len=16, hidden_dim=z.D, intermediate_dim=z.F, num_layers=z.L, num_heads=z.H, num_kv_heads=z.G,
+        n_routed_experts=z.E
     )  # fmt: skip
     return built("mixtral", "MixtralLMHeadModel", config, z.V)
 
@@ -144,7 +145,8 @@ def whisper(z: Any) -> Built:
 
     config = WhisperConfig(
         vocab_size=z.V, num_mel_bins=z.M, encoder_layers=z.L, encoder_attention_heads=z.H, decoder_layers=z.L,
-        decoder_attention_heads=z.H, decoder_ffn_dim=z.G, encoder_ffn_dim=z.F, d_model=z.D, max_source_positions=z.S, max_length=z.T,
+        decoder_attention_heads=z.H, decoder_ffn_dim=z.G, encoder_ffn_dim=z.F, d_model=z.D, max_source_positions=z.S,
+        max_length=z.T,
     )  # fmt: skip
     vocab = hax.Axis("vocab", z.V)
     return eqx.filter_eval_shape(lambda: WhisperModel.init(vocab, config, key=jax.random.key(0))), None

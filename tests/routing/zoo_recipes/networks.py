@@ -267,7 +267,8 @@ def s5(z: Any) -> Built:
     half = z.P // 2
     eigenvalues, vectors = eigenvalues[:half], vectors[:, :half]
     ssm = init_S5SSM(
-        z.D, half, eigenvalues.real, eigenvalues.imag, vectors, vectors.conj().T, "lecun_normal", "zoh", 1e-3, 1e-1, True,
+        z.D, half, eigenvalues.real, eigenvalues.imag, vectors, vectors.conj().T, "lecun_normal", "zoh", 1e-3, 1e-1,
+        True,
         False, False,
     )  # fmt: skip
     model = ClassificationModel(ssm, z.C, z.D, 2, padded=False, activation="half_glu1", training=False)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_tour.routing import from_function
-from tests.routing.zoo_record import Built, floats, linen, nnx_module, recipe, tokens
+from tests.routing.zoo_record import Built, floats, nnx_module, recipe, tokens
 
 
 @recipe(
@@ -36,7 +36,8 @@ def efficientnet(z: Any) -> Built:
     )  # fmt: skip
     fields = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "resolution": 32, "dropout_rate": 0.0}
     config = modeling.ModelConfig(
-        **fields, stem_conv_padding=1, bn_momentum=0.9, bn_epsilon=1e-3, block_configs=modeling.BlockConfigs(blocks), num_classes=z.N,
+        **fields, stem_conv_padding=1, bn_momentum=0.9, bn_epsilon=1e-3, block_configs=modeling.BlockConfigs(blocks),
+        num_classes=z.N,
     )  # fmt: skip
     return nnx_module(lambda: modeling.EfficientNet(config, rngs=nnx.Rngs(0)), floats(1, 32, 32, 3))
 
@@ -215,8 +216,10 @@ def gemma(z: Any, **changes: Any) -> Built:
 
     kinds = gm.nn.AttentionType
     config = gm.nn.config.TransformerConfig(
-        num_embed=z.V, embed_dim=z.D, hidden_dim=z.F, num_heads=z.H, head_dim=z.K, num_kv_heads=z.G, final_logit_softcap=None,
-        use_post_attn_norm=True, use_post_ffw_norm=True, attention_types=(kinds.LOCAL_SLIDING, kinds.GLOBAL), sliding_window_size=8,
+        num_embed=z.V, embed_dim=z.D, hidden_dim=z.F, num_heads=z.H, head_dim=z.K, num_kv_heads=z.G,
+        final_logit_softcap=None,
+        use_post_attn_norm=True, use_post_ffw_norm=True, attention_types=(kinds.LOCAL_SLIDING, kinds.GLOBAL),
+        sliding_window_size=8,
         **changes,
     )  # fmt: skip
     model = gm.nn.Transformer(config=config, tokens="", dtype=jnp.float32)
@@ -323,7 +326,8 @@ def keras_llama(z: Any) -> Built:
 
     keras.utils.clear_session()
     backbone = keras_hub.models.Llama3Backbone(
-        vocabulary_size=z.V, num_layers=2, num_query_heads=z.H, num_key_value_heads=z.G, hidden_dim=z.D, intermediate_dim=z.F
+        vocabulary_size=z.V, num_layers=2, num_query_heads=z.H, num_key_value_heads=z.G, hidden_dim=z.D,
+        intermediate_dim=z.F
     )  # fmt: skip
     model = keras_hub.models.Llama3CausalLM(backbone, preprocessor=None)
     return keras_model(model, {"token_ids": tokens(1, 8), "padding_mask": tokens(1, 8)}, paths=True)

@@ -224,7 +224,8 @@ def wav2vec(z: Any) -> Built:
     config = Wav2Vec2Config(
         vocab_size=z.V, hidden_size=z.D, num_hidden_layers=2, num_attention_heads=4, intermediate_size=z.F,
         conv_dim=(z.C,) * 3, conv_kernel=(10, 3, 2), conv_stride=(5, 2, 2), num_feat_extract_layers=3,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feat_extract_norm="layer", do_stable_layer_norm=True,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feat_extract_norm="layer",
+        do_stable_layer_norm=True,
     )  # fmt: skip
     return built(FlaxWav2Vec2ForCTC(config, _do_init=False), (1, 1024), floats(1, 1024))
 
@@ -292,7 +293,8 @@ def unet(z: Any) -> Built:
 
     model = FlaxUNet2DConditionModel(
         sample_size=16, block_out_channels=(z.A, z.B), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1, attention_head_dim=8, cross_attention_dim=z.X,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1, attention_head_dim=8,
+        cross_attention_dim=z.X,
     )  # fmt: skip
     params = jax.eval_shape(model.init_weights, jax.random.key(0))
 
@@ -320,7 +322,8 @@ def autoencoder(z: Any) -> Built:
     from diffusers import FlaxAutoencoderKL
 
     model = FlaxAutoencoderKL(
-        block_out_channels=(z.A, z.B), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(z.A, z.B), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=1, norm_num_groups=8, sample_size=16,
     )  # fmt: skip
     params = jax.eval_shape(model.init_weights, jax.random.key(0))
