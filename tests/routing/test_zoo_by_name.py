@@ -13,6 +13,7 @@ MODELS = open_models() + held_back_models()
 INCOMPLETE: dict[str, str] = {
     "Grok-1, haiku": "the v of moe/linear_v may be attention's value, and its router is two modules away",
     "ResNet, Equinox": "downsample/layers/0 is no name of a convolution, and it has no bias",
+    "haiku transformer": "the last linear of an attention module may be a head, as in an actor's attention",
     "Whisper, Levanter": "its axes have names of its own, mid and n_mels",
     "Mixtral, Levanter": "experts under the name weight, and a router whose fan-out is called experts",
     "Gemma 1, DeepMind": "square gating einsums have two readings",

@@ -12,7 +12,6 @@ from typing import Final
 
 from jaxopt_tour.routing.by_name.leaves import Leaf, vector_reason
 from jaxopt_tour.routing.by_name.words import (
-    ATTENTIONS,
     EXPERTS,
     FUSED,
     HEADS,
@@ -66,8 +65,6 @@ def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
     near = leaf.parts[-2:] if _NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module) else leaf.parts[-3:]
     said = {word for part in near for word in words(part)}
     if said & (_HIDDEN - {"mlp"}) or "mlp" in words(leaf.module):
-        return True
-    if any(words(part) & (ATTENTIONS - {"multi"}) for part in leaf.parts[:-1]):
         return True
     parent = leaf.name[: leaf.name.rfind(leaf.module)] if leaf.module else ""
     if all(f"{parent}w{number}/{leaf.last}" in leaves for number in (1, 2, 3)):
