@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +49,40 @@ def shapes(request: pytest.FixtureRequest) -> None:
     """Shapes in annotations are enforced in the tests of the modules that have them."""
     if "jaxtyping" in sys.modules:
         sys.modules["jaxtyping"].config.update("jaxtyping_disable", request.path.parent.name not in CHECKED_FOLDERS)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--few", action="store_true", help="of a test with many cases run the first and the last")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under ``--few``, keep two cases of every test; all of them are what the full run is for."""
+    if not config.getoption("few"):
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if not item.get_closest_marker("slow"):  # which is another way to be left out
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    kept = {id(item) for group in cases.values() for item in (group[0], group[-1])}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
+
+
+class _Refuses(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        assert "not understood" not in record.getMessage(), f"a test of no matrices: {record.getMessage()}"
+
+
+@pytest.fixture(autouse=True)
+def understood(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that means Muon has matrices for it: outside of the tests of routing none goes to AdamW unnoticed."""
+    if request.path.parent.name == "routing" or request.node.get_closest_marker("not_understood"):
+        yield
+        return
+    handler = _Refuses(logging.WARNING)
+    logging.getLogger("jaxopt_tour").addHandler(handler)
+    yield
+    logging.getLogger("jaxopt_tour").removeHandler(handler)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -47,7 +47,7 @@ def make_params(dtype: Any = jnp.float32) -> dict[str, Any]:
     """A matrix, a vector and a scalar, none of whose entries is zero."""
     rng = np.random.default_rng(0)
     return {
-        "dense": {"kernel": jnp.asarray(rng.standard_normal((4, 6)), dtype), "bias": jnp.asarray(np.ones(6), dtype)},
+        "up": {"kernel": jnp.asarray(rng.standard_normal((4, 6)), dtype), "bias": jnp.asarray(np.ones(6), dtype)},
         "gain": jnp.asarray(1.5, dtype),
     }
 
@@ -108,7 +108,7 @@ def test_the_state_is_arrays_like_the_parameters_and_an_int32_count(contender: C
     tx = contender()
     assert isinstance(tx, optax.GradientTransformation)
     shapes = {leaf.shape for leaf in jax.tree.leaves(params)}
-    kernel = params["dense"]["kernel"].shape
+    kernel = params["up"]["kernel"].shape
     for path, leaf in jax.tree_util.tree_leaves_with_path(tx.init(params)):
         name = jax.tree_util.keystr(path)
         fields = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
@@ -195,10 +195,10 @@ def test_vmap_over_rates_and_over_starts(contender: Contender):
 @pytest.mark.versions
 @every_optimizer
 def test_hyper_gradients_are_finite_where_a_gradient_is_exactly_zero(contender: Contender):
-    params = make_params() | {"unused": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}
+    params = make_params() | {"gate": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}
 
     def objective(params: Any) -> jax.Array:
-        return loss(params["dense"]) + jnp.square(params["gain"] - 1.5)  # its gradient starts at zero
+        return loss(params["up"]) + jnp.square(params["gain"] - 1.5)  # its gradient starts at zero
 
     def final_loss(rate: Any, start: Any) -> jax.Array:
         return objective(run(contender(rate), start, 20, objective)[0])
@@ -253,16 +253,16 @@ def test_it_chains_with_clipping(contender: Contender):
 def test_it_works_on_a_part_of_the_tree(contender: Contender, wrapper: str):
     params = make_params()
     gradients = make_gradients(params)
-    labels = {"dense": {"kernel": "ours", "bias": "theirs"}, "gain": "theirs"}
+    labels = {"up": {"kernel": "ours", "bias": "theirs"}, "gain": "theirs"}
     if wrapper == "partition":
         tx = optax.partition({"ours": contender(), "theirs": optax.set_to_zero()}, labels)
         rest = jax.tree.map(jnp.zeros_like, gradients)
     else:
         tx = optax.masked(contender(), jax.tree.map(lambda label: label == "ours", labels))
         rest = gradients
-    alone = {"dense": {"kernel": params["dense"]["kernel"]}}
-    expected = one_update(contender(), {"dense": {"kernel": gradients["dense"]["kernel"]}}, alone)
-    expected["dense"]["bias"], expected["gain"] = rest["dense"]["bias"], rest["gain"]
+    alone = {"up": {"kernel": params["up"]["kernel"]}}
+    expected = one_update(contender(), {"up": {"kernel": gradients["up"]["kernel"]}}, alone)
+    expected["up"]["bias"], expected["gain"] = rest["up"]["bias"], rest["gain"]
     assert_close(one_update(tx, gradients, params), expected)
     # Tools that walk a state must get through the holes as well.
     state = tx.init(params)
@@ -281,7 +281,7 @@ def test_its_arguments_can_be_injected_without_naming_static_ones(contender: Con
     assert_close(updates, one_update(contender(), gradients, params), rtol=1e-4)
     state.hyperparams["learning_rate"] = jnp.asarray(0.0)
     updates, _ = jax.jit(tx.update)(gradients, state, params)
-    assert not np.any(updates["dense"]["kernel"]), "it moves at a rate of zero"
+    assert not np.any(updates["up"]["kernel"]), "it moves at a rate of zero"
 
 
 @every_optimizer
@@ -296,7 +296,7 @@ def test_a_schedule_is_a_rate_for_every_step(contender: Contender):
         gradients = make_gradients(params)
         updates, scheduled = jax.jit(tx.update)(gradients, scheduled, params)
         expected, state = jax.jit(constant.update)(gradients, state, params)
-        assert_close(updates["dense"], jax.tree.map(lambda u, factor=factor: factor * u, expected["dense"]))
+        assert_close(updates["up"], jax.tree.map(lambda u, factor=factor: factor * u, expected["up"]))
 
 
 @pytest.mark.versions
@@ -319,7 +319,7 @@ def test_a_step_with_nan_can_be_left_out(contender: Contender):
     tx = optax.apply_if_finite(contender(), max_consecutive_errors=5)
     state = tx.init(params)
     bad = make_gradients(params)
-    bad["dense"]["kernel"] = bad["dense"]["kernel"].at[0, 0].set(jnp.nan)
+    bad["up"]["kernel"] = bad["up"]["kernel"].at[0, 0].set(jnp.nan)
     updates, after = jax.jit(tx.update)(bad, state, params)
     chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
     chex.assert_trees_all_equal(after.inner_state, state.inner_state)
@@ -351,28 +351,28 @@ def test_tree_get_and_set_reach_into_the_state(contender: Contender):
 
 
 class Pair(NamedTuple):
-    kernel: Any
+    up: Any
     bias: Any
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["kernel", "bias"], meta_fields=["name"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["up", "bias"], meta_fields=["name"])
 @dataclasses.dataclass
 class Dense:
-    kernel: Any
+    up: Any
     bias: Any
-    name: str = "dense"
+    name: str = "up"
 
 
-KERNEL, BIAS = make_params()["dense"].values()
+KERNEL, BIAS = make_params()["up"].values()
 CONTAINERS = {
-    "dict": {"kernel": KERNEL, "bias": BIAS},
+    "dict": {"up": KERNEL, "bias": BIAS},
     "tuple": (KERNEL, BIAS),
     "list": [KERNEL, {"bias": BIAS}],
     "named tuple": Pair(KERNEL, BIAS),
     "dataclass": Dense(KERNEL, BIAS),
     "one array": KERNEL,
     "nothing": {},
-    "None leaves": {"kernel": KERNEL, "bias": None, "more": (None, BIAS)},
+    "None leaves": {"up": KERNEL, "bias": None, "more": (None, BIAS)},
     "scalars": {"a": jnp.asarray(1.0), "b": jnp.asarray(-2.0)},
     "zero-size arrays": {"kernel": jnp.zeros((0, 4)), "other": {"kernel": jnp.zeros((4, 0))}, "bias": jnp.zeros(0)},
 }
@@ -381,9 +381,10 @@ CONTAINERS = {
 if importlib.util.find_spec("flax"):
     from flax.core import FrozenDict
 
-    CONTAINERS["FrozenDict"] = FrozenDict({"Dense_0": {"kernel": KERNEL, "bias": BIAS}})
+    CONTAINERS["FrozenDict"] = FrozenDict({"up": {"kernel": KERNEL, "bias": BIAS}})
 
 
+@pytest.mark.not_understood  # by name, nothing is known of a leaf of a tuple
 @pytest.mark.versions
 @every_kind_of_state
 def test_containers(contender: Contender):
@@ -487,13 +488,13 @@ def test_an_update_has_the_dtype_of_its_parameter(contender: Contender, x64: Non
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(updates)} == {dtype}
         chex.assert_trees_all_equal_shapes_and_dtypes(state, states[dtype])
         assert_finite(updates)
-        assert np.any(updates["dense"]["kernel"])
+        assert np.any(updates["up"]["kernel"])
 
 
 @every_optimizer
 def test_dtypes_can_be_mixed_and_gradients_wider_than_parameters(contender: Contender):
     params = make_params()
-    params["dense"]["kernel"] = params["dense"]["kernel"].astype(jnp.bfloat16)
+    params["up"]["kernel"] = params["up"]["kernel"].astype(jnp.bfloat16)
     params["gain"] = params["gain"].astype(jnp.float16)
     gradients = make_gradients(make_params())
     tx = contender()
@@ -723,12 +724,12 @@ def test_an_unknown_choice_lists_the_known_ones(factory: Callable[[], Any], know
 @pytest.mark.parametrize(
     ("leaf", "entry"),
     [
-        ("dense/bias", "matrix"),
+        ("up/bias", "matrix"),
         ("gain", "matrix"),
-        ("dense/bias", jt.MatrixAxes(0, 1)),
-        ("dense/kernel", jt.MatrixAxes(0, 2)),
-        ("dense/weight", "matrix"),
-        ("dense/kernel", 3),
+        ("up/bias", jt.MatrixAxes(0, 1)),
+        ("up/kernel", jt.MatrixAxes(0, 2)),
+        ("up/weight", "matrix"),
+        ("up/kernel", 3),
     ],
     ids=["a vector", "a scalar", "a vector with axes", "an axis that does not exist", "no such leaf", "no such entry"],
 )
@@ -739,7 +740,7 @@ def test_what_cannot_be_routed_is_named_by_its_path(leaf: str, entry: Any):
 
 def test_a_label_without_a_transformation_is_named():
     params = make_params()
-    labels = {"dense": {"kernel": "matrices", "bias": "vectors"}, "gain": "vectors"}
+    labels = {"up": {"kernel": "matrices", "bias": "vectors"}, "gain": "vectors"}
     with pytest.raises(ValueError, match="matrices"):
         jt.multi_transform({"vectors": jt.adam(0.1)}, labels).init(params)
 

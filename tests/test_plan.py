@@ -105,6 +105,7 @@ def test_plans_of_two_platforms_differ_only_where_they_do_something_else():
     assert gpu.matrix_plan != dataclasses.replace(gpu.matrix_plan, groups=gpu.matrix_plan.groups[:-1])
 
 
+@pytest.mark.slow
 def test_the_memory_is_that_of_the_compiled_program_within_a_factor_of_two(optimized: None):
     params = {str(i): {"kernel": jnp.ones((256, 512))} for i in range(40)}
     tx = jt.orthogonalize_via_newton_schulz(axes=jt.MatrixAxes(0, 1))

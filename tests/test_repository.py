@@ -31,11 +31,13 @@ def modules_after(statement: str) -> set[str]:
 
 
 class TestImportWeight:
+    @pytest.mark.slow
     def test_importing_the_package_loads_nothing_that_optax_does_not(self):
         loaded = modules_after("import jaxopt_tour")
         assert "jax" in loaded
         assert not (loaded - modules_after("import optax")) & HEAVY
 
+    @pytest.mark.slow
     def test_every_public_name_is_there_and_the_librarys_need_no_extra(self):
         statement = (
             "import jaxopt_tour as jt\n"
@@ -156,6 +158,12 @@ def test_readme_shows_the_plans_that_its_snippet_prints(capsys):
     code, shown = re.search(r"```python\n([^`]*jt\.plan\(\{.*?)```\n\n```\n(.*?)```", text, re.S).groups()
     exec(compile(code, "README.md, plans", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out.strip() == shown.strip()
+
+
+def test_readme_shows_the_table_of_gemma_2_that_was_printed_where_maxtext_is():
+    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/maxtext.md"))
+    (table,) = re.findall(r"```\n(parameter [^`]*self_attention_local[^`]*)```", page)
+    assert table in readme
 
 
 def test_readme_links_lead_somewhere():

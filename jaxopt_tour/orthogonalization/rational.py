@@ -27,6 +27,10 @@ def product_of_rational_steps(
     """Q with ``Q X`` the result of all steps, from the Gram matrix R of X, whose norm is at most 1.
 
     Two steps are a loop in the program (more are not), and so are the inverses of a step: each would be compiled anew.
+
+    Example: two steps with C = 0.5, a = 1, c = 0.5 on a 1 x 1 matrix X = 0.5, so R = 0.25. Step one multiplies by
+    Z = 0.5 + 1 / (0.25 + 0.5) = 1.8333, after which R = 0.25 * 1.8333^2 = 0.8403; step two by
+    Z = 0.5 + 1 / (0.8403 + 0.5) = 1.2461. So Q = 1.8333 * 1.2461 = 2.2845.
     """
     identity = jnp.eye(r.shape[-1], dtype=r.dtype)
     constants, weights, shifts = (jnp.asarray(values, r.dtype) for values in zip(*functions, strict=True))
@@ -48,6 +52,7 @@ def product_of_rational_steps(
         return lax.scan(add, start, (weights, shifts))[0]
 
     def one_of_two(carry: tuple[Array, Array], function: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
+        """Step one turns (R, R) into (Z, Z R Z), step two turns that (Q, R) into (Q Z, Q Z)."""
         (q, r), (first, *rest) = carry, function
         z, rz = one_step(r, *rest)
         next_matrix = commuting(z, jnp.where(first, rz, q))  # step one makes the next R, step two the last Q

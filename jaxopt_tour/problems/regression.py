@@ -17,6 +17,7 @@ import numpy as np
 from jaxopt_tour._checks import check_choice
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.problems.workloads import Data, Workload
+from jaxopt_tour.routing.axes import MatrixAxes
 
 #: Rows of the data, and how many runs are one program: the tuning and the reading of the laboratory fill it.
 EXAMPLES: Final = 1024
@@ -27,6 +28,9 @@ NOISE: Final = (0.1, 1.0)
 
 #: Weight of the ridge of softmax regression, which makes its optimum finite and unique.
 RIDGE: Final = 1e-3
+
+#: Parameters are one matrix, fan-in first.
+ROUTING: Final = {"w": MatrixAxes(0, 1)}
 
 CLASSES: Final = ("balanced", "zipf")
 
@@ -130,6 +134,7 @@ def matrix_quadratic(
         steps=100,
         batch_text="exact gradient",
         side_by_side=SIDE_BY_SIDE,
+        routing=ROUTING,
     )
 
 
@@ -207,6 +212,7 @@ def linear_regression(
         steps=100,
         batch_text=_batch_text(batch, examples),
         side_by_side=SIDE_BY_SIDE,
+        routing=ROUTING,
     )
 
 
@@ -360,4 +366,5 @@ def softmax_regression(
         steps=100,
         batch_text=_batch_text(batch, examples),
         side_by_side=SIDE_BY_SIDE,
+        routing=ROUTING,
     )

@@ -39,6 +39,7 @@ def test_a_root_between_two_is_between_their_powers(x64: None) -> None:
     np.testing.assert_allclose(np.linalg.matrix_power(root, 5) @ a @ a, np.eye(4), atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [1.0, 2.0, 4.0, 3.3])
 def test_derivatives_agree_with_finite_differences(p: float, x64: None) -> None:
     g = jnp.asarray(np.random.default_rng(1).normal(size=(4, 6)))
@@ -63,6 +64,7 @@ def test_nearly_equal_eigenvalues_cost_the_derivative_no_digits(x64: None) -> No
     np.testing.assert_allclose(moved, -da / 4, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_what_is_zero_stays_zero(x64: None) -> None:
     assert not np.any(inverse_root(jnp.zeros((2, 3, 3)), 4))
     low_rank = np.outer([1.0, 2.0, 0.0], [1.0, 2.0, 0.0])

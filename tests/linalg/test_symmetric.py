@@ -107,6 +107,7 @@ def test_a_batch_by_vmap_is_a_batch(method: str) -> None:
     np.testing.assert_allclose(one_right, product(jnp.asarray(x), jnp.broadcast_to(y[0], x.shape)), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["standard", "gram"])
 def test_the_iteration_by_blocks_is_the_plain_one(form: str, x64: None) -> None:
     x = jnp.asarray(np.random.default_rng(4).normal(size=(2, 9, 14)))

@@ -34,7 +34,7 @@ def is_sharded(state: Tree) -> bool:
 
 
 def test_plain() -> None:
-    params = on_columns({"a": jnp.ones((16, 32)), "b": jnp.ones((32, 16)), "c": jnp.ones(16)})
+    params = on_columns({"up": jnp.ones((16, 32)), "down": jnp.ones((32, 16)), "bias": jnp.ones(16)})
     state = TX.init(params)
     assert is_sharded(state)
     assert is_sharded(jax.jit(step_of(TX))(params, state, params)[1])
@@ -62,14 +62,14 @@ def test_linen() -> None:
 
 
 def test_without_a_mesh_it_is_what_init_gives() -> None:
-    params = {"a": jnp.ones((16, 32)), "c": jnp.ones(16)}
+    params = {"up": jnp.ones((16, 32)), "bias": jnp.ones(16)}
     plain = jt.muon(0.02).init(params)
     assert jax.tree.map(jnp.shape, TX.init(params)) == jax.tree.map(jnp.shape, plain)
     assert jax.tree.leaves(TX.init({})) == jax.tree.leaves(jt.muon(0.02).init({}))
 
 
 def test_the_shardings_have_the_structure_of_the_state() -> None:
-    params = on_columns({"a": jnp.ones((16, 32)), "c": jnp.ones(16)})
+    params = on_columns({"up": jnp.ones((16, 32)), "bias": jnp.ones(16)})
     shardings = jt.state_shardings(TX, params)
     assert jax.tree.structure(shardings) == jax.tree.structure(TX.init(params))
 

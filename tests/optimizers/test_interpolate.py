@@ -102,7 +102,7 @@ def test_extra_arguments_reach_both() -> None:
 
 def test_it_mixes_trees_with_holes_and_whole_optimizers() -> None:
     # Muon inside hands axes to its own parts; a parameter without a gradient stays without an update.
-    params = {"h": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}, "frozen": None}
+    params = {"up": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}, "frozen": None}
     tx = jt.interpolate(jt.muon(0.1), jt.adamw(0.1), 0.5)
     u, _ = jax.jit(lambda p: tx.update(p, tx.init(p), p))(params)
     assert jax.tree.structure(u) == jax.tree.structure(params)

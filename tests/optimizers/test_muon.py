@@ -350,6 +350,7 @@ def test_root_mean_square_of_the_update_is_that_of_the_docstring() -> None:
     np.testing.assert_allclose(np.sqrt(np.mean(u**2)), 0.2e-2, rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grouping", ["auto", "by_shape", "none"])
 def test_grouping_changes_nothing(grouping: str) -> None:
     rng = np.random.default_rng(4)

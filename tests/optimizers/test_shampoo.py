@@ -53,6 +53,7 @@ def test_the_published_algorithm(b2: float | None, root: int, bias_correction: b
     np.testing.assert_allclose(updates_of(tx, gradients), expected, atol=1e-9)  # float64, condition numbers up to 1e4
 
 
+@pytest.mark.slow
 def test_without_accumulation_it_is_the_polar_factor(x64: None) -> None:
     g = {"w": jnp.asarray(draws((4, 7), 1)[0])}
     shampoo = jt.scale_by_shampoo(0.0, eps=0.0, axes=AXES)
@@ -62,11 +63,12 @@ def test_without_accumulation_it_is_the_polar_factor(x64: None) -> None:
     np.testing.assert_allclose(ours["w"], expected["w"], atol=1e-10)  # eigenvalues are squares of singular values
 
 
+@pytest.mark.slow
 def test_without_accumulation_the_optimizer_is_muon(x64: None) -> None:
     # Through its momentum and for every kind of parameter: a vector, an attention kernel, a fused projection whose
     # pieces differ in width, layers that are scanned.
     params = {
-        "h": {"kernel": jnp.ones((6, 4)), "bias": jnp.ones(4)},
+        "up": {"kernel": jnp.ones((6, 4)), "bias": jnp.ones(4)},
         "heads": {"kernel": jnp.ones((3, 5, 5))},
         "fused": {"kernel": jnp.ones((4, 7))},
         "layers": {"kernel": jnp.ones((2, 3, 5))},
@@ -88,6 +90,7 @@ def test_without_accumulation_the_optimizer_is_muon(x64: None) -> None:
         chex.assert_trees_all_close(first, second, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_first_update_has_singular_values_of_one_whatever_the_decay() -> None:
     for b2 in (0.0, 0.5, 0.999, None):
         (u,) = updates_of(jt.scale_by_shampoo(b2, axes=AXES), draws((3, 5), 1).astype(np.float32))
@@ -113,6 +116,7 @@ def test_at_root_two_the_update_goes_with_one_over_the_gradient() -> None:
         np.testing.assert_allclose(updates(gradients * factor) * factor, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_huge_gradient_is_forgotten_at_the_rate_of_its_decay(x64: None) -> None:
     # In float64, whose range needs no care, NumPy says what the state must hold after a gradient 1e15 times the others.
     gradients = draws((3, 4), 120)

@@ -90,6 +90,7 @@ def test_both_forms_agree_with_the_iteration_by_hand(name: str, prescale: str, f
         ("2 steps", "schatten8"),
     ],
 )
+@pytest.mark.slow
 def test_inverses_agree_with_the_iteration_by_hand(name: str, prescale: str, x64: None) -> None:
     rng = np.random.default_rng(0)
     coefficients = dataclasses.replace(RATIONALS[name], prescale=prescale)
@@ -237,6 +238,7 @@ def test_half_precision_iterations_stay_near_the_polar_factor(
     assert np.linalg.norm(o - exact) / np.linalg.norm(exact) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "tolerance"), [((64, 128), 1e-4), ((128, 128), 1e-3)])
 def test_float32_is_enough_for_degree_17(shape: tuple[int, int], tolerance: float) -> None:
     """What float32 adds to the polar error; in the Gram form more with every step."""

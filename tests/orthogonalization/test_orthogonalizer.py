@@ -106,6 +106,7 @@ def test_calls_agree_eagerly_and_under_jit_and_vmap(name: str) -> None:
     np.testing.assert_array_equal(jt.orthogonalize(X, name), eager)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["auto", "keller_jordan", "zolotarev", "exact"])
 def test_gradients_are_those_of_finite_differences(name: str, x64: None) -> None:
     orthogonalizer = jt.Orthogonalizer(name)
@@ -134,6 +135,7 @@ def test_a_value_is_a_static_argument() -> None:
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_eps_may_be_an_array_and_has_a_derivative(x64: None) -> None:
     x = jnp.asarray(X, jnp.float64)
 
@@ -228,7 +230,7 @@ def test_what_is_no_orthogonalizer_is_named(orthogonalizer: Any) -> None:
 def test_inject_hyperparams_says_what_to_do_with_a_callable_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     """Optax takes every callable argument for a schedule, and calls it."""
     monkeypatch.setattr(jt.Orthogonalizer, "__call__", inspect.unwrap(jt.Orthogonalizer.__call__))
-    params = {"kernel": X[0]}
+    params = {"up": X[0]}
     orthogonalizer = jt.Orthogonalizer("keller_jordan")
     with pytest.raises(ValueError, match=r"optax.inject_hyperparams.*list 'orthogonalizer' in static_args"):
         optax.inject_hyperparams(jt.muon)(learning_rate=1e-2, orthogonalizer=orthogonalizer).init(params)
@@ -238,4 +240,4 @@ def test_inject_hyperparams_says_what_to_do_with_a_callable_argument(monkeypatch
     injected, _ = tx.update(params, tx.init(params), params)
     expected, _ = plain.update(params, plain.init(params), params)
     # Injected numbers are float32 arrays: 1 - 0.95 is off by 1e-6 of itself.
-    np.testing.assert_allclose(injected["kernel"], expected["kernel"], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(injected["up"], expected["up"], rtol=1e-4, atol=1e-7)

@@ -42,7 +42,7 @@ MARKS: Final = {
 OF_PLATFORM: Final = {"cpu": {"cholesky"}, "cuda": {"float16"}, "tpu": {"bfloat16"}}
 TRANSFORMS: Final = {
     "orthogonalize_via_newton_schulz": (jt.orthogonalize_via_newton_schulz(axes=AXES), PARAMS),
-    "muon": (jt.muon(1e-3), WITH_A_VECTOR),
+    "muon": (jt.muon(1e-3, routing=AXES), WITH_A_VECTOR),
 }
 
 
@@ -167,6 +167,7 @@ def test_an_accelerators_plan_keeps_the_promise_of_its_coefficients(coefficients
         assert np.abs(values - 1).max() < promised + growth * ROUNDING, name
 
 
+@pytest.mark.slow
 def test_plans_of_all_platforms_agree_up_to_what_they_promise() -> None:
     leaves = {name: matrices(shape, seed) for seed, (name, shape) in enumerate(SHAPES.items())}
     views = dict.fromkeys(SHAPES, jt.MatrixAxes(-2, -1))

@@ -64,6 +64,7 @@ def one_by_one(tree: dict[str, jax.Array], *arguments: Any, **options: Any) -> d
         *itertools.product(["by_shape"], ["standard", "gram"], [1, 100]),
     ],
 )
+@pytest.mark.slow
 def test_every_matrix_comes_out_as_alone(
     grouping: str, form: str, at_once: int, monkeypatch: pytest.MonkeyPatch, x64: None
 ) -> None:
@@ -79,6 +80,7 @@ def test_every_matrix_comes_out_as_alone(
         np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coefficients", [zolotarev(), zolotarev(1, 1e-2, "aol", inverses=2)], ids=["steps", "aol"])
 def test_inverses_share_the_stack_of_gram_matrices(coefficients: RationalCoefficients, x64: None) -> None:
     tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
@@ -98,6 +100,7 @@ def test_every_prescale_survives_the_stack_of_gram_matrices(coefficients: str, x
         np.testing.assert_allclose(found[name], alone[name], atol=1e-9, err_msg=name)  # as above
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("work", [None, "float16", "bfloat16"])
 def test_half_precision_keeps_its_dtype(dtype: str, work: str | None) -> None:
@@ -115,6 +118,7 @@ def test_half_precision_keeps_its_dtype(dtype: str, work: str | None) -> None:
         np.testing.assert_allclose(np.asarray(found[name], np.float64), reference[name], atol=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["standard", "gram"])
 @pytest.mark.parametrize("coefficients", ["polar_express", "modula", "cubic", "cans"])
 def test_a_loop_over_steps_makes_the_same_steps(
@@ -153,6 +157,7 @@ def test_a_stack_holds_one_iteration_whatever_the_number_of_layers() -> None:
     assert products(8) - products(4) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["standard", "gram"])
 def test_a_large_group_is_cut_into_stacks_of_one_length(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "STACK_COUNT", 4)
@@ -173,6 +178,7 @@ def test_a_large_group_is_cut_into_stacks_of_one_length(form: str, monkeypatch: 
     assert [loops(9), loops(12), loops(11), loops(12, "by_shape")] == [3, 3, 1, 1]
 
 
+@pytest.mark.slow
 def test_coefficients_of_a_high_degree_share_the_stack_of_gram_matrices(x64: None) -> None:
     tree = {name: leaf for name, leaf in leaves().items() if "scanned" in name or name in ("wide", "tall", "fused")}
     found = orthogonalize_parameters(Orthogonalizer("fast", form="gram"), tree, AXES)

@@ -14,6 +14,7 @@ from jaxopt_tour.problems import fullscale
 from jaxopt_tour.problems.data.fullsize import Images
 from jaxopt_tour.problems.workloads import Workload, parameters
 
+pytestmark = pytest.mark.slow
 RNG = np.random.default_rng(0)
 
 

@@ -39,6 +39,7 @@ def test_cnn_shapes():
     assert count(model) == 105_866
 
 
+@pytest.mark.slow
 def test_resnet_halves_at_every_stage_and_keeps_what_came_in():
     model = ResNet((4, 8), blocks=2, inputs=3, stride=1, classes=5, rngs=nnx.Rngs(0))
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
@@ -55,6 +56,7 @@ def test_resnet_halves_at_every_stage_and_keeps_what_came_in():
     assert ResNet((4, 8), stride=4, rngs=nnx.Rngs(0))(jnp.ones((1, 28, 28))).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_vit_cuts_patches_and_looks_both_ways():
     model = ViT(size=8, patch=4, width=8, heads=2, blocks=1, hidden=12, classes=3, rngs=nnx.Rngs(0))
     seen = []
@@ -95,6 +97,7 @@ def test_gpt_has_the_size_and_the_names_that_routing_reads():
     assert shapes == expected | outside
 
 
+@pytest.mark.slow
 def test_gpt_is_causal():
     model, tokens = small_gpt(), jnp.arange(8)[None] % 11
     changed = tokens.at[0, 5].set(10)

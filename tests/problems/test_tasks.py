@@ -90,6 +90,7 @@ def test_cross_entropy_and_accuracy_by_hand():
     assert tasks.accuracy(lambda _: logits, batch) == 0.5
 
 
+@pytest.mark.slow
 def test_fresh_models_start_near_chance():
     task = tasks.cnn()
     loss = task.loss(task.model(nnx.Rngs(0)), task.held_out[0])

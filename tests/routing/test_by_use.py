@@ -309,3 +309,17 @@ def test_a_deep_unrolled_model_is_routed_in_seconds():
 def test_errors_say_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
         from_function(*arguments)
+
+
+def test_a_scale_written_as_a_batched_product_is_a_vector() -> None:
+    def fn(params: Any, x: Any) -> Any:
+        heads = jnp.einsum("bd,dhk->bhk", x, params["query"])
+        heads = jnp.einsum("bhk,k->bhk", heads, params["scale"])
+        return jnp.einsum("bhk,hkd->bd", jnp.tanh(heads), params["out"]) @ params["head"]
+
+    params = {
+        "query": zoo.floats(8, 2, 4), "scale": zoo.floats(4), "out": zoo.floats(2, 4, 8), "head": zoo.floats(8, 5)
+    }  # fmt: skip
+    routes = from_function(fn, params, zoo.floats(3, 8))
+    assert [routes[name].role for name in params] == ["matrix", "vector", "matrix", "head"]
+    assert routes["scale"].reason.startswith("multiplied with activations elementwise")

@@ -308,6 +308,7 @@ def test_factors_that_are_impossible_raise(options: Any, shape: Any, message: st
         MatrixAxes(0, 2, **options).matrix_shapes(shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [jt.muon, jt.shampoo])
 def test_an_update_by_heads_is_that_of_the_heads(optimizer: Any) -> None:
     """The update of a kernel equals those of its heads as parameters of their own."""

@@ -17,6 +17,8 @@ def without_layers(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
     ``layers`` or the like, or where its vectors have two axes, are layers looked for. Two axes that could both be the
     layers make the module's parameters unclear.
 
+    Layers inside of layers, as in Qwen 3 Next, are left out one after the other, outer ones first.
+
     Example: ``layers/norm/scale`` (6, 8) and ``layers/query/kernel`` (6, 8, 2, 4) become (8,) and (8, 2, 4).
     """
     below: dict[str, list[Leaf]] = {}
@@ -25,11 +27,13 @@ def without_layers(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
             below.setdefault("/".join(leaf.parts[:depth]), []).append(leaf)
     result = dict(leaves)
     done: list[str] = []
-    for prefix, members in below.items():
-        if any(prefix.startswith(outer + "/") for outer in done):
+    for prefix, originals in below.items():
+        nested = any(prefix.startswith(outer + "/") for outer in done)
+        if nested and not words(prefix.split("/")[-1]) & STACKS:
             continue
+        members = [result[leaf.name] for leaf in originals]
         outside = {size for name, leaf in leaves.items() if not name.startswith(prefix + "/") for size in leaf.shape}
-        found = _axis_of_layers(prefix, members, leaves, outside)
+        found = _axis_of_layers(prefix, members, result, outside)
         if found is None:
             continue
         done.append(prefix)
@@ -69,5 +73,5 @@ def _without(leaf: Leaf, axis: int, prefix: str) -> Leaf:
         leaf,
         shape=(*leaf.shape[:axis], *leaf.shape[axis + 1 :]),
         axes=(*leaf.axes[:axis], *leaf.axes[axis + 1 :]),
-        layers=f"{leaf.shape[axis]} layers scanned under {prefix}",
+        layers=", ".join(filter(None, (leaf.layers, f"{leaf.shape[axis]} layers scanned under {prefix}"))),
     )

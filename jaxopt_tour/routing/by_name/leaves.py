@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
 from jaxopt_tour.routing.by_name.words import EMBEDDINGS, NORMS, POSITIONS, VECTORS, words
-
-#: ``layers_3``, ``block3`` and ``3``, but no name of a model such as ``vjepa2``.
-_NUMBERED: Final = re.compile(r"(^|_)\d+$|(layer|block|stage|unit|group|cell)s?\d+$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +57,6 @@ class Leaf:
     def short_path(self) -> str:
         """The last two parts of its path."""
         return "/".join(self.parts[-2:])
-
-
-def is_in_block(leaf: Leaf) -> bool:
-    """Whether a module around a parameter is numbered. Outside of all blocks, a head may be as wide as the model."""
-    return any(is_numbered(part) for part in leaf.parts[:-1])
-
-
-def is_numbered(module: str) -> bool:
-    """Whether a module's name is that of one of several blocks."""
-    return bool(_NUMBERED.search(module))
 
 
 def sibling_bias(leaf: Leaf, leaves: Mapping[str, Leaf]) -> tuple[int, ...] | None:

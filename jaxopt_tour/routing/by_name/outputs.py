@@ -10,8 +10,18 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from jaxopt_tour.routing.by_name.leaves import Leaf, is_in_block, is_numbered, vector_reason
-from jaxopt_tour.routing.by_name.words import EXPERTS, FUSED, HEADS, INTO_HEADS, OUT_OF_HEADS, ROUTERS, word_set, words
+from jaxopt_tour.routing.by_name.leaves import Leaf, vector_reason
+from jaxopt_tour.routing.by_name.words import (
+    EXPERTS,
+    FUSED,
+    HEADS,
+    INTO_HEADS,
+    OUT_OF_HEADS,
+    ROOT_HEADS,
+    ROUTERS,
+    word_set,
+    words,
+)
 
 #: Names of matrices between hidden layers. ``out`` and ``value`` are among them only inside attention.
 _HIDDEN: Final = (INTO_HEADS | OUT_OF_HEADS | FUSED.keys() | ROUTERS | EXPERTS) - {
@@ -27,6 +37,9 @@ _HIDDEN: Final = (INTO_HEADS | OUT_OF_HEADS | FUSED.keys() | ROUTERS | EXPERTS) 
 #: Modules that Flax and Haiku number by themselves: two networks in one module share one sequence of numbers.
 _NUMBERED_BY_THE_FRAMEWORK: Final = re.compile(r"Dense_\d+|linear(_\d+)?")
 
+#: ``layers_3``, ``block3`` and ``3``, but not a model's name such as ``vjepa2``.
+_NUMBERED: Final = re.compile(r"(^|_)\d+$|^(layers?|blocks?|stages?|h|groups?)\d+$", re.IGNORECASE)
+
 
 def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Leaf], widths: frozenset[int]) -> bool:
     """Whether nothing says that a matrix with two axes is hidden.
@@ -36,15 +49,11 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
     """
     if leaf.layers or _is_named_hidden(leaf, leaves):
         return False
-    if is_in_block(leaf) and (fan_out in widths or (fan_in in widths and fan_out % fan_in == 0)):
+    if _is_in_block(leaf) and (fan_out in widths or (fan_in in widths and fan_out % fan_in == 0)):
         return False
     beside = _beside(leaf, leaves)
     after = [other for other in beside if _natural(other.name) > _natural(leaf.name) or words(other.module) & HEADS]
-    takers = [
-        other
-        for other in after
-        if _fan_in(other, leaf, fan_in) == fan_out and (fan_in != fan_out or _follows(other, leaf))
-    ]
+    takers = [other for other in after if _fan_in(other, leaf, fan_in) == fan_out and _follows(other, leaf)]
     first = _fan_in(min([leaf, *beside], key=lambda other: _natural(other.name)), leaf, fan_in)
     if fan_out == first and _is_in_block_with_norm(leaf, leaves):
         return False
@@ -52,7 +61,9 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
 
 
 def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
-    said = {word for part in leaf.parts[-3:] for word in words(part)}
+    # What is numbered by the framework is named by its own module alone: a decoder's head may be inside of its cell.
+    near = leaf.parts[-2:] if _NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module) else leaf.parts[-3:]
+    said = {word for part in near for word in words(part)}
     if said & (_HIDDEN - {"mlp"}) or "mlp" in words(leaf.module):
         return True
     parent = leaf.name[: leaf.name.rfind(leaf.module)] if leaf.module else ""
@@ -63,12 +74,17 @@ def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
 
 
 def _follows(other: Leaf, leaf: Leaf) -> bool:
-    """Whether names say that a module follows another, and does not take the same inputs.
+    """Whether the names say that one module comes after the other: one name with two numbers, or a head's.
 
-    CLIP's ``text_projection`` and ``visual_projection`` may both be (64, 64); ``Dense_1`` follows ``Dense_0``.
+    CLIP's ``text_projection`` and ``visual_projection`` are beside each other.
     """
-    stems = {re.sub(r"_?\d+$", "", module) for module in (other.module, leaf.module)}
-    return len(stems) == 1 or bool(words(other.module) & HEADS)
+    stems = [re.sub(r"_?\d+$", "", module) for module in (other.module, leaf.module)]
+    return stems[0] == stems[1] or bool(words(other.module) & (HEADS | ROOT_HEADS))
+
+
+def _is_in_block(leaf: Leaf) -> bool:
+    """Whether a module of the path is numbered. Outside of all blocks a head may be as wide as the model."""
+    return any(_NUMBERED.search(part) for part in leaf.parts[:-1])
 
 
 def _is_in_block_with_norm(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
@@ -76,7 +92,7 @@ def _is_in_block_with_norm(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
     for depth in range(1, len(leaf.parts) - 2):
         block = "/".join(leaf.parts[:depth])
         inside = [other for name, other in leaves.items() if name.startswith(block + "/")]
-        if is_numbered(leaf.parts[depth - 1]) and any(len(x.shape) == 1 and x.last == "scale" for x in inside):
+        if _NUMBERED.search(leaf.parts[depth - 1]) and any(len(x.shape) == 1 and x.last == "scale" for x in inside):
             return True
     return False
 

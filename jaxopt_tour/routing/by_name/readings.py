@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.leaves import Leaf, is_in_block, sibling_bias, widths
+from jaxopt_tour.routing.by_name.leaves import Leaf, sibling_bias, widths
 from jaxopt_tour.routing.by_name.words import (
     ATTENTIONS,
     CONVOLUTIONS,
     DEPTHWISE,
+    EXPERTS,
     FUSED,
     INTO_HEADS,
     MATRICES,
     OUT_OF_HEADS,
-    word_set,
     words,
 )
 from jaxopt_tour.routing.route import Role
@@ -34,8 +34,10 @@ _EINSUMS: Final[dict[tuple[str, int], tuple[tuple[int, ...], tuple[int, ...], st
 }
 #: Names under which Equinox and PyTorch store (out, in).
 _OUT_FIRST: Final = ("weight", "weight_ih", "weight_hh")
+#: What the factors of a projection of low rank are called, such as DeepSeek's "o_a_proj" (groups, in, rank).
+_FACTORS: Final = frozenset({"a", "b"})
 #: What the last convolution of a decoder is called.
-_LAST: Final = word_set("convout outconv finalconv convfinal lastconv convlast")
+_LAST: Final = frozenset({"convout", "outconv", "finalconv", "convfinal", "final", "lastconv"})
 #: Largest window of a convolution that is recognized by its shape alone.
 _WINDOW: Final = 31
 
@@ -82,6 +84,8 @@ def read(leaf: Leaf, batch: int, evidence: Evidence, split_heads: bool, split_fu
         return _not_understood(f"{leaf.name} has {rank} axes without names")
     if "einsum" in its_words:
         return _einsum(leaf, axis, evidence)
+    if batch and leaf.last in _OUT_FIRST and any(words(part) & EXPERTS for part in leaf.parts[:-1]):
+        return _not_understood(f"{leaf.short_path}: experts are stored as (in, out) under this name, or as (out, in)")
     if rank == 2:
         return _two_axes(leaf, axis, evidence, fused if split_fused else None)
     if fused and shape[axis[1]] == fused:  # (in, 3, heads, head_dim)
@@ -95,6 +99,8 @@ def read(leaf: Leaf, batch: int, evidence: Evidence, split_heads: bool, split_fu
     if rank == 3 and its_words & OUT_OF_HEADS and len(outputs or (0,)) == 1:
         if _is_no_width(shape[axis[2]], evidence):
             return _not_understood(f"{leaf.short_path} ends with {shape[axis[2]]}, which is no width of the model")
+        if its_words & _FACTORS:
+            return _not_understood(f"{leaf.short_path} is a factor of an output projection, and may have groups")
         into = axis[1:2] if split_heads else axis[:2]
         return MatrixAxes(into, axis[2]), "matrix", f"{leaf.telling_name}: (heads, head_dim, out)"
     return _convolution(leaf, axis, outputs, evidence)
@@ -171,8 +177,7 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     its_words = words(leaf.telling_name)
     if leaf.last == "weight":
         return _channels_first(leaf, axis, outputs)
-    to_image = rank > 3 and shape[-1] <= 4 and shape[-1] < shape[-2]
-    if not leaf.layers and not is_in_block(leaf) and (to_image or its_words & _LAST):
+    if its_words & _LAST:
         return _not_understood(f"{leaf.short_path} may compute the outputs")
     one_channel = shape[-2] == 1 and (evidence.many_one_channel or rank == 3)
     if its_words & DEPTHWISE or (rank in (3, 4) and one_channel and len(outputs or ()) <= 1):

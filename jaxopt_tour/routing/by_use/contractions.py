@@ -46,6 +46,16 @@ def contract(
     return Value(True, frozenset({node}), tracks=merge_tracks(tracks))
 
 
+# y[b, i] = x[b, i] w[i]   w: vector, a scale that is written as a batched product
+def _scaled(
+    walker: Walker, key: Key, name: str, values: Sequence[Value], side: int, place: Callable[[Lineage], Lineage]
+) -> Value:  # fmt: skip
+    """Record an elementwise product; the activation is followed through it."""
+    for origin in values[side].origins:
+        walker.use(key, Use("not understood" if origin.opaque else "scale", origin.opaque or name, origin))
+    return Value(True, union(values), tracks=merge_tracks(map(place, values[1 - side].tracks)))
+
+
 def _varies(group: ln.Group) -> bool:
     return any(atom.size > 1 for atom in group)
 
@@ -83,6 +93,9 @@ def product(
 
         return put
 
+    for side in (0, 1):
+        if values[side].is_weight and values[1 - side].active and not over[side] and not free[side]:
+            return _scaled(walker, key, name, values, side, place(1 - side))
     for side in (0, 1):
         operand, other = values[side], values[1 - side]
         for track in operand.tracks:

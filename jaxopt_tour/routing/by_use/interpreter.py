@@ -151,6 +151,10 @@ class Walker:
         self._rules = rules
         self._numbers: dict[Key, int] = {}
 
+    def fresh(self) -> Walker:
+        """An interpreter with the same rules and an empty record."""
+        return Walker(self._rules)
+
     # Recording
 
     def number(self, key: Key) -> int:

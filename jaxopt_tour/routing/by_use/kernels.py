@@ -26,6 +26,7 @@ from jaxopt_tour.routing.by_use.interpreter import (
     varying_dims,
     without_rule,
 )
+from jaxopt_tour.routing.by_use.kernel_bodies import contracted_dims
 from jaxopt_tour.routing.by_use.lineage import Lineage
 
 Dims = tuple[int, ...]
@@ -182,8 +183,8 @@ def by_shapes(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[V
         elif not opaque and not floats and any(_is_lookup(shapes[x], shapes[i], y) for x in active for y in results):
             for origin in value.origins:
                 walker.use(key, Use("gather", name, origin))
-        elif not opaque and len(readings[i]) == 1 and len(shapes[i]) == deepest and None not in readings[i]:
-            batch, fan_in, fan_out = next(iter(readings[i]))  # type: ignore[misc]  # no None
+        elif not opaque and len(shapes[i]) == deepest and (reading := _choose(walker, eqn, values, i, readings[i])):
+            batch, fan_in, fan_out = reading
             outputs = [
                 _contracted(walker, key, eqn, values, i, (batch, fan_in, fan_out), place)
                 if any((batch, fan_in, fan_out) in _readings(shapes[x], shapes[i], result) for x in floats)
@@ -195,6 +196,20 @@ def by_shapes(walker: Walker, eqn: Any, values: list[Value], key: Key) -> list[V
             for origin in value.origins:
                 walker.use(key, Use("not understood", origin.opaque or name, origin, note="" if opaque else note))
     return outputs
+
+
+def _choose(
+    walker: Walker, eqn: Any, values: Sequence[Value], i: int, readings: set[Reading | None]
+) -> Reading | None:  # fmt: skip
+    """The only reading, or the one that the kernel's body shows; None without either."""
+    if len(readings) == 1:
+        return next(iter(readings))
+    sides = contracted_dims(walker, eqn, values, i) if eqn.primitive.name == "pallas_call" else None
+    for reading in readings - {None}:
+        _, fan_in, fan_out = reading  # type: ignore[misc]  # no None
+        if sides in ((fan_in, fan_out), (fan_out, fan_in)):  # a square reading has its sides sorted
+            return reading
+    return None
 
 
 def _contracted(

@@ -17,7 +17,7 @@ from jaxopt_tour._types import Array
 from jaxopt_tour.linalg import decompositions
 from jaxopt_tour.problems.workloads import Workload, fashion_mlp, small_gpt
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.resolution import resolve
+from jaxopt_tour.routing.resolution import Routing, resolve
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import direction, listed, loss_in_words, trials_in_words, tuned_in_words
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
@@ -89,10 +89,10 @@ class Singular(NamedTuple):
     right: Array | np.ndarray
 
 
-def decompose(moment: Moment) -> dict[str, dict[str, Singular]]:
+def decompose(moment: Moment, routing: Routing = None) -> dict[str, dict[str, Singular]]:
     """The singular values of every quantity and matrix: hidden ones as the routing sees them, and heads."""
     weights = named_leaves(moment.params)
-    views = matrix_views(moment.params)
+    views = matrix_views(moment.params, routing)
     trees = (moment.gradient, moment.momentum, moment.update, weights)
     by_shape: dict[tuple[int, ...], dict[tuple[str, str], Array]] = {}
     for quantity, tree in zip(QUANTITIES, trees, strict=True):
@@ -108,9 +108,15 @@ def decompose(moment: Moment) -> dict[str, dict[str, Singular]]:
     return found
 
 
-def matrix_views(params: Any) -> dict[str, MatrixAxes]:
+@functools.cache
+def decomposed_as_routed(workload: Workload) -> Callable[[Moment], dict[str, dict[str, Singular]]]:
+    """``decompose`` with the routing of a workload: always the same function, so that it is compiled once."""
+    return functools.partial(decompose, routing=workload.routing)
+
+
+def matrix_views(params: Any, routing: Routing = None) -> dict[str, MatrixAxes]:
     """The axes of hidden matrices and heads, by path name."""
-    routes = resolve(None, params)
+    routes = resolve(routing, params)
     return {
         name: route.axes or MatrixAxes(0, 1)
         for name, route in routes.items()
@@ -203,11 +209,11 @@ def look_into(
     """The cell of a run that was looked into."""
 
     def compute() -> dict[str, Any]:
-        seen = observe(workload, rule, numbers, seed, setting.steps, setting.every, decompose)
+        seen = observe(workload, rule, numbers, seed, setting.steps, setting.every, decomposed_as_routed(workload))
         params = workload.init(keys_of(jnp.uint32(seed))[0])
         first = {
             name: [np.linalg.svd(np.asarray(view.to_matrices(named_leaves(params)[name])[0][0]), compute_uv=False)]
-            for name, view in matrix_views(params).items()
+            for name, view in matrix_views(params, workload.routing).items()
         }
         start: dict[str, list[float]] = {}
         for name, (s,) in first.items():
@@ -285,7 +291,7 @@ class View:
         """The overlap of subspaces drawn at random, the mean over hidden layers and both sides."""
         shapes = jax.eval_shape(self.workload.init, jax.random.key(0))
         found: dict[str, list[float]] = {}
-        for name, view in matrix_views(shapes).items():
+        for name, view in matrix_views(shapes, self.workload.routing).items():
             ((_, m, n),) = view.matrix_shapes(named_leaves(shapes)[name].shape)
             top = min(TOP, m, n)
             found.setdefault(kind_of(name, self.setting.kinds), []).append((top / m + top / n) / 2)

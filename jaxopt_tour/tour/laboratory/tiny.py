@@ -11,6 +11,7 @@ import optax
 
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.problems.workloads import Workload, fashion_mlp
+from jaxopt_tour.routing.axes import MatrixAxes
 
 
 @functools.cache
@@ -38,4 +39,5 @@ def tiny_workload() -> Workload:
         target=1.0,
         steps=8,
         batch_text="32 images",
+        routing={"kernel": MatrixAxes(0, 1)},  # the head, as the only matrix there is
     )
