@@ -53,7 +53,11 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
         return False
     beside = _beside(leaf, leaves)
     after = [other for other in beside if _natural(other.name) > _natural(leaf.name) or words(other.module) & HEADS]
-    takers = [other for other in after if _fan_in(other, leaf, fan_in) == fan_out and _follows(other, leaf)]
+    takers = [
+        other
+        for other in after
+        if _fan_in(other, leaf, fan_in) == fan_out and (fan_in != fan_out or _follows(other, leaf))
+    ]
     first = _fan_in(min([leaf, *beside], key=lambda other: _natural(other.name)), leaf, fan_in)
     if fan_out == first and _is_in_block_with_norm(leaf, leaves):
         return False
@@ -61,8 +65,9 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
 
 
 def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
-    # What is numbered by the framework is named by its own module alone: a decoder's head may be inside of its cell.
-    near = leaf.parts[-2:] if _NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module) else leaf.parts[-3:]
+    # Flax names the matrices of its cells, so a Dense_0 inside of a user's cell may be a decoder's head. Haiku does not:
+    # an LSTM's matrix is "lstm/linear".
+    near = leaf.parts[-2:] if re.fullmatch(r"Dense_\d+", leaf.module) else leaf.parts[-3:]
     said = {word for part in near for word in words(part)}
     if said & (_HIDDEN - {"mlp"}) or "mlp" in words(leaf.module):
         return True
@@ -76,7 +81,8 @@ def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
 def _follows(other: Leaf, leaf: Leaf) -> bool:
     """Whether the names say that one module comes after the other: one name with two numbers, or a head's.
 
-    CLIP's ``text_projection`` and ``visual_projection`` are beside each other.
+    Square matrices need it, since what takes their outputs may as well take their inputs: CLIP's ``text_projection``
+    and ``visual_projection`` are beside each other.
     """
     stems = [re.sub(r"_?\d+$", "", module) for module in (other.module, leaf.module)]
     return stems[0] == stems[1] or bool(words(other.module) & (HEADS | ROOT_HEADS))
