@@ -65,13 +65,23 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """One variant of one public model."""
+    """One variant of one public model.
+
+    Args:
+        name: the model, and the number of the variant unless it is the first.
+        framework: framework that builds the tree.
+        conventional: whether the rules should understand it almost completely.
+        source: package or repository, and where the model is in it.
+        parameters: paths, shapes and answers.
+        built: whether a program built the tree. Otherwise it was read from the source by hand.
+    """
 
     name: str
     framework: str
     conventional: bool
     source: str
     parameters: tuple[Parameter, ...]
+    built: bool = False
 
     def tree(self, with_axis_names: bool = True) -> dict[str, Any]:
         """The parameters as shapes, boxed as the framework boxes them."""
@@ -170,7 +180,8 @@ def is_held_back(name: str) -> bool:
 
 def _read(file: Path) -> Iterator[Model]:
     for block in re.split(r"\n(?=\[)", file.read_text())[1:] if file.exists() else []:
-        yield from read_models(block.splitlines())
+        for model in read_models(block.splitlines()):
+            yield dataclasses.replace(model, built=file.name not in ("open.txt", "held_back.txt"))
 
 
 def read_models(block: Iterable[str], first: bool = False) -> Iterator[Model]:

@@ -65,8 +65,8 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
 
 
 def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
-    # Flax names the matrices of its cells, so a Dense_0 inside of a user's cell may be a decoder's head. Haiku does not:
-    # an LSTM's matrix is "lstm/linear".
+    # Flax names the matrices of its cells, so a Dense_0 inside of a user's cell may be a decoder's head. Haiku does
+    # not: an LSTM's matrix is "lstm/linear".
     near = leaf.parts[-2:] if re.fullmatch(r"Dense_\d+", leaf.module) else leaf.parts[-3:]
     said = {word for part in near for word in words(part)}
     if said & (_HIDDEN - {"mlp"}) or "mlp" in words(leaf.module):
