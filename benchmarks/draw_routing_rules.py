@@ -96,7 +96,13 @@ def x_to(parameter: Array, result: str, over: int) -> dict[str, Any]:
 
 W = "w"
 PRODUCTS = (
-    Panel("Dense", "x[t, i] w[i, o] -> y[t, o]", "matrix", **x_to(Array(W, "i:in o:out"), "t o", 0), note="x meets i"),
+    Panel(
+        "Dense",
+        "x[t, i] w[i, o] -> y[t, o]",
+        "matrix",
+        **x_to(Array(W, "i:in o:out"), "t o", 0),
+        note="what x meets is fan-in",
+    ),
     Panel(
         "Several axes",
         "x[t, i] w[i, h, d] -> y[t, h, d]",
