@@ -90,6 +90,7 @@ def _tiny_matrices() -> Workload:
         init=init,
         loss=loss,
         measure=lambda params, data: loss(params, (data["held_out_images"], data["held_out_labels"])),
+        routing=None,  # by name
     )
 
 
