@@ -1,16 +1,14 @@
 """Route the models of MaxText by use and by name, and compare with MaxText's own table for Muon.
 
 Run where MaxText 0.2.5 is installed: ``python -m benchmarks.maxtext [--leaves | --gemma2 | --zoo | --train]``. Without
-an option it prints the table of docs/maxtext.md; ``--leaves`` adds each disagreement, ``--gemma2`` prints the routes of
-Gemma 2, ``--zoo`` the parameter trees for tests/routing/zoo/maxtext.txt, and ``--train`` takes three steps of a small
-Qwen 3 with each routing. Models are abstract except for ``--train``.
+an option it prints the table of docs/maxtext.md. Models are abstract except for ``--train``.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +30,7 @@ MODELS = (
     "gpt-oss-20b", "gpt3-52k", "olmo3-7b", "envy-test",
 )  # fmt: skip
 ONLY_UNROLLED = ("gemma4-e2b",)
-#: The trees that tests/routing/zoo/maxtext.txt holds: model, and the number of layers where they are not scanned.
+#: The models of tests/routing/shape_zoo/trees/maxtext.txt, and their number of layers where these are not scanned.
 ZOO = {
     "qwen3-0.6b": 3, "gemma2-2b": 4, "gemma3-4b": 6, "gemma4-26b": 6, "llama3.1-8b": 3, "mixtral-8x7b": 3,
     "deepseek2-16b": 3, "deepseek3.2-671b": 5, "deepseek4-284b": 6, "gpt-oss-20b": 4, "qwen3-next-80b-a3b": 4,
@@ -127,45 +125,49 @@ def compare(name: str, *overrides: str) -> Iterator[tuple[str, Any, str, str, st
         )  # fmt: skip
 
 
-def _counts(rows: list[Any], place: int) -> str:
+def _wrong_and_missed(rows: list[Any], place: int) -> str:
     wrong = sum(row[place] not in (row[2], "no matrix") for row in rows)
     missed = sum(row[place] == "no matrix" != row[2] for row in rows)
     return f"{wrong}, {missed}"
 
 
 def print_table(show_leaves: bool) -> None:
-    """Print the table of docs/maxtext.md."""
-    print("| model | layers | matrices | by use: wrong, missed | by name: wrong, missed | muon_utils disagrees |")
-    print("|---|---|---|---|---|---|")
-    cases: list[tuple[str, bool, str, tuple[str, ...]]]
-    cases = [(name, scan, "", ()) for name in MODELS for scan in (True, False) if not (scan and name in ONLY_UNROLLED)]
-    cases += [
-        (name, True, f", {kernel}", options)
-        for name in ("mixtral-8x7b", "deepseek2-16b", "gpt-oss-20b", "qwen3-next-80b-a3b")
-        for kernel, options in EXPERT_KERNELS.items()
-    ]
-    for name, scan, label, options in cases:
-        layers = "scanned" if scan else "unrolled"
+    """Print the table of docs/maxtext.md: scanned / unrolled in every cell."""
+    print("| model | matrices | by use: wrong, missed | by name: wrong, missed | muon_utils disagrees |")
+    print("|---|---|---|---|---|")
+    for name in MODELS:
+        scans = (False,) if name in ONLY_UNROLLED else (True, False)
+        print_row(name, [(f"scan_layers={scan}",) for scan in scans], show_leaves)
+    for name in ("mixtral-8x7b", "deepseek2-16b", "gpt-oss-20b", "qwen3-next-80b-a3b"):
+        for kernel, options in EXPERT_KERNELS.items():
+            print_row(f"{name}, {kernel}", [("scan_layers=True", *options)], show_leaves)
+
+
+def print_row(title: str, variants: list[tuple[str, ...]], show_leaves: bool) -> None:
+    """Print a row for the variants of a model and, on demand, every parameter on which two answers differ."""
+    cells: list[list[str]] = []
+    differences: dict[str, None] = {}  # a set in order
+    for overrides in variants:
         try:
-            rows = list(compare(name, f"scan_layers={scan}", *options))
+            rows = list(compare(title.split(",")[0], *overrides))
         except Exception as error:
-            print(f"| {name}{label} | {layers} | {type(error).__name__}: {str(error)[:120]!r} | | | |", flush=True)
+            cells.append([f"{type(error).__name__}: {str(error)[:120]!r}", *"---"])
             continue
         matrices = sum(row[2] != "no matrix" for row in rows)
-        different = [row for row in rows if row[5] != row[3]]
-        cells = [name + label, layers, matrices, _counts(rows, 3), _counts(rows, 4), len(different)]
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-        shown: set[Any] = set()
-        for path, leaf, right, use, by_name, theirs in rows if show_leaves else ():
-            pattern = (re.sub(r"layers_\d+", "layers_*", path), right, use, by_name, theirs)
-            if len({right, use, by_name, theirs}) > 1 and pattern not in shown:
-                shown.add(pattern)
-                shape = leaf.get_value().shape
-                print(f"    {path} {shape}: right {right}, use {use}, name {by_name}, muon_utils {theirs}")
+        disagrees = sum(row[5] != row[3] for row in rows)
+        cells.append([str(matrices), _wrong_and_missed(rows, 3), _wrong_and_missed(rows, 4), str(disagrees)])
+        for path, leaf, *answers in rows:
+            if len(set(answers)) > 1:
+                right, use, by_name, theirs = answers
+                place = f"{re.sub('layers_[0-9]+', 'layers_*', path)} {leaf.get_value().shape}"
+                differences[f"    {place}: right {right}, use {use}, name {by_name}, muon_utils {theirs}"] = None
+    print("| " + " | ".join([title, *(" / ".join(column) for column in zip(*cells, strict=True))]) + " |", flush=True)
+    if show_leaves:
+        print(*differences, sep="\n")
 
 
 def print_zoo() -> None:
-    """Print trees of parameters with the right answers, in the format of tests/routing/shape_zoo.py."""
+    """Print trees of parameters with the right answers, in the format of tests/routing/shape_zoo/models.py."""
     print("# MaxText's parameters, printed by `python -m benchmarks.maxtext --zoo`.")
     for name, layers in ZOO.items():
         for scan in (True, False):
@@ -237,12 +239,23 @@ def train() -> None:
         print(f"{label}: losses {losses}")
 
 
-if __name__ == "__main__":
-    if "--zoo" in sys.argv:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--leaves", action="store_true", help="the table, and every parameter on which answers differ")
+    what.add_argument("--gemma2", action="store_true", help="the routes of Gemma 2")
+    what.add_argument("--zoo", action="store_true", help="trees for tests/routing/shape_zoo/trees/maxtext.txt")
+    what.add_argument("--train", action="store_true", help="three steps of a small Qwen 3 with each routing")
+    arguments = parser.parse_args()
+    if arguments.zoo:
         print_zoo()
-    elif "--gemma2" in sys.argv:
+    elif arguments.gemma2:
         print_gemma2()
-    elif "--train" in sys.argv:
+    elif arguments.train:
         train()
     else:
-        print_table("--leaves" in sys.argv)
+        print_table(arguments.leaves)
+
+
+if __name__ == "__main__":
+    main()

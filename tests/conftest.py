@@ -40,17 +40,6 @@ hypothesis.settings.register_profile("tour", deadline=None, derandomize=True, ma
 hypothesis.settings.load_profile("tour")
 
 
-#: Where those modules are the subject; elsewhere the checks would double the time of tracing.
-CHECKED_FOLDERS = {"linalg", "coefficients", "orthogonalization", "routing"}
-
-
-@pytest.fixture(autouse=True)
-def shapes(request: pytest.FixtureRequest) -> None:
-    """Shapes in annotations are enforced in the tests of the modules that have them."""
-    if "jaxtyping" in sys.modules:
-        sys.modules["jaxtyping"].config.update("jaxtyping_disable", request.path.parent.name not in CHECKED_FOLDERS)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--few", action="store_true", help="of a test with many cases run the first and the last")
 
@@ -68,21 +57,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if id(item) in kept]
 
 
-class _Refuses(logging.Handler):
+#: Where those modules are the subject; elsewhere the checks would double the time of tracing.
+CHECKED_FOLDERS = {"linalg", "coefficients", "orthogonalization", "routing"}
+
+
+@pytest.fixture(autouse=True)
+def shapes(request: pytest.FixtureRequest) -> None:
+    """Shapes in annotations are enforced in the tests of the modules that have them."""
+    if "jaxtyping" in sys.modules:
+        sys.modules["jaxtyping"].config.update("jaxtyping_disable", request.path.parent.name not in CHECKED_FOLDERS)
+
+
+class _Fails(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        assert "not understood" not in record.getMessage(), f"a test of no matrices: {record.getMessage()}"
+        assert "not understood" not in record.getMessage(), f"AdamW takes matrices of this test: {record.getMessage()}"
 
 
 @pytest.fixture(autouse=True)
 def understood(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that means Muon has matrices for it: outside of the tests of routing none goes to AdamW unnoticed."""
-    if request.path.parent.name == "routing" or request.node.get_closest_marker("not_understood"):
-        yield
-        return
-    handler = _Refuses(logging.WARNING)
-    logging.getLogger("jaxopt_tour").addHandler(handler)
+    """A test of Muon has matrices for it: outside of the tests of routing none goes to AdamW unnoticed."""
+    handler = _Fails(logging.WARNING)
+    logger = logging.getLogger("jaxopt_tour")
+    if request.path.parent.name != "routing" and not request.node.get_closest_marker("not_understood"):
+        logger.addHandler(handler)
     yield
-    logging.getLogger("jaxopt_tour").removeHandler(handler)
+    logger.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+import pytest
 
 import jaxopt_tour as jt
 from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
@@ -83,3 +86,34 @@ CONTENDERS = (
     Contender("interpolate", hand_over, 1e-1),
     Contender("interpolate_schedule", there_and_back, 1e-1),
 )
+
+#: The kinds of state that there are: none, one moment, two, a routed tree. The other rows are slow.
+FAST = ("sgd", "momentum", "adamw", "muon")
+
+every_optimizer = pytest.mark.parametrize(
+    "contender",
+    [pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow) for row in CONTENDERS],
+)
+#: For promises about what wraps or holds an optimizer: the kinds of state, and Shampoo's of other shapes.
+every_kind_of_state = pytest.mark.parametrize(
+    "contender",
+    [
+        pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow)
+        for row in CONTENDERS
+        if row.name in (*FAST, "shampoo")
+    ],
+)
+
+
+def make_params(dtype: Any = jnp.float32) -> dict[str, Any]:
+    """A matrix, a vector and a scalar, none of whose entries is zero."""
+    rng = np.random.default_rng(0)
+    return {
+        "up": {"kernel": jnp.asarray(rng.standard_normal((4, 6)), dtype), "bias": jnp.asarray(np.ones(6), dtype)},
+        "gain": jnp.asarray(1.5, dtype),
+    }
+
+
+def make_gradients(params: Any, seed: int = 1) -> Any:
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype), params)

@@ -1,8 +1,8 @@
 """Every public optimizer x every promise that all of them keep.
 
 The numbers are those of the contract: 1 state, 2 transformations of JAX, 3 composition, 4 containers, 5 dtypes,
-6 extreme gradients, 7 lowering, 9 wrong arguments. The eighth, agreement with an oracle, is held by the tests beside
-each rule and by ``test_against_torch.py``.
+6 extreme gradients, 7 lowering. The eighth, agreement with an oracle, is held by the tests of each rule and by
+``test_against_torch.py``, the ninth by ``test_wrong_arguments.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,39 +21,9 @@ import optax
 import pytest
 
 import jaxopt_tour as jt
-from tests.contenders import CONTENDERS, Contender
+from tests.contenders import Contender, every_kind_of_state, every_optimizer, make_gradients, make_params
 
-#: The kinds of state that there are: none, one moment, two, a routed tree. The other rows are slow.
-FAST = ("sgd", "momentum", "adamw", "muon")
-
-every_optimizer = pytest.mark.parametrize(
-    "contender",
-    [pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow) for row in CONTENDERS],
-)
-#: For promises about what wraps or holds an optimizer: the kinds of state, and Shampoo's of other shapes.
-every_kind_of_state = pytest.mark.parametrize(
-    "contender",
-    [
-        pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow)
-        for row in CONTENDERS
-        if row.name in (*FAST, "shampoo")
-    ],
-)
 INT32_MAX = np.iinfo(np.int32).max
-
-
-def make_params(dtype: Any = jnp.float32) -> dict[str, Any]:
-    """A matrix, a vector and a scalar, none of whose entries is zero."""
-    rng = np.random.default_rng(0)
-    return {
-        "up": {"kernel": jnp.asarray(rng.standard_normal((4, 6)), dtype), "bias": jnp.asarray(np.ones(6), dtype)},
-        "gain": jnp.asarray(1.5, dtype),
-    }
-
-
-def make_gradients(params: Any, seed: int = 1) -> Any:
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype), params)
 
 
 def loss(params: Any) -> jax.Array:
@@ -619,159 +588,3 @@ def test_it_lowers_for_every_platform_on_this_one(contender: Contender):
     tx = contender()
     exported = export.export(jax.jit(step_of(tx)), platforms=["cpu", "cuda", "tpu"])(params, tx.init(params))
     assert exported.platforms == ("cpu", "cuda", "tpu")
-
-
-# 9. Wrong arguments.
-
-
-@every_optimizer
-@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf"), "fast", None, np.ones(2)], ids=repr)
-def test_a_wrong_rate_is_named(contender: Contender, rate: Any):
-    with pytest.raises(ValueError, match="learning_rate"):
-        contender.factory(rate, **contender.arguments)
-
-
-WRONG = [
-    (jt.sgd, {"l2": -0.1}),
-    (jt.momentum, {"beta": -0.1}),
-    (jt.momentum, {"beta": 1.0}),
-    (jt.momentum, {"form": "average"}),
-    (jt.momentum, {"nesterov": "yes"}),
-    (jt.momentum, {"mu_dtype": "int32"}),
-    (jt.nesterov, {"beta": 1.5}),
-    (jt.nesterov, {"form": None}),
-    (jt.adagrad, {"eps": -1.0}),
-    (jt.adagrad, {"initial_accumulator": -1.0}),
-    (jt.adadelta, {"beta": 1.0}),
-    (jt.adadelta, {"eps": -1e-6}),
-    (jt.adadelta, {"nu_dtype": "int32"}),
-    (jt.rmsprop, {"beta": 1.0}),
-    (jt.rmsprop, {"eps": float("nan")}),
-    (jt.rmsprop, {"momentum": -0.5}),
-    (jt.rmsprop, {"initial_scale": -1.0}),
-    (jt.rmsprop, {"centered": 1}),
-    (jt.signum, {"beta": 2.0}),
-    (jt.signsgd, {"weight_decay": -1.0}),
-    (jt.adam, {"b1": 1.0}),
-    (jt.adam, {"b2": -0.1}),
-    (jt.adam, {"eps": -1e-8}),
-    (jt.adam, {"eps_root": -1e-8}),
-    (jt.adam, {"initial_moments": "ones"}),
-    (jt.adam, {"bias_correction": None}),
-    (jt.adam, {"mu_dtype": "float31"}),
-    (jt.adam, {"l2": float("nan")}),
-    (jt.adamw, {"weight_decay": -1e-4}),
-    (jt.adamw, {"b1": "0.9"}),
-    (jt.adamw, {"cautious": 2}),
-    (jt.laprop, {"b2": 1.0}),
-    (jt.eadam, {"eps": -1.0}),
-    (jt.muon, {"weight_decay": -1.0}),
-    (jt.muon, {"beta": 1.0}),
-    (jt.muon, {"nesterov": "yes"}),
-    (jt.muon, {"bias_correction": 3}),
-    (jt.muon, {"orthogonalizer": "newton"}),
-    (jt.muon, {"shape_factor": "square"}),
-    (jt.muon, {"mu_dtype": "int8"}),
-    (jt.muon, {"cautious": "yes"}),
-    (jt.muon, {"mask": True}),
-    (jt.muon, {"rest": 3}),
-    (jt.muon, {"rest": {"heads": jt.adamw(0.1)}}),
-    (jt.muon, {"routing": 3.0}),
-    (jt.muon, {"mesh": ()}),
-    (jt.shampoo, {"weight_decay": -1.0}),
-    (jt.shampoo, {"beta": 1.0}),
-    (jt.shampoo, {"nesterov": "yes"}),
-    (jt.shampoo, {"b2": 1.0}),
-    (jt.shampoo, {"root": 1}),
-    (jt.shampoo, {"eps": -1.0}),
-    (jt.shampoo, {"bias_correction": 3}),
-    (jt.shampoo, {"update_every": 0}),
-    (jt.shampoo, {"shape_factor": "square"}),
-    (jt.shampoo, {"mu_dtype": "int8"}),
-    (jt.shampoo, {"nu_dtype": "float16"}),
-    (jt.shampoo, {"mask": True}),
-    (jt.shampoo, {"rest": {"matrix": jt.adamw(0.1)}}),
-]
-
-
-@pytest.mark.parametrize(
-    ("factory", "arguments"),
-    WRONG,
-    ids=[f"{factory.__name__} {next(iter(a))} {number}" for number, (factory, a) in enumerate(WRONG)],
-)
-def test_a_wrong_argument_is_named(factory: Callable[..., Any], arguments: dict[str, Any]):
-    (name,) = arguments
-    with pytest.raises(ValueError, match=name):
-        factory(0.1, **arguments).init(make_params())
-
-
-@pytest.mark.parametrize(
-    ("factory", "known"),
-    [
-        (lambda: jt.momentum(0.1, form="average"), ("sum", "ema")),
-        (lambda: jt.adam(0.1, initial_moments="ones"), ("zeros", "first_gradient")),
-        (lambda: jt.muon(0.1, shape_factor="square"), ("original", "match_rms_adamw", "spectral")),
-        (lambda: jt.muon(0.1, orthogonalizer="newton"), ("keller_jordan", "polar_express")),
-    ],
-    ids=["form", "initial_moments", "shape_factor", "orthogonalizer"],
-)
-def test_an_unknown_choice_lists_the_known_ones(factory: Callable[[], Any], known: tuple[str, ...]):
-    with pytest.raises(ValueError) as error:
-        factory()
-    assert all(choice in str(error.value) for choice in known)
-
-
-@pytest.mark.parametrize(
-    ("leaf", "entry"),
-    [
-        ("up/bias", "matrix"),
-        ("gain", "matrix"),
-        ("up/bias", jt.MatrixAxes(0, 1)),
-        ("up/kernel", jt.MatrixAxes(0, 2)),
-        ("up/weight", "matrix"),
-        ("up/kernel", 3),
-    ],
-    ids=["a vector", "a scalar", "a vector with axes", "an axis that does not exist", "no such leaf", "no such entry"],
-)
-def test_what_cannot_be_routed_is_named_by_its_path(leaf: str, entry: Any):
-    with pytest.raises(ValueError, match=leaf):
-        jt.muon(0.1, routing={leaf: entry}).init(make_params())
-
-
-def test_a_label_without_a_transformation_is_named():
-    params = make_params()
-    labels = {"up": {"kernel": "matrices", "bias": "vectors"}, "gain": "vectors"}
-    with pytest.raises(ValueError, match="matrices"):
-        jt.multi_transform({"vectors": jt.adam(0.1)}, labels).init(params)
-
-
-@pytest.mark.parametrize(
-    ("factory", "argument"),
-    [(jt.sgd, "l2"), (jt.adam, "l2"), (jt.adamw, "weight_decay"), (jt.muon, "weight_decay")],
-    ids=lambda value: getattr(value, "__name__", value),
-)
-def test_decay_asks_for_the_parameters(factory: Callable[..., optax.GradientTransformation], argument: str):
-    params = make_params()
-    tx = factory(0.1, **{argument: 0.1})
-    with pytest.raises(ValueError, match="params"):
-        tx.update(make_gradients(params), tx.init(params))
-
-
-def positional(factory: Callable[..., Any]) -> list[str]:
-    parameters = inspect.signature(factory).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
-
-
-@pytest.mark.parametrize(
-    "factory",
-    [jt.sgd, jt.momentum, jt.nesterov, jt.adagrad, jt.adadelta, jt.rmsprop, jt.signsgd, jt.signum],
-    ids=lambda factory: factory.__name__,
-)
-def test_only_the_learning_rate_is_positional(factory: Callable[..., Any]):
-    assert positional(factory) == ["learning_rate"]
-
-
-@pytest.mark.parametrize("factory", [jt.adam, jt.adamw, jt.laprop, jt.eadam], ids=lambda factory: factory.__name__)
-def test_positions_are_those_of_optax_adamw(factory: Callable[..., Any]):
-    names = positional(factory)
-    assert names == positional(optax.adamw)[: len(names)]

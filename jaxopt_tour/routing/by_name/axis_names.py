@@ -109,9 +109,8 @@ def into_width(path: str, names: Mapping[str, Names]) -> bool | None:
 
     Flax and Penzai store fan-in first. Haliax stores either order, so there the bias or the layer's name has to say.
     """
-    own = names[path]
     if not path.endswith("/0"):
-        first = next((name for name in own if name in WIDTH | INSIDE), None)
+        first = next((name for name in names[path] if name in WIDTH | INSIDE), None)
         return None if first is None else first not in WIDTH
     module = path.removesuffix("/0").rsplit("/", 1)[0]
     bias = names.get(f"{module}/bias/0")
@@ -128,17 +127,17 @@ _COMPUTES: Final = word_set("down downproj out o outproj oproj wo cproj")
 
 def route_from_names(path: str, shape: tuple[int, ...], names: Mapping[str, Names], width: int | None) -> Route | None:
     """The route of a parameter by the names of its axes; None if they do not say."""
-    own = names.get(path)
-    if own is None or len(own) != len(shape):
+    of_axes = names.get(path)
+    if of_axes is None or len(of_axes) != len(shape):
         return None
-    said = ", ".join(map(str, own))
-    role = named_role(own)
+    reason = f"axes named {', '.join(map(str, of_axes))}"
+    role = named_role(of_axes)
     if role == "vocabulary":
         lookup = any(words(part) & EMBEDDINGS for part in path.split("/"))
-        return Route("embedding" if lookup else "head", None, f"axes named {said}")
+        return Route("embedding" if lookup else "head", None, reason)
     if role is not None:
-        return Route("vector" if role == "vector" else "position", None, f"axes named {said}")
-    axes = axes_from_names(own, into_width(path, names))
+        return Route("vector" if role == "vector" else "position", None, reason)
+    axes = axes_from_names(of_axes, into_width(path, names))
     if axes is None or width is None or width not in (shape[axis] for axis in axes.fan_in + axes.fan_out):
         return None
-    return Route("matrix", axes, f"axes named {said}")
+    return Route("matrix", axes, reason)

@@ -23,14 +23,10 @@ from jaxopt_tour.routing.by_name.words import (
     words,
 )
 
-#: Names of matrices between hidden layers. ``out`` and ``value`` are among them only inside attention.
-_HIDDEN: Final = (INTO_HEADS | OUT_OF_HEADS | FUSED.keys() | ROUTERS | EXPERTS) - {
-    "value",
-    "v",
-    "out",
-    "o",
-    "proj",
-} | word_set(
+#: Names of the matrices of attention that stand for other matrices elsewhere.
+_OF_ATTENTION: Final = word_set("value v out o proj")
+#: Names of matrices between hidden layers.
+_HIDDEN: Final = (INTO_HEADS | OUT_OF_HEADS | FUSED.keys() | ROUTERS | EXPERTS) - _OF_ATTENTION | word_set(
     "up down wq wkv upproj downproj gateproj wi inproj xproj dtproj lora loraa lorab ih hh weightih weighthh lstm "
     "lstmcell gru grucell optimizedlstmcell rnn cell recurrent intermediate adaln mlp"
 )
@@ -44,6 +40,9 @@ _NUMBERED: Final = re.compile(r"(^|_)\d+$|^(layers?|blocks?|stages?|h|groups?)\d
 def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Leaf], widths: frozenset[int]) -> bool:
     """Whether nothing says that a matrix with two axes is hidden.
 
+    A hidden matrix has a name that says so or is scanned with other layers; or it is in a numbered block and keeps to
+    the model's widths; or another matrix beside it takes its outputs.
+
     Example: in an actor-critic, ``Dense_2/kernel`` (64, 4) is the actor's head and ``Dense_3/kernel`` (4, 64) the
     critic's first layer. That ``Dense_3`` takes 4 inputs says nothing, because ``Dense_0`` takes as many.
     """
@@ -51,38 +50,39 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
         return False
     if _is_in_block(leaf) and (fan_out in widths or (fan_in in widths and fan_out % fan_in == 0)):
         return False
-    beside = _beside(leaf, leaves)
-    after = [other for other in beside if _natural(other.name) > _natural(leaf.name) or words(other.module) & HEADS]
-    takers = [
-        other
-        for other in after
-        if _fan_in(other, leaf, fan_in) == fan_out and (fan_in != fan_out or _follows(other, leaf))
-    ]
-    first = _fan_in(min([leaf, *beside], key=lambda other: _natural(other.name)), leaf, fan_in)
+    siblings = _siblings(leaf, leaves)
+    first = _fan_in(min([leaf, *siblings], key=lambda other: _natural(other.name)), leaf, fan_in)
     if fan_out == first and _is_in_block_with_norm(leaf, leaves):
         return False
-    return not takers or (bool(_NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module)) and fan_out == first)
+    if fan_out == first and _NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module):
+        return True
+    later = (other for other in siblings if _natural(other.name) > _natural(leaf.name) or words(other.module) & HEADS)
+    return not any(
+        _fan_in(other, leaf, fan_in) == fan_out and (fan_in != fan_out or _follows(other, leaf)) for other in later
+    )
 
 
 def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
     # Flax names the matrices of its cells, so a Dense_0 inside of a user's cell may be a decoder's head. Haiku does
     # not: an LSTM's matrix is "lstm/linear".
     near = leaf.parts[-2:] if re.fullmatch(r"Dense_\d+", leaf.module) else leaf.parts[-3:]
-    said = {word for part in near for word in words(part)}
-    if said & (_HIDDEN - {"mlp"}) or "mlp" in words(leaf.module):
+    in_path = {word for part in near for word in words(part)}
+    if in_path & (_HIDDEN - {"mlp"}) or "mlp" in words(leaf.module):
         return True
     parent = leaf.name[: leaf.name.rfind(leaf.module)] if leaf.module else ""
     if all(f"{parent}w{number}/{leaf.last}" in leaves for number in (1, 2, 3)):
         return True  # the three matrices of a gated layer
-    siblings = {word for name in leaves if name.startswith(parent) for word in words(name[len(parent) :].split("/")[0])}
-    return bool(said & {"value", "v", "out", "o", "proj"}) and bool(siblings & {"query", "q", "qkv", "qproj", "toq"})
+    if not in_path & _OF_ATTENTION:
+        return False
+    modules = {name[len(parent) :].split("/")[0] for name in leaves if name.startswith(parent)}
+    return any(words(module) & {"query", "q", "qkv", "qproj", "toq"} for module in modules)
 
 
 def _follows(other: Leaf, leaf: Leaf) -> bool:
     """Whether the names say that one module comes after the other: one name with two numbers, or a head's.
 
     Square matrices need it, since what takes their outputs may as well take their inputs: CLIP's ``text_projection``
-    and ``visual_projection`` are beside each other.
+    and ``visual_projection`` are parallel.
     """
     stems = [re.sub(r"_?\d+$", "", module) for module in (other.module, leaf.module)]
     return stems[0] == stems[1] or bool(words(other.module) & (HEADS | ROOT_HEADS))
@@ -95,15 +95,15 @@ def _is_in_block(leaf: Leaf) -> bool:
 
 def _is_in_block_with_norm(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
     """Whether a module around the parameter's is numbered and has a norm, as blocks with a residual stream have."""
-    for depth in range(1, len(leaf.parts) - 2):
-        block = "/".join(leaf.parts[:depth])
-        inside = [other for name, other in leaves.items() if name.startswith(block + "/")]
-        if _NUMBERED.search(leaf.parts[depth - 1]) and any(len(x.shape) == 1 and x.last == "scale" for x in inside):
-            return True
-    return False
+    return any(
+        len(other.shape) == 1 and other.last == "scale" and name.startswith("/".join(leaf.parts[:depth]) + "/")
+        for depth in range(1, len(leaf.parts) - 2)
+        if _NUMBERED.search(leaf.parts[depth - 1])
+        for name, other in leaves.items()
+    )
 
 
-def _beside(leaf: Leaf, leaves: Mapping[str, Leaf]) -> list[Leaf]:
+def _siblings(leaf: Leaf, leaves: Mapping[str, Leaf]) -> list[Leaf]:
     """Matrices of the modules beside that of a parameter."""
     above, kinds = _above(leaf), (leaf.last, "lora_a")
     matrices = (other for other in leaves.values() if other.last in kinds and len(other.shape) >= 2)

@@ -183,7 +183,8 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     if its_words & DEPTHWISE or (rank in (3, 4) and one_channel and len(outputs or ()) <= 1):
         filters = f"{shape[-1]} filters of {math.prod(shape[:-1])}"
         return None, "depthwise", f"depthwise convolution: {filters}"
-    if rank == 4 and shape[-2] == 1 and len(leaf.parts) - (leaf.parts[0] == "params") > 2:
+    is_nested = len(leaf.parts) - (leaf.parts[0] == "params") > 2
+    if rank == 4 and shape[-2] == 1 and is_nested:  # at the root, it is the first layer, of gray images
         return _not_understood(f"{leaf.short_path}: one input channel, depthwise or of gray images")
     if outputs and len(outputs) < rank and shape[-len(outputs) :] == outputs:
         cut = rank - len(outputs)

@@ -49,7 +49,7 @@ class ByName:
         leaves = without_layers(whole)
         evidence, heads = evidence_of(leaves), heads_of(leaves)
         routes = {name: self._route(leaf, whole[name], evidence, heads) for name, leaf in leaves.items()}
-        if not self.split_heads and not self.split_fused:
+        if not self.split_heads and not self.split_fused:  # names of axes say nothing of parts
             names = axis_names(params)
             width = trusted_width(names, {name: leaf.shape for name, leaf in whole.items()})
             named = {name: route_from_names(name, leaf.shape, names, width) for name, leaf in whole.items()}

@@ -56,7 +56,7 @@ def _word(use: Use) -> str:
     """An operation that a parameter meets, such as ``"dot_general over axis 0"``."""
     name = use.lineage.opaque or use.primitive
     axes = sorted({atom.axis for atom in use.sides.get("in", ())}) if use.op == "contract" else []
-    return f"{name} over {'axis' if len(axes) == 1 else 'axes'} {_list(tuple(axes))}" if axes else name
+    return f"{name} over {_numbered(tuple(axes))}" if axes else name
 
 
 def route(
@@ -156,9 +156,7 @@ def _contracted(
     if good:
         fan_in, fan_out, groups = good[0]
         sizes = " x ".join(str(shape[axis]) for axis in fan_in)
-        over = (
-            f"contracted over {'axis' if len(fan_in) == 1 else 'axes'} {_list(fan_in)} ({sizes}) in " if fan_in else ""
-        )
+        over = f"contracted over {_numbered(fan_in)} ({sizes}) in " if fan_in else ""
         if fan_in and fan_out:
             axes = MatrixAxes(fan_in, fan_out, groups)
     reason = over + _names(uses) + layers + also
@@ -184,7 +182,7 @@ def _contracted(
         view for view in good[1:] if view[:2] not in ((axes.fan_in, axes.fan_out), (axes.fan_out, axes.fan_in))
     ]
     if conflicting:
-        reason = f"contracted in two ways: over axes {_list(axes.fan_in)}, and over axes {_list(conflicting[0][0])}"
+        reason = f"contracted in two ways: over {_numbered(axes.fan_in)}, and over {_numbered(conflicting[0][0])}"
         return Route("not understood", None, reason)
     if swapped:
         reason += ", and transposed elsewhere"
@@ -204,8 +202,9 @@ def _indexed(cuts: frozenset[Part], shape: tuple[int, ...]) -> frozenset[int]:
     return frozenset(a for a, size in enumerate(shape) if all((a, i) in single for i in range(size)))
 
 
-def _list(axes: Axes) -> str:
-    return ", ".join(map(str, axes))
+def _numbered(axes: Axes) -> str:
+    """``"axis 0"`` or ``"axes 0, 1"``."""
+    return f"{'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))}"
 
 
 def _is_head(uses: Sequence[Use], last: frozenset[int]) -> bool:

@@ -30,13 +30,13 @@ def contracted_dims(walker: Walker, eqn: Any, values: Sequence[Value], operand: 
         body.run(eqn.params["jaxpr"], refs)
     except UnsupportedKernelError:
         return None
-    found = set()
+    readings = set()
     for use in body.record.uses.values():
         if use.op != "contract" or use.sides.get("?"):
             return None
         sides = [{atom.axis for atom in use.sides.get(side, ())} for side in ("in", "out")]
-        found.add((tuple(sorted(sides[0])), tuple(sorted(sides[1]))))
-    return found.pop() if len(found) == 1 else None
+        readings.add((tuple(sorted(sides[0])), tuple(sorted(sides[1]))))
+    return readings.pop() if len(readings) == 1 else None
 
 
 def _references(eqn: Any, values: Sequence[Value], operand: int) -> list[Value] | None:

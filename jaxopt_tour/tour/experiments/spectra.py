@@ -89,7 +89,7 @@ class Singular(NamedTuple):
     right: Array | np.ndarray
 
 
-def decompose(moment: Moment, routing: Routing = None) -> dict[str, dict[str, Singular]]:
+def decompose(moment: Moment, routing: Routing) -> dict[str, dict[str, Singular]]:
     """The singular values of every quantity and matrix: hidden ones as the routing sees them, and heads."""
     weights = named_leaves(moment.params)
     views = matrix_views(moment.params, routing)
@@ -110,11 +110,11 @@ def decompose(moment: Moment, routing: Routing = None) -> dict[str, dict[str, Si
 
 @functools.cache
 def decomposed_as_routed(workload: Workload) -> Callable[[Moment], dict[str, dict[str, Singular]]]:
-    """``decompose`` with the routing of a workload: always the same function, so that it is compiled once."""
+    """``decompose`` with the routing of a workload; cached, since another function would be compiled anew."""
     return functools.partial(decompose, routing=workload.routing)
 
 
-def matrix_views(params: Any, routing: Routing = None) -> dict[str, MatrixAxes]:
+def matrix_views(params: Any, routing: Routing) -> dict[str, MatrixAxes]:
     """The axes of hidden matrices and heads, by path name."""
     routes = resolve(routing, params)
     return {

@@ -24,8 +24,8 @@ from jaxopt_tour.tour.laboratory.singular import effective_rank
 
 
 def test_every_matrix_of_the_gpt_has_a_kind():
-    shapes = jax.eval_shape(small_gpt().init, jax.random.key(0))
-    names = matrix_views(shapes)
+    workload = small_gpt()
+    names = matrix_views(jax.eval_shape(workload.init, jax.random.key(0)), workload.routing)
     assert len(names) == 2 * 7 + 1
     kinds = [kind_of(name, GPT_KINDS) for name in names]
     assert {kind: kinds.count(kind) for kind in kinds} == {

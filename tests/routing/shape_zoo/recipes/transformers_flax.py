@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxopt_tour.routing import from_function
-from tests.routing.zoo_record import Built, floats, recipe, restore_old_numpy, tokens
+from tests.routing.shape_zoo.record import Built, floats, recipe, restore_old_numpy, tokens
 
 
 def built(model: Any, shape: tuple[int, ...], *inputs: Any, **kwargs: Any) -> Built:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_tour.routing import from_function
-from tests.routing.zoo_record import Built, floats, nnx_module, recipe, tokens
+from tests.routing.shape_zoo.record import Built, floats, nnx_module, recipe, tokens
 
 
 @recipe(

@@ -1,8 +1,8 @@
 """The zoo of shape trees: paths, shapes and axis names of public models, with the right answers.
 
-``open_models()`` were seen while the rules were written; of ``held_back_models()`` the first numbers were kept. The
-models in ``zoo/packages_*.txt`` are recorded by ``zoo_record.py``. One of these is held back if
-``int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0``. The files in ``zoo/`` hold one block a model::
+``open_models()`` were seen while the rules were written, ``held_back_models()`` only after the first numbers. The
+models in ``trees/packages_*.txt`` are recorded by ``record.py``. One of these is held back if
+``int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0``. The files in ``trees/`` hold one block a model::
 
     [name] framework conventional
     source: owner/repository path/of/the/file
@@ -33,7 +33,7 @@ from flax import nnx
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.route import Route
 
-FOLDER = Path(__file__).parent / "zoo"
+FOLDER = Path(__file__).parent / "trees"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +169,7 @@ def open_models() -> list[Model]:
 
 
 def held_back_models() -> list[Model]:
-    """Models that were kept aside until the rules were finished."""
+    """Models that were kept aside until the first numbers on them were written down."""
     return [model for name in ("held_back.txt", "packages_held_back.txt") for model in _read(FOLDER / name)]
 
 

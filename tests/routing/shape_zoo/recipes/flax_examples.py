@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jaxopt_tour.routing import from_function
-from tests.routing.zoo_record import Built, bare_package, checkout_of, floats, haiku, linen, recipe, stub, tokens
+from tests.routing.shape_zoo.record import Built, bare_package, checkout_of, floats, haiku, linen, recipe, stub, tokens
 
 
 def module_of(repository: str, path: str) -> Any:

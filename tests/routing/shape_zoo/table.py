@@ -1,4 +1,4 @@
-"""Print the tables of the zoo: ``python -m tests.routing.zoo_table``."""
+"""Print the tables of the zoo: ``python -m tests.routing.shape_zoo.table``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from jaxopt_tour.routing import routes_by_name
-from tests.routing.shape_zoo import Model, held_back_models, open_models
+from tests.routing.shape_zoo.models import Model, held_back_models, open_models
 
 TITLES = "| framework | models | built | read | matrices | wrong | missed |\n|---|---|---|---|---|---|---|"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaxopt_tour.routing import routes_by_name
-from tests.routing.shape_zoo import Model, held_back_models, open_models
+from tests.routing.shape_zoo.models import Model, held_back_models, open_models
 
 MODELS = open_models() + held_back_models()
 

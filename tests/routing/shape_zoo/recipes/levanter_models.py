@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxopt_tour.routing import from_function
-from tests.routing.zoo_record import Built, recipe, tokens
+from tests.routing.shape_zoo.record import Built, recipe, tokens
 
 
 def built(module: str, model: str, config: Any, vocabulary: int) -> Built:
@@ -29,6 +29,16 @@ def built(module: str, model: str, config: Any, vocabulary: int) -> Built:
 
 SIZES = ["V=97 D=48 H=6 G=2 F=112 L=5", "V=64 D=64 H=8 G=8 F=64 L=8"]
 
+#: What every decoder has in common.
+ATTENTION = """
+    *norm/weight | vector
+    */token_embeddings/weight | embedding
+    */q_proj/weight | boooi
+    */k_proj/weight | booi
+    */v_proj/weight | booi
+    */o_proj/weight | boii
+"""
+
 
 @recipe(
     "Gemma 2, Levanter",
@@ -36,13 +46,8 @@ SIZES = ["V=97 D=48 H=6 G=2 F=112 L=5", "V=64 D=64 H=8 G=8 F=64 L=8"]
     "{package}, levanter.models.gemma.Gemma2LMHeadModel",
     "levanter",
     SIZES,
-    """
-    *norm/weight | vector
-    */token_embeddings/weight | embedding
-    */q_proj/weight | boooi
-    */k_proj/weight | booi
-    */v_proj/weight | booi
-    */o_proj/weight | boii
+    ATTENTION
+    + """
     */mlp/*/weight | boi
     """,
     "D//H H//G",
@@ -64,13 +69,8 @@ def gemma(z: Any) -> Built:
     "{package}, levanter.models.olmo.Olmo2LMHeadModel",
     "levanter",
     SIZES,
-    """
-    *norm/weight | vector
-    */token_embeddings/weight | embedding
-    */q_proj/weight | boooi
-    */k_proj/weight | booi
-    */v_proj/weight | booi
-    */o_proj/weight | boii
+    ATTENTION
+    + """
     lm_head/weight | head
     */mlp/*/weight | boi
     """,
@@ -92,13 +92,8 @@ def olmo(z: Any) -> Built:
     "{package}, levanter.models.mixtral.MixtralLMHeadModel",
     "levanter",
     ["V=97 D=48 H=6 G=2 F=112 L=5 E=7", "V=64 D=64 H=8 G=8 F=64 L=8 E=8"],
-    """
-    *norm/weight | vector
-    */token_embeddings/weight | embedding
-    */q_proj/weight | boooi
-    */k_proj/weight | booi
-    */v_proj/weight | booi
-    */o_proj/weight | boii
+    ATTENTION
+    + """
     lm_head/weight | head
     */gate/weight | boi
     */experts/*/weight | bbio

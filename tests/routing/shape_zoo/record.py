@@ -1,11 +1,11 @@
-"""Record shape trees from installed packages and checked-out repositories: ``python tests/routing/zoo_record.py``.
+"""Record shape trees from installed packages and checked-out repositories.
 
-A recipe in ``zoo_recipes/`` builds one model without allocating it, and says by hand what each parameter is. The script
+A recipe in ``recipes/`` builds one model without allocating it, and says by hand what each parameter is. The script
 writes the model as a block of ``packages_open.txt`` or ``packages_held_back.txt``; a hash of its name decides which.
-To record everything again, in one environment for each group of packages that ``zoo_recipes/README.md`` lists::
+To record everything again, in one environment for each group of packages that ``README.md`` lists::
 
     uv venv scratch && VIRTUAL_ENV=scratch uv pip install PACKAGES
-    PYTHONPATH=. ZOO_SOURCES=FOLDER scratch/bin/python tests/routing/zoo_record.py [--check] [part of a name ...]
+    PYTHONPATH=. ZOO_SOURCES=FOLDER scratch/bin/python -m tests.routing.shape_zoo.record [--check] [part of a name ...]
 
 ``ZOO_SOURCES`` has one checkout per repository, named ``owner+repository``. Recipes whose packages or checkouts are
 missing are skipped and keep their blocks, since no environment can hold all packages. ``--check`` routes each model by
@@ -33,10 +33,10 @@ import jax
 
 from jaxopt_tour._trees import path_name
 from jaxopt_tour.routing import from_function
-from tests.routing.shape_zoo import is_held_back, read_models
+from tests.routing.shape_zoo.models import FOLDER, is_held_back, read_models
 
 HERE = Path(__file__).parent
-FILES = {False: HERE / "zoo" / "packages_open.txt", True: HERE / "zoo" / "packages_held_back.txt"}
+FILES = {False: FOLDER / "packages_open.txt", True: FOLDER / "packages_held_back.txt"}
 
 #: The tree of shapes of a model, and its routes by use; None where it cannot be traced.
 Built = tuple[Any, Callable[[], dict[str, Any]] | None]
@@ -52,7 +52,7 @@ class Recipe:
 
     Args:
         name: name of the model; decides whether it is held back.
-        framework: framework that builds the tree, as in ``shape_zoo.py``.
+        framework: framework that builds the tree, as in ``models.py``.
         source: package and expression, or repository and path. ``{package}`` is replaced by package and version.
         sizes: variants, such as ``"D=48 H=3"``. The first has no two equal sizes.
         expressions: products that may be lengths of axes, such as ``"H*K 3*D"``; the names of sizes always may.
@@ -269,7 +269,7 @@ def _expression(known: list[str], variants: list[dict[str, int]], lengths: tuple
 
 def answers_of(entry: Recipe, paths: dict[str, Any]) -> dict[str, str]:
     """The answer for every path. Every line of the answers must match a path, and every path a line."""
-    pairs = [[part.strip() for part in line.split("|")] for line in entry.answers.strip().splitlines()]
+    pairs = [[part.strip() for part in line.split("|")] for line in entry.answers.splitlines() if line.strip()]
     matches = {path: [i for i, (glob, _) in enumerate(pairs) if fnmatch.fnmatchcase(path, glob)] for path in paths}
     unknown = [f"{path} {paths[path]}" for path in paths if not matches[path]]
     assert not unknown, "no answers for\n" + "\n".join(unknown)
@@ -296,26 +296,18 @@ def folded(paths: list[str]) -> list[str]:
     return ["/".join(parts) for parts in current]
 
 
-def common_start(texts: list[str]) -> str:
-    """The characters that all texts begin with."""
-    shortest = min(texts, key=len)
-    ends = (i for i, letter in enumerate(shortest) if any(text[i] != letter for text in texts))
-    return shortest[: next(ends, len(shortest))]
-
-
 def braces(parts: list[str]) -> str:
-    """Several names as one: their common ends outside of the braces."""
+    """Several names as one: ``layers_{0..2}`` for numbers in a row, otherwise ``{key,query}``."""
     if len(parts) == 1:
         return parts[0]
     assert not any("{" in part for part in parts), parts
-    start = common_start(parts)
-    end = common_start([part[len(start) :][::-1] for part in parts])[::-1]
-    middles = [part[len(start) : len(part) - len(end)] for part in parts]
-    if all(re.fullmatch(r"0|[1-9]\d*", middle) for middle in middles):
-        numbers = sorted(map(int, middles))
-        if numbers == list(range(numbers[0], numbers[-1] + 1)):
-            middles = [f"{numbers[0]}..{numbers[-1]}"]
-        return f"{start}{{{','.join(middles)}}}{end}"
+    matches = [re.fullmatch(r"(\D*)(0|[1-9]\d*)(\D*)", part) for part in parts]
+    ends = {(match[1], match[3]) for match in matches if match}
+    numbers = sorted(int(match[2]) for match in matches if match)
+    if len(ends) == 1 and len(numbers) == len(parts):
+        ((start, end),) = ends
+        in_a_row = numbers == list(range(numbers[0], numbers[-1] + 1))
+        return f"{start}{{{f'{numbers[0]}..{numbers[-1]}' if in_a_row else ','.join(map(str, numbers))}}}{end}"
     return f"{{{','.join(parts)}}}"
 
 
@@ -353,8 +345,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
-    for file in sorted((HERE / "zoo_recipes").glob("*.py")):
-        importlib.import_module(f"tests.routing.zoo_recipes.{file.stem}")
+    for file in sorted((HERE / "recipes/").glob("*.py")):
+        importlib.import_module(f"tests.routing.shape_zoo.recipes.{file.stem}")
     texts = {held: blocks(file) for held, file in FILES.items()}
     for entry in RECIPES:
         if arguments.names and not any(part in entry.name for part in arguments.names):
@@ -377,6 +369,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from tests.routing import zoo_record  # the module that recipes import
+    from tests.routing.shape_zoo import record  # the module that recipes import
 
-    zoo_record.main()
+    record.main()

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_tour.routing import from_function
-from tests.routing.zoo_record import Built, equinox, floats, haiku, linen, recipe, restore_old_numpy, stub, tokens
+from tests.routing.shape_zoo.record import Built, equinox, floats, haiku, linen, recipe, restore_old_numpy, stub, tokens
 
 
 @recipe(
