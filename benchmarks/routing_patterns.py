@@ -240,7 +240,7 @@ PIECES = (
         "Heads of the output",
         "y[t, h, d] w[h, d, o] -> z[t, o]",
         "matrix",
-        row=[Array("y", "t h d"), Bar(W, ["h0", "h1", "h2", "h3"], "", "o:out", "in", 0.225), "→", Array("z", "t o")],
+        row=[Array("y", "t h d"), Bar(W, ["h0", "h1", "h2", "h3"], "", "o:out", "in", 0.2), "→", Array("z", "t o")],
         note="h as in attention's result",
     ),
     Panel(
