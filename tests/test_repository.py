@@ -141,16 +141,22 @@ class TestScripts:
         assert (mine / "thesis.tex").read_text() == "years of work"
 
 
-SNIPPETS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+#: Pages whose Python runs as it stands. Snippets of docs/maxtext.md need MaxText, those of docs/routing-rules.md have a
+#: test of their own, which compares the tables too.
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in ("maxtext", "routing-rules")),
+]
+SNIPPETS = {
+    f"{page.name}, snippet {number}": code
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S), 1)
+}
 
 
-def test_readme_has_snippets():
-    assert SNIPPETS
-
-
-@pytest.mark.parametrize("index", range(len(SNIPPETS)))
-def test_readme_snippet_runs(index, capsys):
-    exec(compile(SNIPPETS[index], f"README.md, snippet {index + 1}", "exec"), {"__name__": "__main__"})
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_snippet_of_a_page_runs(name, capsys):
+    exec(compile(SNIPPETS[name], name, "exec"), {"__name__": "__main__"})
 
 
 def test_readme_shows_the_plans_that_its_snippet_prints(capsys):
@@ -166,7 +172,9 @@ def test_readme_shows_the_table_of_gemma_2_that_was_printed_where_maxtext_is():
     assert table in readme
 
 
-def test_readme_links_lead_somewhere():
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_of_a_page_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
