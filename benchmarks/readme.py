@@ -4,7 +4,8 @@ python benchmarks/readme.py
 
 Reads race.json (``./tour --seeds 3 --out DIR``, its results.json), import_time.json and optimizer_step.json in
 benchmarks/results, the laboratory's race, and the tables of docs/routing.md and docs/maxtext.md. Writes
-docs/figures/race.png, the tables of docs/race.md, and the README's evidence.
+docs/figures/race.png, the tables of docs/race.md, a line of docs/choose.md and of docs/speed.md, and the README's
+evidence.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from _common import RESULTS, ROOT
 
 from jaxopt_tour.tour.experiments.race import PAIR, compare, heats
 from jaxopt_tour.tour.laboratory.cells import Cells
+from jaxopt_tour.tour.laboratory.protocol import budget_to_target
+from jaxopt_tour.tour.laboratory.rules import RULES, entrant
 
 END = "<!-- end -->"
 #: Okabe and Ito's colors, as in the report (https://jfly.uni-koeln.de/color/).
@@ -149,6 +152,23 @@ def steps_to_the_same_loss() -> tuple[list[float], int]:
     return sorted(found.interval.value for found in compared if found.interval), len(compared)
 
 
+def rates_line() -> str:
+    """How many times AdamW's tuned rate Muon's is, at the first number of steps that reaches the target."""
+    cells = Cells(ROOT / "experiments" / "results" / "race" / "results.json", "race", read_only=True)
+    ratios = []
+    for heat in heats(quick=False):
+        rates = {}
+        for name in PAIR:
+            readings = budget_to_target(cells, heat.workload, entrant(RULES[name]), heat.budgets)
+            reached = (each for each in readings if None not in each["final"] and max(each["final"]) <= heat.workload.target)
+            rates[name] = next(reached, readings[-1])["numbers"]["learning_rate"]
+        ratios.append(rates["muon"] / rates["adamw"])
+    return (
+        f"In the laboratory's {len(ratios)} settings Muon's tuned rate is {min(ratios):.2f} to {max(ratios):.1f} times "
+        f"AdamW's, {statistics.median(ratios):.1f} times in the median."
+    )
+
+
 def routed(page: str, pattern: str, *columns: int) -> list[int]:
     """Sums of some columns of a page's table rows that match a pattern; of all numbers in a cell."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
@@ -199,6 +219,7 @@ def main() -> None:
     low, high = imports["ratio_quartiles"]
     replace_between(ROOT / "docs" / "race.md", "race", race_lines(race))
     replace_between(ROOT / "README.md", "evidence", evidence_lines(read("optimizer_step")))
+    replace_between(ROOT / "docs" / "choose.md", "rates", [rates_line()])
     line = (
         f"`import jaxopt_tour` takes {imports['ratio']:.2f} times as long as `import optax` [{low:.2f}, {high:.2f}] "
         "(`python benchmarks/import_time.py`)."

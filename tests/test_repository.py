@@ -73,8 +73,8 @@ def test_dir_shows_the_public_names_alone():
 
 
 class TestLocks:
-    def test_there_are_four(self):
-        assert [path.name for path in LOCKS] == ["bootstrap.txt", "dev.txt", "floor.txt", "tour.txt"]
+    def test_there_is_one_for_each_environment(self):
+        assert {path.stem for path in LOCKS} == {"bootstrap", "dev", "docs", "floor", "tour"}
 
     @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
     def test_hold_pinned_versions_and_hashes_and_no_address(self, path):
@@ -86,6 +86,7 @@ class TestLocks:
     def test_tests_run_on_the_versions_of_the_tour(self):
         versions = {path.stem: set(re.findall(r"^\S+==\S+", path.read_text(), re.M)) for path in LOCKS}
         assert versions["tour"] <= versions["dev"]
+        assert versions["tour"] <= versions["docs"]
 
     def test_floors_are_those_that_the_project_promises(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
