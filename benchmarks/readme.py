@@ -160,7 +160,8 @@ def rates_line() -> str:
         rates = {}
         for name in PAIR:
             readings = budget_to_target(cells, heat.workload, entrant(RULES[name]), heat.budgets)
-            reached = (each for each in readings if None not in each["final"] and max(each["final"]) <= heat.workload.target)
+            target = heat.workload.target
+            reached = (each for each in readings if None not in each["final"] and max(each["final"]) <= target)
             rates[name] = next(reached, readings[-1])["numbers"]["learning_rate"]
         ratios.append(rates["muon"] / rates["adamw"])
     return (

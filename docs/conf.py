@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,20 @@ napoleon_use_ivar = True
 
 
 def copy_notebooks(app: Any) -> None:
-    """Copy the notebooks, which are stored beside this folder, to where Sphinx reads them."""
-    target = HERE / "notebooks"
+    """Copy the notebooks, which are stored beside this folder, to where Sphinx reads them.
+
+    The badge for Colab, which a page would fetch, and the cell that installs are left out.
+    """
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        copy = target / path.name
-        if not copy.exists() or copy.read_bytes() != path.read_bytes():
-            shutil.copyfile(path, copy)
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        title, install = notebook["cells"][:2]
+        title["source"] = re.sub(
+            r"\[!\[Open in Colab\].*\n.*Upload\*, and choose this file\.\n", "", "".join(title["source"])
+        )
+        install["metadata"]["tags"] = ["remove-cell"]
+        text, copy = json.dumps(notebook, indent=1), HERE / "notebooks" / path.name
+        if not copy.exists() or copy.read_text(encoding="utf-8") != text:
+            copy.write_text(text, encoding="utf-8")
 
 
 def lead_to_the_site(app: Any, name: str, source: list[str]) -> None:
@@ -71,10 +79,12 @@ def lead_to_the_site(app: Any, name: str, source: list[str]) -> None:
 
 def as_restructured_text(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
     """Rewrite a docstring's Markdown as autodoc wants it: fences, tables, code in backticks, mathematics in dollars."""
-    parts = re.split(r"^( *)```python\n(.*?)^ *```$", "\n".join(lines), flags=re.M | re.S)
+    parts = re.split(r"^( *)```(\w*)\n(.*?)^ *```$", "\n".join(lines), flags=re.M | re.S)
     text = _prose(parts[0])
-    for indent, code, prose in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        text += f"{indent}.. code-block:: python\n\n" + textwrap.indent(code, "   ") + "\n" + _prose(prose)
+    for indent, language, code, prose in zip(parts[1::4], parts[2::4], parts[3::4], parts[4::4], strict=True):
+        text += (
+            f"{indent}.. code-block:: {language or 'text'}\n\n" + textwrap.indent(code, "   ") + "\n" + _prose(prose)
+        )
     lines[:] = text.split("\n")
 
 
