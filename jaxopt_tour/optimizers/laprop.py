@@ -29,7 +29,7 @@ class LaPropState(NamedTuple):
     """State of `scale_by_laprop`."""
 
     count: Array  # type: ignore[assignment]  # t, int32
-    mu: Tree  # s_t, EMA of the ratio
+    ratio: Tree  # s_t, EMA of g / sqrt(v)
     nu: Tree  # v_t, EMA of g^2
 
 
@@ -106,7 +106,7 @@ def scale_by_laprop(
             u = s / c1
             return u, s, v
 
-        u, s, v = map_rule(rule, updates, params, state.mu, state.nu)
+        u, s, v = map_rule(rule, updates, params, state.ratio, state.nu)
         return u, LaPropState(t, s, v)
 
     return optax.GradientTransformation(init, update)

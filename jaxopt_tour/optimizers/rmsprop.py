@@ -30,7 +30,7 @@ class RMSPropState(NamedTuple):
     """State of `scale_by_rmsprop`."""
 
     count: Array  # type: ignore[assignment]  # t, int32
-    mu: Tree  # m_t, EMA of g; None unless centered
+    mean: Tree  # m_t, EMA of g at the decay rate of s_t; None unless centered
     nu: Tree  # s_t, EMA of g^2
 
 
@@ -131,7 +131,7 @@ def scale_by_rmsprop(
             return ratio(g, jnp.maximum(s / c - abs_squared(m / c), 0)), m, s
 
         if centered:
-            u, m, s = map_rule(centered_rule, updates, params, state.mu, state.nu)
+            u, m, s = map_rule(centered_rule, updates, params, state.mean, state.nu)
         else:
             (u, s), m = map_rule(rule, updates, params, state.nu), None
         return u, RMSPropState(t, m, s)
