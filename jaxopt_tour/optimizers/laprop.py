@@ -22,6 +22,7 @@ from jaxopt_tour.optimizers._numerics import (
     scale_by_learning_rate,
     zeros_like_first_moment,
 )
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
 
@@ -109,7 +110,7 @@ def scale_by_laprop(
         u, s, v = map_rule(rule, updates, params, state.ratio, state.nu)
         return u, LaPropState(t, s, v)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def laprop(
@@ -150,7 +151,7 @@ def laprop(
     Raises:
         ValueError: An argument is out of range.
     """
-    return optax.chain(
+    return checked_chain(
         scale_by_laprop(b1, b2, eps, bias_correction=bias_correction, mu_dtype=mu_dtype),
         add_decayed_weights(weight_decay, mask, cautious=cautious),
         scale_by_learning_rate(learning_rate),

@@ -17,6 +17,7 @@ from jaxopt_tour.optimizers._numerics import (
     scale_by_learning_rate,
     zeros_like_first_moment,
 )
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from jaxopt_tour.optimizers.weight_decay import Mask, add_l2
 
 MomentumForm = Literal["sum", "ema"]
@@ -115,7 +116,7 @@ def scale_by_momentum(
         u, m = map_rule(rule, updates, params, state.trace if isinstance(state, MomentumState) else state.mu)
         return u, make_state(t, m)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def momentum(
@@ -150,7 +151,7 @@ def momentum(
     Raises:
         ValueError: An argument is out of range.
     """
-    return optax.chain(
+    return checked_chain(
         add_l2(l2, mask),
         scale_by_momentum(beta, form=form, nesterov=nesterov, mu_dtype=mu_dtype),
         scale_by_learning_rate(learning_rate),
