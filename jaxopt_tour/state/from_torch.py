@@ -70,7 +70,7 @@ def moments_from_torch(
                 raise ValueError(f"arrays of {name!r} must be {', '.join(map(repr, (*kinds, 'step')))}; got {key!r}")
             array = value if hasattr(value, "shape") else np.asarray(value)
             array = array.T if turned and array.ndim == 2 else array
-            moments.append(Moment(kinds[key], name, array, ("torch", key), key, count))
+            moments.append(Moment(kinds[key], name, array, ("torch", key), ("torch", key, name), count))
         holders.append(Holder("torch", None, tuple(moments)))
     return SavedMoments(tuple(holders), must_fit=True)
 

@@ -210,7 +210,7 @@ class _Filling:
         if not candidates:
             known = ", ".join(dict.fromkeys(moment.kind for moment in everything))
             return None, f"the old state has no {target.kind}" + (f", only {known}" if known else "")
-        source = max(candidates, key=lambda moment: _common_end(moment.path, target.path))
+        source = max(candidates, key=lambda moment: _common_end(moment.place, target.place))
         if np.shape(source.array) != np.shape(target.array):
             found, wanted = np.shape(source.array), np.shape(target.array)
             if self._old.must_fit:
@@ -262,7 +262,7 @@ class _Filling:
         words += [] if old_dtype == dtype else [f"{old_dtype} to {dtype}"]
         array = _placed(array.astype(dtype), target.array)
         self._arrays[target.path] = jnp.copy(array) if is_shared else array  # a state is donated, each buffer once
-        self._say(target, "converted" if done else "kept", "; ".join([f"from {'/'.join(source.path)}", *words]))
+        self._say(target, "converted" if done else "kept", "; ".join([f"from {'/'.join(source.place)}", *words]))
 
     def _estimate(self, target: Moment, squares: Any, steps: int, why: str) -> None:
         value = squares * steps if target.kind == SUM_OF_SQUARES else squares

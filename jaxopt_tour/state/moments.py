@@ -100,17 +100,22 @@ class Moment:
         kind: what it is, one of the constants of this module.
         parameter: path name of the parameter.
         array: the array.
-        path: names that lead to it in the state; the holder's and the field come first.
-        field: its field.
+        place: names that lead to the field of the state that it is in.
+        path: names that lead to it.
         count: the steps that its holder counts; None where the holder counts none.
     """
 
     kind: str
     parameter: str
     array: Any
+    place: tuple[str, ...]
     path: tuple[str, ...]
-    field: str
     count: Any
+
+    @property
+    def field(self) -> str:
+        """The name of the field, such as ``"mu"``."""
+        return self.place[-1]
 
 
 @dataclasses.dataclass(frozen=True)

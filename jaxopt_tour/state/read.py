@@ -88,7 +88,7 @@ class _Reader:
         self.holders.append(Holder(name, None if count is None else (*path, "count"), tuple(moments)))
         return scaled or any(moment.kind in _SECOND for moment in moments)
 
-    def _read_field(self, kind: str, tree: Any, path: tuple[str, ...], count: Any) -> Iterable[Moment]:
+    def _read_field(self, kind: str, tree: Any, place: tuple[str, ...], count: Any) -> Iterable[Moment]:
         for keys, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: is_box(node) or is_hole(node)):
             array, name = unbox(leaf), path_name(keys)
             if is_hole(array):
@@ -96,8 +96,8 @@ class _Reader:
             # A box that was restored as a dictionary has one more name.
             short = name.removesuffix("/value").removesuffix("/raw_value")
             parameter = name if name in self._parameters or short not in self._parameters else short
-            full = (*path, *(path_name((key,)) for key in keys))
-            yield Moment(kind, parameter, array, full, path[-1], count)
+            path = (*place, *(path_name((key,)) for key in keys))
+            yield Moment(kind, parameter, array, place, path, count)
 
 
 def _children(node: Any) -> list[tuple[str, Any]] | None:

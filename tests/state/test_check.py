@@ -95,9 +95,8 @@ def test_a_state_of_something_else_raises_with_the_path_and_the_way_out(name: st
 @every_optimizer
 def test_every_optimizer_refuses_the_state_of_another(contender: Contender):
     params = three_params()
-    other = jt.adamw(0.1) if contender.factory is not jt.adamw else jt.momentum(0.1)
-    if contender.factory is jt.adam:
-        other = jt.momentum(0.1)
+    # EAdam's state is Adam's but for eps in it, and goes on as one.
+    other = jt.momentum(0.1) if contender.factory in (jt.adam, jt.adamw, jt.eadam) else jt.adamw(0.1)
     with pytest.raises(ValueError, match="migrate_state"):
         contender().update(params, other.init(params), params)
 

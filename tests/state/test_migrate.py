@@ -18,7 +18,7 @@ import pytest
 import jaxopt_tour as jt
 from tests.contenders import Contender, every_optimizer
 from tests.contenders import make_params as three_params
-from tests.state.problem import DOWN, UP, Tree, state_after, make_params
+from tests.state.problem import DOWN, UP, Tree, make_params, state_after
 
 PARAMS = make_params()
 REROUTED = {UP: "other"}

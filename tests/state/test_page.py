@@ -17,6 +17,9 @@ def test_every_snippet_is_found():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:Sharding info not provided"
+)  # the snippet restores to the devices of the checkpoint
 def test_every_snippet_runs_and_prints_what_is_shown(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
