@@ -133,7 +133,7 @@ def _other_classes(expected: Any, found: Any, path: tuple[str, ...]) -> list[str
         children = [(str(key), node, found[key]) for key, node in expected.items() if key in found]
     else:
         return []
-    return [problem for name, *pair in children for problem in _other_classes(*pair, (*path, name))]
+    return [problem for name, *pair in children for problem in _other_classes(pair[0], pair[1], (*path, name))]
 
 
 def _by_path(tree: Tree) -> dict[str, Any]:

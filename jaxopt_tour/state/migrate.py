@@ -191,9 +191,11 @@ class _Filling:
             if target.kind in (SQUARES, SUM_OF_SQUARES) and momentum is not None:
                 counts.append(self._steps(momentum))
                 squares = np.float32(1 / _UPDATE_RMS**2) * jnp.mean(jnp.square(jnp.abs(self._as_average(momentum))))
-                self._estimate(target, squares, counts[-1], f"{why}; from the momentum of the parameter")
+                self._estimate(target, squares, counts[-1], f"from the momentum: {why}")
             elif target.kind == SQUARES and carried:
-                self._estimate(target, jnp.mean(jnp.stack([jnp.mean(v) for v in carried])), 0, f"{why}; mean of others")
+                self._estimate(
+                    target, jnp.mean(jnp.stack([jnp.mean(v) for v in carried])), 0, f"mean of other parameters: {why}"
+                )
             elif target.kind != ACCUMULATED:  # of a small batch that has begun
                 self._say(target, "new", why)
                 if holder.kind == "ShampooState":  # a root of zeros is used until the count takes a new one

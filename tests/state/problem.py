@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -14,6 +13,8 @@ Tree = Any
 
 UP, DOWN = "blocks/0/up/kernel", "blocks/0/down/kernel"
 X = jnp.asarray(np.random.default_rng(1).standard_normal((16, 6)), jnp.float32)
+#: Standard deviation of the noise in every entry of a gradient.
+NOISE = 0.1
 Y = jnp.asarray(np.random.default_rng(2).standard_normal((16, 6)), jnp.float32)
 
 
@@ -37,17 +38,18 @@ def loss(params: Tree) -> jax.Array:
 
 
 def train(tx: optax.GradientTransformation, steps: int) -> Any:
-    """A compiled ``(params, state) -> (params, state, losses)``."""
+    """A compiled ``(params, state, key) -> (params, state, losses)``, with noise in the gradients as of small batches."""
 
-    @functools.partial(jax.jit)
-    def run(params: Tree, state: Any) -> tuple[Tree, Any, jax.Array]:
-        def step(carry: tuple[Tree, Any], _: None) -> tuple[tuple[Tree, Any], jax.Array]:
+    @jax.jit
+    def run(params: Tree, state: Any, key: jax.Array) -> tuple[Tree, Any, jax.Array]:
+        def step(carry: tuple[Tree, Any], key: jax.Array) -> tuple[tuple[Tree, Any], jax.Array]:
             params, state = carry
             value, gradients = jax.value_and_grad(loss)(params)
+            gradients = optax.tree.add_scale(gradients, NOISE, optax.tree.random_like(key, params))
             updates, state = tx.update(gradients, state, params)
             return (optax.apply_updates(params, updates), state), value
 
-        carry, losses = jax.lax.scan(step, (params, state), length=steps)
+        carry, losses = jax.lax.scan(step, (params, state), jax.random.split(key, steps))
         return *carry, losses
 
     return run

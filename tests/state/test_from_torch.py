@@ -34,7 +34,7 @@ def test_adamw_takes_one_step_of_pytorch():
     tx = jt.adamw(0.1, weight_decay=0.0)
     migration = jt.migrate_state(jt.moments_from_torch(arrays, transpose=["**/kernel"]), tx, PARAMS)
     assert migration.report.is_complete
-    updates, state = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), migration.state, PARAMS)
+    updates, state = jax.jit(tx.update)(jax.tree.map(jnp.zeros_like, PARAMS), migration.state, PARAMS)
     assert state[0].count == 8
     m, v = (arrays[UP][key].T for key in ("exp_avg", "exp_avg_sq"))
     m_hat, v_hat = 0.9 * m / (1 - 0.9**8), 0.999 * v / (1 - 0.999**8)  # the rule of torch.optim.Adam with g = 0
