@@ -147,7 +147,7 @@ def test_code_that_is_not_compiled_traces_init_once():
 
 def test_a_wider_accumulator_than_that_of_init_is_accepted():
     tx = jt.adamw(0.1, mu_dtype="bfloat16")
-    tx.update(PARAMS, jt.adamw(0.1).init(PARAMS), PARAMS)
+    jax.eval_shape(tx.update, PARAMS, jt.adamw(0.1).init(PARAMS), PARAMS)
 
 
 def test_a_gradient_may_be_missing_where_no_parameters_are_passed():
