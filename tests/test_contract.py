@@ -516,15 +516,15 @@ def test_a_decay_near_one_does_not_lose_itself_in_bfloat16(name: str):
     {
         "momentum": ("trace", lambda dtype: jt.momentum(0.1, mu_dtype=dtype)),
         "nesterov": ("trace", lambda dtype: jt.nesterov(0.1, mu_dtype=dtype)),
-        "signum": ("trace", lambda dtype: jt.signum(0.1, mu_dtype=dtype)),
+        "signum": ("mu", lambda dtype: jt.signum(0.1, mu_dtype=dtype)),
         "adagrad": ("sum_of_squares", lambda dtype: jt.adagrad(0.1, nu_dtype=dtype)),
         "adadelta": ("delta", lambda dtype: jt.adadelta(0.1, nu_dtype=dtype)),
         "rmsprop": ("nu", lambda dtype: jt.rmsprop(0.1, nu_dtype=dtype)),
-        "rmsprop centered": ("mu", lambda dtype: jt.rmsprop(0.1, centered=True, mu_dtype=dtype)),
+        "rmsprop centered": ("mean", lambda dtype: jt.rmsprop(0.1, centered=True, mu_dtype=dtype)),
         "rmsprop momentum": ("trace", lambda dtype: jt.rmsprop(0.1, momentum=0.9, mu_dtype=dtype)),
         "adam": ("mu", lambda dtype: jt.adam(0.1, mu_dtype=dtype)),
         "adamw": ("mu", lambda dtype: jt.adamw(0.1, mu_dtype=dtype)),
-        "laprop": ("mu", lambda dtype: jt.laprop(0.1, mu_dtype=dtype)),
+        "laprop": ("ratio", lambda dtype: jt.laprop(0.1, mu_dtype=dtype)),
         "eadam": ("mu", lambda dtype: jt.eadam(0.1, mu_dtype=dtype)),
     }.values(),
 )

@@ -134,6 +134,8 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> optax.GradientTra
     """Multiply updates by the negative learning rate, as `optax.scale_by_learning_rate`, and keep their dtype.
 
     Optax's version turns bfloat16 updates into float32 if the rate is a float32 array, as after `inject_hyperparams`.
+    Its state depends on whether the rate is a schedule. Here it is a step count in any case, so that a constant rate
+    can become a schedule in a saved run.
 
     Raises:
         ValueError: The rate is neither a number >= 0 nor a schedule.
@@ -142,4 +144,16 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> optax.GradientTra
     if callable(learning_rate):
         return optax.scale_by_learning_rate(learning_rate)
     eta = hyperparameter(learning_rate)
-    return optax.stateless(lambda updates, _: jax.tree.map(lambda u: cast_update(-eta * widen(u), u), updates))
+
+    def init(params: Tree) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: Tree, state: optax.ScaleByScheduleState, params: Tree | None = None
+    ) -> tuple[Tree, optax.ScaleByScheduleState]:
+        del params
+        scaled = jax.tree.map(lambda u: cast_update(-eta * widen(u), u), updates)
+        return scaled, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)

@@ -20,6 +20,7 @@ from jaxopt_tour.optimizers._numerics import (
     safe_sqrt,
     scale_by_learning_rate,
 )
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from jaxopt_tour.optimizers.weight_decay import Mask, add_l2
 
 
@@ -83,7 +84,7 @@ def scale_by_adadelta(
         u, s, d = map_rule(rule, updates, params, state.nu, state.delta)
         return u, AdadeltaState(optax.safe_increment(state.count), s, d)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def adadelta(
@@ -117,7 +118,7 @@ def adadelta(
     Raises:
         ValueError: An argument is out of range.
     """
-    return optax.chain(
+    return checked_chain(
         add_l2(l2, mask),
         scale_by_adadelta(beta, eps=eps, nu_dtype=nu_dtype),
         scale_by_learning_rate(learning_rate),

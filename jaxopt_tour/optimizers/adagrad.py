@@ -20,6 +20,7 @@ from jaxopt_tour.optimizers._numerics import (
     safe_sqrt,
     scale_by_learning_rate,
 )
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from jaxopt_tour.optimizers.weight_decay import Mask, add_l2
 
 
@@ -81,7 +82,7 @@ def scale_by_adagrad(
         u, r = map_rule(rule, updates, params, state.sum_of_squares)
         return u, AdagradState(optax.safe_increment(state.count), r)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def adagrad(
@@ -113,7 +114,7 @@ def adagrad(
     Raises:
         ValueError: An argument is out of range.
     """
-    return optax.chain(
+    return checked_chain(
         add_l2(l2, mask),
         scale_by_adagrad(eps=eps, initial_accumulator=initial_accumulator, nu_dtype=nu_dtype),
         scale_by_learning_rate(learning_rate),

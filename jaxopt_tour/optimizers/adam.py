@@ -22,6 +22,7 @@ from jaxopt_tour.optimizers._numerics import (
     scale_by_learning_rate,
     zeros_like_first_moment,
 )
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights, add_l2
 
 InitialMoments = Literal["zeros", "first_gradient"]
@@ -134,7 +135,7 @@ def scale_by_adam(
         u, m, v = map_rule(rule, updates, params, state.mu, state.nu)
         return u, AdamState(t, m, v)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def adam(
@@ -179,7 +180,7 @@ def adam(
     Raises:
         ValueError: An argument is out of range.
     """
-    return optax.chain(
+    return checked_chain(
         add_l2(l2, mask),
         scale_by_adam(
             b1,
@@ -248,7 +249,7 @@ def adamw(
         Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2. The decay is multiplied by the learning
         rate, as in PyTorch and Optax.
     """
-    return optax.chain(
+    return checked_chain(
         scale_by_adam(
             b1,
             b2,

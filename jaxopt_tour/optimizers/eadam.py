@@ -20,6 +20,7 @@ from jaxopt_tour.optimizers._numerics import (
     scale_by_learning_rate,
     zeros_like_first_moment,
 )
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from jaxopt_tour.optimizers.adam import AdamState
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
@@ -85,7 +86,7 @@ def scale_by_eadam(
         u, m, v = map_rule(rule, updates, params, state.mu, state.nu)
         return u, AdamState(t, m, v)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def eadam(
@@ -124,7 +125,7 @@ def eadam(
     Raises:
         ValueError: An argument is out of range.
     """
-    return optax.chain(
+    return checked_chain(
         scale_by_eadam(b1, b2, eps, mu_dtype=mu_dtype),
         add_decayed_weights(weight_decay, mask, cautious=cautious),
         scale_by_learning_rate(learning_rate),

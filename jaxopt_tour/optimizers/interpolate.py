@@ -11,6 +11,7 @@ import optax
 from jaxopt_tour._checks import check_rate
 from jaxopt_tour._types import Array, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import cast_update, widen
+from jaxopt_tour.optimizers._state_check import with_state_check
 
 
 class InterpolateState(NamedTuple):
@@ -92,7 +93,7 @@ def interpolate(
         next_count = optax.ScaleByScheduleState(optax.safe_increment(count))
         return u, InterpolateState(next_count, first_state, second_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return with_state_check(optax.GradientTransformationExtraArgs(init, update))
 
 
 def _check_weight(weight: Any) -> None:

@@ -22,6 +22,7 @@ from jaxopt_tour.optimizers._numerics import (
     scale_by_learning_rate,
     zeros_like_first_moment,
 )
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
 
@@ -29,7 +30,7 @@ class LaPropState(NamedTuple):
     """State of `scale_by_laprop`."""
 
     count: Array  # type: ignore[assignment]  # t, int32
-    mu: Tree  # s_t, EMA of the ratio
+    ratio: Tree  # s_t, EMA of g / sqrt(v)
     nu: Tree  # v_t, EMA of g^2
 
 
@@ -106,10 +107,10 @@ def scale_by_laprop(
             u = s / c1
             return u, s, v
 
-        u, s, v = map_rule(rule, updates, params, state.mu, state.nu)
+        u, s, v = map_rule(rule, updates, params, state.ratio, state.nu)
         return u, LaPropState(t, s, v)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def laprop(
@@ -150,7 +151,7 @@ def laprop(
     Raises:
         ValueError: An argument is out of range.
     """
-    return optax.chain(
+    return checked_chain(
         scale_by_laprop(b1, b2, eps, bias_correction=bias_correction, mu_dtype=mu_dtype),
         add_decayed_weights(weight_decay, mask, cautious=cautious),
         scale_by_learning_rate(learning_rate),

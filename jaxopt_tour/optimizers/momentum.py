@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import optax
@@ -17,16 +17,24 @@ from jaxopt_tour.optimizers._numerics import (
     scale_by_learning_rate,
     zeros_like_first_moment,
 )
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from jaxopt_tour.optimizers.weight_decay import Mask, add_l2
 
 MomentumForm = Literal["sum", "ema"]
 
 
 class MomentumState(NamedTuple):
-    """State of `scale_by_momentum`."""
+    """State of `scale_by_momentum` in the sum form."""
 
     count: Array  # type: ignore[assignment]  # t, int32
-    trace: Tree  # m_t, sum or exponential average of g
+    trace: Tree  # m_t, sum of g
+
+
+class EmaMomentumState(NamedTuple):
+    """State of `scale_by_momentum` in the EMA form: a saved sum must not be taken for an average."""
+
+    count: Array  # type: ignore[assignment]  # t, int32
+    mu: Tree  # m_t, EMA of g
 
 
 def scale_by_momentum(
@@ -89,11 +97,14 @@ def scale_by_momentum(
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
     beta = hyperparameter(beta)
     w = 1.0 if form == "sum" else 1 - beta
+    make_state: Any = MomentumState if form == "sum" else EmaMomentumState
 
-    def init(params: Tree) -> MomentumState:
-        return MomentumState(jnp.zeros([], jnp.int32), zeros_like_first_moment(params, mu_dtype))
+    def init(params: Tree) -> MomentumState | EmaMomentumState:
+        return make_state(jnp.zeros([], jnp.int32), zeros_like_first_moment(params, mu_dtype))
 
-    def update(updates: Tree, state: MomentumState, params: Tree | None = None) -> tuple[Tree, MomentumState]:
+    def update(
+        updates: Tree, state: MomentumState | EmaMomentumState, params: Tree | None = None
+    ) -> tuple[Tree, MomentumState | EmaMomentumState]:
         t = optax.safe_increment(state.count)
         c, c_ahead = (one_minus_power(beta, s) if bias_correction else 1.0 for s in (t, optax.safe_increment(t)))
 
@@ -102,10 +113,10 @@ def scale_by_momentum(
             u = beta * m / c_ahead + w * g / c if nesterov else m / c
             return u, m
 
-        u, m = map_rule(rule, updates, params, state.trace)
-        return u, MomentumState(t, m)
+        u, m = map_rule(rule, updates, params, state.trace if isinstance(state, MomentumState) else state.mu)
+        return u, make_state(t, m)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def momentum(
@@ -140,7 +151,7 @@ def momentum(
     Raises:
         ValueError: An argument is out of range.
     """
-    return optax.chain(
+    return checked_chain(
         add_l2(l2, mask),
         scale_by_momentum(beta, form=form, nesterov=nesterov, mu_dtype=mu_dtype),
         scale_by_learning_rate(learning_rate),

@@ -12,6 +12,7 @@ import optax
 from jaxopt_tour._checks import did_you_mean
 from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names, named_leaves
 from jaxopt_tour._types import Tree
+from jaxopt_tour.optimizers._state_check import check_state
 from jaxopt_tour.routing import ROLES, MatrixAxes, Routes, Routing, resolve
 from jaxopt_tour.routing.log import log_routes
 from jaxopt_tour.routing.resolution import check_routing
@@ -61,7 +62,9 @@ def multi_transform(
 
     Raises:
         ValueError: ``routing`` is a function of other arguments than (path, leaf). At ``init``, a parameter's label has
-            no transformation. The message names the path, the labels that have one, and the closest of them.
+            no transformation. The message names the path, the labels that have one, and the closest of them. At
+            ``update``, the state is of another routing, another tree or another optimizer: see
+            :func:`jaxopt_tour.migrate_state`.
     """
 
     def transforms_for(axes: Mapping[str, MatrixAxes]) -> dict[str, optax.GradientTransformationExtraArgs]:
@@ -73,6 +76,7 @@ def multi_transform(
 
     check_routing(routing)
     logged: set[str] = set()  # an optimizer that is initialized again, as under jit, says nothing new
+    accepted: set[Any] = set()  # structures of states that were checked
 
     def routes_of(params: Tree, log: bool = False) -> Routes:
         routes = resolve(routing, params)
@@ -90,7 +94,11 @@ def multi_transform(
         if _is_placeholder(params):  # optax.tree.map_params asks which parts of the state are parameter trees
             return MultiTransformState({label: tx.init(params) for label, tx in transforms_for({}).items()})
         routes = routes_of(params, log)
-        by_label = transforms_for(_axes_of(routes))
+        return init_routed(transforms_for(_axes_of(routes)), routes, params)
+
+    def init_routed(
+        by_label: Mapping[str, optax.GradientTransformation], routes: Routes, params: Tree
+    ) -> MultiTransformState:
         return MultiTransformState({label: tx.init(_only(params, routes, label)) for label, tx in by_label.items()})
 
     def update(
@@ -98,8 +106,10 @@ def multi_transform(
     ) -> tuple[Tree, MultiTransformState]:
         routes = routes_of(updates if params is None else params)
         axes = _axes_of(routes)
+        by_label = transforms_for(axes)
+        check_state(lambda likes: init_routed(by_label, routes, likes), state, updates, params, accepted)
         inner_states = {}
-        for label, tx in transforms_for(axes).items():
+        for label, tx in by_label.items():
             params_of_label = None if params is None else _only(params, routes, label)
             updates_of_label, inner_states[label] = tx.update(
                 _only(updates, routes, label),

@@ -22,6 +22,7 @@ from jaxopt_tour.optimizers._numerics import (
     scale_by_learning_rate,
     zeros_like_first_moment,
 )
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
 from jaxopt_tour.optimizers.weight_decay import Mask, add_l2
 
@@ -30,7 +31,7 @@ class RMSPropState(NamedTuple):
     """State of `scale_by_rmsprop`."""
 
     count: Array  # type: ignore[assignment]  # t, int32
-    mu: Tree  # m_t, EMA of g; None unless centered
+    mean: Tree  # m_t, EMA of g at the decay rate of s_t; None unless centered
     nu: Tree  # s_t, EMA of g^2
 
 
@@ -131,12 +132,12 @@ def scale_by_rmsprop(
             return ratio(g, jnp.maximum(s / c - abs_squared(m / c), 0)), m, s
 
         if centered:
-            u, m, s = map_rule(centered_rule, updates, params, state.mu, state.nu)
+            u, m, s = map_rule(centered_rule, updates, params, state.mean, state.nu)
         else:
             (u, s), m = map_rule(rule, updates, params, state.nu), None
         return u, RMSPropState(t, m, s)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def rmsprop(
@@ -192,7 +193,7 @@ def rmsprop(
         check_decay_rate("momentum", momentum)
     if nesterov and momentum is None:
         raise ValueError("nesterov=True needs momentum, a number with 0 <= momentum < 1")
-    return optax.chain(
+    return checked_chain(
         add_l2(l2, mask),
         scale_by_rmsprop(
             beta,

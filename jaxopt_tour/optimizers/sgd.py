@@ -6,6 +6,7 @@ import optax
 
 from jaxopt_tour._types import ScalarOrSchedule
 from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
+from jaxopt_tour.optimizers._state_check import checked_chain
 from jaxopt_tour.optimizers.weight_decay import Mask, add_l2
 
 
@@ -39,4 +40,4 @@ def sgd(
     Source:
         Robbins & Monro 1951, https://doi.org/10.1214/aoms/1177729586.
     """
-    return optax.chain(add_l2(l2, mask), scale_by_learning_rate(learning_rate))
+    return checked_chain(add_l2(l2, mask), scale_by_learning_rate(learning_rate))

@@ -30,6 +30,7 @@ from jaxopt_tour.optimizers._numerics import (
     one_minus_power,
     scale_by_learning_rate,
 )
+from jaxopt_tour.optimizers._state_check import with_state_check
 from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
 from jaxopt_tour.optimizers.orthogonalize import resolve_axes, scale_by_matrix_shape
@@ -192,7 +193,7 @@ def scale_by_shampoo(
         ]
         return map_with_names(preconditioned, updates), ShampooState(t, *trees)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return with_state_check(optax.GradientTransformationExtraArgs(init, update))
 
 
 def _check_number(name: str, value: Any, least: int, integer: bool = False) -> None:

@@ -7,6 +7,7 @@ import optax
 
 from jaxopt_tour._types import DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import Scalar, map_rule, scale_by_learning_rate
+from jaxopt_tour.optimizers._state_check import checked_chain
 from jaxopt_tour.optimizers.momentum import MomentumForm, scale_by_momentum
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
@@ -63,7 +64,7 @@ def signsgd(
     Raises:
         ValueError: An argument is out of range.
     """
-    return optax.chain(
+    return checked_chain(
         scale_by_sign(),
         add_decayed_weights(weight_decay, mask, cautious=cautious),
         scale_by_learning_rate(learning_rate),
@@ -110,7 +111,7 @@ def signum(
     Source:
         Bernstein et al. 2018, https://arxiv.org/abs/1802.04434, algorithm 2.
     """
-    return optax.chain(
+    return checked_chain(
         scale_by_momentum(beta, form=form, mu_dtype=mu_dtype),
         scale_by_sign(),
         add_decayed_weights(weight_decay, mask, cautious=cautious),

@@ -56,7 +56,7 @@ def add_decayed_weights(
         cautious: Whether to decay only where update and weight agree in sign. Default False.
 
     Returns:
-        The Optax transformation; its state is a step count if `weight_decay` is a schedule, and empty otherwise.
+        The Optax transformation; its state is a step count, so that a constant can become a schedule in a saved run.
 
     Raises:
         ValueError: An argument is out of range, or `update` is called without `params` (allowed if `weight_decay` is
@@ -80,13 +80,14 @@ def add_decayed_weights(
     scheduled = callable(weight_decay)
     is_zero = isinstance(weight_decay, (int, float)) and weight_decay == 0
 
-    def init(params: Tree) -> optax.OptState:
-        return WeightDecayState(jnp.zeros([], jnp.int32)) if scheduled else optax.EmptyState()
+    def init(params: Tree) -> WeightDecayState:
+        return WeightDecayState(jnp.zeros([], jnp.int32))
 
-    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
+    def update(updates: Tree, state: WeightDecayState, params: Tree | None = None) -> tuple[Tree, WeightDecayState]:
+        next_state = WeightDecayState(optax.safe_increment(state.count))
         if params is None:
             if is_zero:
-                return updates, state
+                return updates, next_state
             raise ValueError("weight decay needs the parameters: call update(updates, state, params)")
         lam = hyperparameter(weight_decay(state.count) if scheduled else weight_decay)
 
@@ -108,7 +109,7 @@ def add_decayed_weights(
 
         mask_tree = True if mask is None else mask(params) if is_function else mask
         decayed = jax.tree.map(decay_subtree, mask_tree, updates, params)
-        return decayed, WeightDecayState(optax.safe_increment(state.count)) if scheduled else state
+        return decayed, next_state
 
     return optax.GradientTransformation(init, update)
 

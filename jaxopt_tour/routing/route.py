@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from jaxopt_tour._checks import check_choice
 from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.routing.route_json import axes_to_data, from_text, to_text
 from jaxopt_tour.routing.text import as_html, columns, folded
 
 Role = Literal["matrix", "embedding", "tied", "head", "vector", "scalar", "depthwise", "position", "not understood"]
@@ -86,6 +87,21 @@ class Route:
             raise ValueError('label "matrix" needs axes: a MatrixAxes that says which axes are fan-in and fan-out')
 
 
+def _to_data(route: Route) -> dict[str, Any]:
+    """A route as dictionaries, lists, text and numbers."""
+    return {
+        "role": route.role,
+        "axes": axes_to_data(route.axes),
+        "reason": route.reason,
+        "label": route.label,
+        "pieces": [
+            {"kind": piece.kind, "axes": axes_to_data(piece.axes), "what": piece.what} for piece in route.pieces
+        ],
+        "uses": list(route.uses),
+        "order": [int(place) for place in route.order],
+    }
+
+
 class Routes(dict[str, Route]):
     """Routes by the path name of the parameter, such as ``"blocks/0/attention/kernel"``.
 
@@ -96,6 +112,36 @@ class Routes(dict[str, Route]):
     def in_order(self) -> list[str]:
         """The path names in the order in which the function uses the parameters; in the tree's order by name."""
         return sorted(self, key=lambda name: self[name].order)
+
+    def to_json(self) -> str:
+        """The routes as text, to save beside a checkpoint: everything that :meth:`from_json` needs for equal routes.
+
+        Example:
+            >>> import jaxopt_tour as jt, jax.numpy as jnp
+            >>> routes = jt.routing.resolve(None, {"blocks": {"up": {"kernel": jnp.ones((4, 6)), "bias": jnp.ones(6)}}})
+            >>> tx = jt.muon(1e-3, routing=jt.Routes.from_json(routes.to_json()))
+        """
+        return to_text({name: _to_data(route) for name, route in self.items()})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Routes:
+        """The routes that :meth:`to_json` wrote.
+
+        Args:
+            text: the whole document.
+
+        Raises:
+            ValueError: the text is no JSON, of another format or version, or a route in it is not a possible one. The
+                message names the parameter.
+        """
+        routes = cls()
+        for name, data in from_text(text).items():
+            pieces = tuple(Pieces(**piece) for piece in data.pop("pieces"))
+            try:
+                routes[name] = Route(**data, pieces=pieces)
+            except ValueError as error:
+                raise ValueError(f"route of {name!r}: {error}") from None
+        return routes
 
     def __str__(self) -> str:
         return columns(self._lines()) if self else "no parameters"

@@ -19,7 +19,7 @@ from jaxopt_tour._types import Array, ScalarOrSchedule, Tree
 
 #: What of an optimizer's state is kept, by symbol: the fields of the library's states (and Optax's) that hold it.
 STATE_FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "m": ("trace", "mu"),  # momentum: a sum or an average of gradients
+    "m": ("trace", "mu", "ratio", "mean"),  # momentum: a sum or an average of gradients, or of LaProp's ratio
     "v": ("nu", "sum_of_squares"),  # an average or a sum of squared gradients
     "d": ("delta",),  # AdaDelta's average of squared updates
 }

@@ -112,7 +112,7 @@ def test_every_layout_gives_the_same_bits(run: Run, layout: Layout) -> None:
 
 def test_momentum_is_sharded_like_the_parameters(run: Run, case: tuple[str, AxisType], layout: Layout) -> None:
     params = placer(mesh_of(case[1], **layout.sizes), layout.spec)(PARAMS)
-    assert has_layout_of(optax.tree.get(run.state, "trace"), params)
+    assert has_layout_of(optax.tree.get(run.state.inner_states["matrix"], "mu"), params)
 
 
 def test_no_collective_is_inside_a_loop(run: Run) -> None:

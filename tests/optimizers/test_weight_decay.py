@@ -68,9 +68,10 @@ def test_cautious():
 
 
 def test_without_params():
-    assert add_decayed_weights(0.0).update(UPDATES, optax.EmptyState())[0] is UPDATES
+    nothing = add_decayed_weights(0.0)
+    assert nothing.update(UPDATES, nothing.init(PARAMS))[0] is UPDATES
     with pytest.raises(ValueError, match="needs the parameters"):
-        add_decayed_weights(0.1).update(UPDATES, optax.EmptyState())
+        add_decayed_weights(0.1).update(UPDATES, nothing.init(PARAMS))
 
 
 def test_gives_the_parameters_dtype():
