@@ -17,11 +17,13 @@ from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
 from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
+from jaxopt_tour.optimizers.equalize import equalize_norms, normalize_frobenius
 from jaxopt_tour.optimizers.interpolate import interpolate
 from jaxopt_tour.optimizers.laprop import laprop, scale_by_laprop
 from jaxopt_tour.optimizers.momentum import momentum, nesterov, scale_by_momentum
 from jaxopt_tour.optimizers.multi_transform import multi_transform
 from jaxopt_tour.optimizers.muon import muon, scale_by_muon
+from jaxopt_tour.optimizers.normuon import normuon, scale_by_normuon
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
@@ -48,6 +50,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "laprop",
     "eadam",
     "muon",
+    "normuon",
     "shampoo",
     # their parts
     "scale_by_momentum",
@@ -62,6 +65,9 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "orthogonalize_via_newton_schulz",
     "scale_by_matrix_shape",
     "scale_by_muon",
+    "equalize_norms",
+    "normalize_frobenius",
+    "scale_by_normuon",
     "scale_by_shampoo",
     "interpolate",
     "multi_transform",

@@ -251,6 +251,52 @@ def muon_by_hand(
     return np.stack(path)
 
 
+def equalize_norms_by_hand(x: np.ndarray, along: str = "outputs", target: str = "mean") -> np.ndarray:
+    """One matrix (fan_in, fan_out) whose columns (outputs) or rows (inputs) have equal norm."""
+    if along == "longer":
+        along = "inputs" if x.shape[0] > x.shape[1] else "outputs"
+    if along == "inputs":
+        return equalize_norms_by_hand(x.T, "outputs", target).T
+    y = np.zeros_like(x)
+    c = np.linalg.norm(x) / np.sqrt(x.shape[1]) if target == "mean" else 1.0
+    for i in range(x.shape[1]):
+        norm = np.linalg.norm(x[:, i])
+        y[:, i] = c * x[:, i] / norm if norm > 0 else 0.0
+    return y
+
+
+def normuon_by_hand(
+    theta: np.ndarray,
+    gradients: Iterable[np.ndarray],
+    eta: float,
+    *,
+    orthogonalize: Callable[[np.ndarray], np.ndarray],
+    beta: float = 0.95,
+    b2: float = 0.95,
+    along: str = "outputs",
+    nesterov: bool = True,
+    shape_factor: str | None = "original",
+    lam: float = 0.0,
+    eps: float = 1e-10,
+) -> np.ndarray:
+    """NorMuon on one matrix of shape (fan_in, fan_out)."""
+    fan_in, fan_out = theta.shape
+    if along == "longer":
+        along = "inputs" if fan_in > fan_out else "outputs"
+    axis = {"outputs": 0, "inputs": 1}[along]
+    s = shape_factor_by_hand(shape_factor, fan_in, fan_out)
+    m, v, path = np.zeros_like(theta), 0.0, []
+    for g in gradients:
+        m = beta * m + (1 - beta) * g
+        o = orthogonalize(beta * m + (1 - beta) * g if nesterov else m)
+        v = b2 * v + (1 - b2) * np.mean(o**2, axis=axis, keepdims=True)
+        o_hat = o / (np.sqrt(v) + eps)
+        u = np.linalg.norm(o) * o_hat / np.linalg.norm(o_hat)
+        theta = (1 - eta * lam) * theta - eta * s * u
+        path.append(theta)
+    return np.stack(path)
+
+
 def six_step_muon_by_hand(
     theta: np.ndarray, gradients: Iterable[np.ndarray], eta: float, *, beta: float = 0.95
 ) -> np.ndarray:
