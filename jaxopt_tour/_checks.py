@@ -76,6 +76,12 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
+def check_transformation(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a gradient transformation."""
+    if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
+        raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}")
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The end of an error message, ``"; did you mean 'frozen'?"``; empty if no candidate is similar to ``name``."""
     closest = difflib.get_close_matches(name, list(candidates), n=1)

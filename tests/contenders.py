@@ -84,9 +84,12 @@ CONTENDERS = (
     Contender("adamw_cautious", jt.adamw, 1e-1, {"cautious": True}),
     Contender("laprop", jt.laprop, 1e-2),
     Contender("eadam", jt.eadam, 1e-1),
+    Contender("lion", jt.lion, 1e-2, complex_parameters=False, steps_shrink=False),
+    Contender("adamh", jt.adamh, 1e-2, reduced_state=True, proportional_to_rate=False, keeps_norms=True),
     Contender("muon", jt.muon, 1e-2),
     Contender("muon_keller_jordan", jt.muon, 1e-2, {"orthogonalizer": "keller_jordan", "shape_factor": "original"}),
     Contender("normuon", jt.normuon, 1e-2, reduced_state=True),
+    Contender("muonh", jt.muonh, 1e-2, reduced_state=True, proportional_to_rate=False, keeps_norms=True),
     Contender("shampoo", jt.shampoo, 1e-2, square_state=True),
     # Roots that are kept are compared too: at rank one only the ridge lifts them out of float32's rounding.
     Contender("shampoo_stale_sums", jt.shampoo, 1e-2, {"b2": None, "update_every": 2, "eps": 1e-2}, square_state=True),

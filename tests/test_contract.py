@@ -270,7 +270,7 @@ def test_a_schedule_is_a_rate_for_every_step(contender: Contender):
         gradients = make_gradients(params)
         updates, scheduled = jax.jit(tx.update)(gradients, scheduled, params)
         if not contender.proportional_to_rate:
-            constant, factor = contender(factor * contender.learning_rate), 1.0  # noqa: PLW2901
+            constant, factor = contender(factor * contender.learning_rate), 1.0
         expected, state = jax.jit(constant.update)(gradients, state, params)
         assert_close(updates["up"], jax.tree.map(lambda u, factor=factor: factor * u, expected["up"]))
 

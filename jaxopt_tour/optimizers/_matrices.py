@@ -31,7 +31,7 @@ Over = Literal["fan_in", "fan_out", "matrix"]
 class Part(NamedTuple):
     """A batch of matrices, at least in float32: a whole parameter, or one part of a fused parameter.
 
-    A parameter (12, 768, 3072) with the axes (1, 2) is 12 matrices, whose sums over fan-in have the shape (12, 1, 3072).
+    A parameter (12, 768, 3072) with the axes (1, 2) is 12 matrices; sums over fan-in have the shape (12, 1, 3072).
     Inside `jax.shard_map` the array is a shard, and the sizes are those of the whole matrices.
     """
 
@@ -190,10 +190,10 @@ def split_numbers(numbers: Array, parts: Sequence[Part], view: MatrixAxes, along
     return pieces
 
 
-def join_numbers(pieces: Sequence[Array], like: Array, view: MatrixAxes) -> Array:
-    """Put the numbers of the parts together, in the shape, dtype and layout of `like`: undoes `split_numbers`."""
+def join_numbers(pieces: Sequence[Array], view: MatrixAxes, like: Array | None = None) -> Array:
+    """Put the numbers of the parts together, in the dtype and layout of `like` if given: undoes `split_numbers`."""
     if view.split is None:
         numbers = pieces[0]
     else:
-        numbers = jnp.concatenate([piece.reshape(like.shape[0], -1) for piece in pieces], axis=1)
-    return laid_like(numbers.astype(like.dtype), like)
+        numbers = jnp.concatenate([piece.reshape(piece.shape[0], -1) for piece in pieces], axis=1)
+    return numbers if like is None else laid_like(numbers.astype(like.dtype), like)

@@ -136,7 +136,7 @@ def scale_by_normuon(
             pieces = split_numbers(old[name], parts[name], views[name], along)
             pairs = [_normalize(part, widen(v), b2, eps, along) for part, v in zip(parts[name], pieces, strict=True)]
             scaled[name] = joined(leaf, views[name], [u for u, _ in pairs])
-            averages[name] = join_numbers([v for _, v in pairs], old[name], views[name])
+            averages[name] = join_numbers([v for _, v in pairs], views[name], old[name])
         # Where a parameter had no gradient its state stays.
         nu = map_with_names(lambda name, leaf: rebox(leaf, averages.get(name, unbox(leaf))), state.nu)
         u = map_with_names(lambda name, leaf: rebox(leaf, scaled[name]), updates)

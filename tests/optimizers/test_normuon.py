@@ -22,7 +22,7 @@ KELLER_JORDAN = ((3.4445, -4.7750, 2.0315),) * 5
 
 @pytest.mark.parametrize(
     ("shape", "along", "nesterov"),
-    [((5, 5), "outputs", True), ((3, 8), "longer", True), ((9, 4), "longer", True), ((9, 4), "outputs", False)],
+    [((5, 5), "outputs", True), ((9, 4), "longer", True), ((3, 8), "outputs", False)],
 )
 def test_agrees_with_the_paper(shape: tuple[int, int], along: Any, nesterov: bool, x64: None) -> None:
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def sequences(steps: int = 3) -> dict[str, np.ndarray]:
     return {str(shape): rng.normal(size=(steps, *shape)) for shape in SHAPES}
 
 
-@pytest.mark.parametrize("along", ALONG)
+@pytest.mark.parametrize("along", ["outputs", "longer"])
 def test_the_frobenius_norm_is_kept_and_scaling_scales(along: Any, x64: None) -> None:
     tx, xs = jt.scale_by_normuon(along=along, axes=MATRIX), sequences()
     updates = updates_of(tx, xs)
@@ -154,14 +154,16 @@ def test_it_is_muon_with_a_visible_part() -> None:
         }
     )
     ready = jt.normuon(0.02, weight_decay=0.1)
-    expected, updates = jax.jit(lambda g: [tx.update(g, tx.init(params), params)[0] for tx in (chain, ready)])(gradients)
+    expected, updates = jax.jit(lambda g: [tx.update(g, tx.init(params), params)[0] for tx in (chain, ready)])(
+        gradients
+    )
     jax.tree.map(lambda u, e: np.testing.assert_allclose(u, e, rtol=1e-6), updates, expected)
 
 
 def test_other_axes_than_at_init_are_named() -> None:
     params = {"up": {"kernel": jnp.ones((4, 6))}}
     tx = jt.multi_transform({"matrix": jt.scale_by_normuon()}, {"up/kernel": jt.MatrixAxes(1, 0)})
-    with pytest.raises(ValueError, match="'up/kernel'.*scale_by_normuon"):
+    with pytest.raises(ValueError, match=r"'up/kernel'.*scale_by_normuon"):
         tx.update(params, tx.init(params), params)
 
 
