@@ -32,7 +32,6 @@ class Contender:
         steps_shrink: whether its steps become small near a minimum at a constant rate. Where they do not, as those of
             a sign, or even grow, as AdaDelta's, the rate must fall for the optimizer to come to rest.
         proportional_to_rate: whether a step is the rate times something that does not depend on it.
-        keeps_norms: whether matrices keep their norms, so that no minimum with another norm is reached.
     """
 
     name: str
@@ -44,7 +43,6 @@ class Contender:
     reduced_state: bool = False
     steps_shrink: bool = True
     proportional_to_rate: bool = True
-    keeps_norms: bool = False
 
     def __call__(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformation:
         """The optimizer, at its own rate unless told otherwise."""
@@ -85,11 +83,11 @@ CONTENDERS = (
     Contender("laprop", jt.laprop, 1e-2),
     Contender("eadam", jt.eadam, 1e-1),
     Contender("lion", jt.lion, 1e-2, complex_parameters=False, steps_shrink=False),
-    Contender("adamh", jt.adamh, 1e-2, reduced_state=True, proportional_to_rate=False, keeps_norms=True),
+    Contender("adamh", jt.adamh, 1e-2, reduced_state=True, proportional_to_rate=False),
     Contender("muon", jt.muon, 1e-2),
     Contender("muon_keller_jordan", jt.muon, 1e-2, {"orthogonalizer": "keller_jordan", "shape_factor": "original"}),
     Contender("normuon", jt.normuon, 1e-2, reduced_state=True),
-    Contender("muonh", jt.muonh, 1e-2, reduced_state=True, proportional_to_rate=False, keeps_norms=True),
+    Contender("muonh", jt.muonh, 1e-2, reduced_state=True, proportional_to_rate=False),
     Contender("shampoo", jt.shampoo, 1e-2, square_state=True),
     # Roots that are kept are compared too: at rank one only the ridge lifts them out of float32's rounding.
     Contender("shampoo_stale_sums", jt.shampoo, 1e-2, {"b2": None, "update_every": 2, "eps": 1e-2}, square_state=True),

@@ -77,7 +77,7 @@ class Units(NamedTuple):
 
     over: Over  # what is summed over
     size: int  # entries of one unit
-    count: int  # units of one matrix
+    number: int  # units of one matrix
 
 
 def units_of(along: Along | None, fan_in: int, fan_out: int) -> Units:
@@ -98,7 +98,7 @@ def parts_of(tree: Tree, views: Mapping[str, MatrixAxes], on_mesh: OnMesh | None
         on_mesh: Its `layouts` say which mesh axes of `jax.shard_map` shard which axes.
 
     Raises:
-        ValueError: Inside `jax.shard_map`, a layout does not fit, or it shards the fan-out of a fused parameter.
+        ValueError: Inside `jax.shard_map`, a layout does not fit its parameter or the mesh.
     """
     leaves = named_leaves(tree)
     layouts = None if on_mesh is None else on_mesh.layouts
@@ -107,14 +107,12 @@ def parts_of(tree: Tree, views: Mapping[str, MatrixAxes], on_mesh: OnMesh | None
     sizes = {name: mesh.shape[name] for name, kind in axis_types(mesh).items() if kind == AxisType.Manual}
     known = given_layouts(layouts, leaves, sizes) if sizes and layouts is not None else {}
     return {
-        name: _parts(name, leaf, views[name], shapes[name], known.get(name, ((),) * leaf.ndim))
+        name: _parts(leaf, views[name], shapes[name], known.get(name, ((),) * leaf.ndim))
         for name, leaf in leaves.items()
     }
 
 
-def _parts(
-    name: str, leaf: Array, view: MatrixAxes, whole: tuple[int, ...], layout: Sequence[Sequence[str]]
-) -> tuple[Part, ...]:
+def _parts(leaf: Array, view: MatrixAxes, whole: tuple[int, ...], layout: Sequence[Sequence[str]]) -> tuple[Part, ...]:
     leaf = gathered(leaf) if view.split is not None or view.factors else leaf
     _, fan_in_axes, fan_out_axes = view.dimensions(leaf.shape)
     sizes, axis_of = view.factored(leaf.shape)
@@ -129,11 +127,6 @@ def _parts(
         _, fan_in, fan_out = whole_shapes_of_parts[0]
         x = widen(leaf.reshape(sizes) if view.factors else leaf)
         return (Part(x, fan_in_axes, fan_out_axes, fan_in, fan_out, over_fan_in, over_fan_out),)
-    if over_fan_out:
-        raise ValueError(
-            f"parameter {name!r} is fused, and the mesh axes {over_fan_out} shard its fan-out inside jax.shard_map: "
-            "shard its fan-in, or route it with split=None"
-        )
     return tuple(
         Part(widen(x), (1,), (2,), fan_in, fan_out, over_fan_in)
         for x, (_, fan_in, fan_out) in zip(view.to_matrices(leaf), whole_shapes_of_parts, strict=True)
@@ -172,7 +165,7 @@ def numbers_shape(view: MatrixAxes, shape: tuple[int, ...], along: Along | None)
     batch_axes, fan_in_axes, fan_out_axes = view.dimensions(shape)
     sizes, _ = view.factored(shape)
     if view.split is not None:
-        return math.prod(sizes[axis] for axis in batch_axes), sum(unit.count for unit in units)
+        return math.prod(sizes[axis] for axis in batch_axes), sum(unit.number for unit in units)
     summed = {"fan_in": fan_in_axes, "fan_out": fan_out_axes, "matrix": fan_in_axes + fan_out_axes}[units[0].over]
     return tuple(1 if axis in summed else size for axis, size in enumerate(sizes))
 
@@ -184,9 +177,9 @@ def split_numbers(numbers: Array, parts: Sequence[Part], view: MatrixAxes, along
     pieces, start = [], 0
     for part in parts:
         units = units_of(along, part.fan_in, part.fan_out)
-        piece = numbers[:, start : start + units.count]  # (12, 768)
+        piece = numbers[:, start : start + units.number]  # (12, 768)
         pieces.append(piece[:, None, :] if units.over == "fan_in" else piece[:, :, None])
-        start += units.count
+        start += units.number
     return pieces
 
 

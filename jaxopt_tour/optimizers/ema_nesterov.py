@@ -55,9 +55,9 @@ def ema_nesterov(
     evaluate is $x_t$, which `ema_nesterov_params` gives. Since $x_t = y_t - \beta_t m_t$, one copy of the parameters
     is enough: the update is that of `inner` plus $\beta_{t+1} m_{t+1}$.
 
-    At $\beta = 0$ it is `inner`, bit for bit. While the steps of `inner` do not change, those of $x$ are $1 / (1 - \beta)$
-    times as long: 2.5 times at 0.6. With a negative $\beta$ gradients are taken behind the parameters, and steps are
-    shorter.
+    At $\beta = 0$ it is `inner`, bit for bit. While the steps of `inner` do not change, those of $x$ are
+    $1 / (1 - \beta)$ times as long: 2.5 times at 0.6. With a negative $\beta$ gradients are taken behind the
+    parameters, and steps are shorter.
 
     It goes around the whole optimizer, and nothing that changes updates may come after it in a chain. A `tail_average`
     belongs to `inner`, where it averages $x_t$.
@@ -71,9 +71,9 @@ def ema_nesterov(
 
     Args:
         inner: Optimizer whose steps are taken. Its weight decay acts at $y_t$, as in the authors' code.
-        beta: Length $\beta < 1$ of the look-ahead in average steps, of any sign, a number or a schedule of the step
-            count (whose values are not checked). Default 0.6. The authors scale it with the learning rate, and set it to zero in the first sixth and the
-            last quarter of a run.
+        beta: Length $\beta < 1$ of the look-ahead in average steps, of any sign: a number, or a schedule of the step
+            count, whose values are not checked. Default 0.6. The authors scale it with the learning rate, and set it to
+            zero in the first sixth and the last quarter of a run.
         gamma: Exponential decay rate of past steps, $0 \le \gamma < 1$. Default 0.99.
         mu_dtype: Dtype of the average step $m$. Default None: the dtype of the parameters. Set `"float32"` for bfloat16
             parameters.

@@ -89,7 +89,7 @@ def equalize_norms(
         units = units_of(along, part.fan_in, part.fan_out)
         norms = part.norm(units.over)
         if target == "mean":
-            c = jnp.broadcast_to(part.norm("matrix") / math.sqrt(max(units.count, 1)), norms.shape)
+            c = jnp.broadcast_to(part.norm("matrix") / math.sqrt(max(units.number, 1)), norms.shape)
         else:
             c = jnp.ones_like(norms)
         return part.x * safe_divide(c, jnp.maximum(norms, eps * c))
