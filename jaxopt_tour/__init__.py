@@ -28,6 +28,7 @@ from jaxopt_tour.optimizers.multi_transform import multi_transform
 from jaxopt_tour.optimizers.muon import muon, scale_by_muon
 from jaxopt_tour.optimizers.normuon import normuon, scale_by_normuon
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
+from jaxopt_tour.optimizers.relative_update import floor_relative_update, radial_brake
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
 from jaxopt_tour.optimizers.shampoo import scale_by_shampoo, shampoo
@@ -76,6 +77,8 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "equalize_norms",
     "normalize_frobenius",
     "scale_by_normuon",
+    "floor_relative_update",
+    "radial_brake",
     "hyperball",
     "scale_by_shampoo",
     "ema_nesterov",

@@ -41,6 +41,13 @@ def check_decay_rate(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number with 0 <= value < 1, got {value!r}")
 
 
+def check_fraction(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a number from 0 to 1."""
+    number = _as_number(name, value, "a number with 0 <= value <= 1")
+    if number is not None and not 0 <= number <= 1:
+        raise ValueError(f"{name} must be a number with 0 <= value <= 1, got {value!r}")
+
+
 def check_rate(name: str, value: Any) -> None:
     """Raise unless ``value`` is a finite number of at least zero or a schedule ``step -> number``."""
     allowed = "a number >= 0 or a schedule (a function of the step)"

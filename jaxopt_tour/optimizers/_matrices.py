@@ -7,19 +7,21 @@ reshaped or gathered on a mesh. The parts of a fused parameter are cut out and p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.lax import stop_gradient
 from jax.sharding import AxisType
 
-from jaxopt_tour._trees import named_leaves
+from jaxopt_tour._trees import map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.mesh.layouts import axis_types, gathered, given_layouts, laid_like, whole_shapes
 from jaxopt_tour.mesh.on_mesh import OnMesh
 from jaxopt_tour.optimizers._numerics import abs_squared, safe_sqrt, widen
+from jaxopt_tour.optimizers.orthogonalize import resolve_axes
 from jaxopt_tour.routing.axes import MatrixAxes
 
 #: The units of a matrix that a rule measures: those of fan-out, those of fan-in, or the more numerous of the two.
@@ -109,6 +111,7 @@ def parts_of(tree: Tree, views: Mapping[str, MatrixAxes], on_mesh: OnMesh | None
     return {
         name: _parts(leaf, views[name], shapes[name], known.get(name, ((),) * leaf.ndim))
         for name, leaf in leaves.items()
+        if name in views  # a parameter without a gradient has none
     }
 
 
@@ -190,3 +193,47 @@ def join_numbers(pieces: Sequence[Array], view: MatrixAxes, like: Array | None =
     else:
         numbers = jnp.concatenate([piece.reshape(piece.shape[0], -1) for piece in pieces], axis=1)
     return numbers if like is None else laid_like(numbers.astype(like.dtype), like)
+
+
+def on_matrices(
+    rule: Callable[..., Array],
+    axes: MatrixAxes | Mapping[str, MatrixAxes] | None,
+    on_mesh: OnMesh | None,
+    *,
+    with_params: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Return a transformation without a state that applies a rule to every matrix.
+
+    Args:
+        rule: From a part of the updates to an array of its shape.
+        axes: Matrix axes, as every part takes them.
+        on_mesh: Layouts inside `jax.shard_map`.
+        with_params: Name of a transformation whose rule also takes the part of the parameters.
+    """
+
+    def init(params: Tree) -> optax.EmptyState:
+        resolve_axes(axes, None, params, complain=axes is not None)
+        return optax.EmptyState()
+
+    def update(
+        updates: Tree,
+        state: optax.EmptyState,
+        params: Tree | None = None,
+        *,
+        matrix_axes: Mapping[str, MatrixAxes] | None = None,
+        **extra_args: Any,
+    ) -> tuple[Tree, optax.EmptyState]:
+        del extra_args
+        if with_params is not None and params is None:
+            raise ValueError(f"{with_params} needs the parameters: call update(updates, state, params)")
+        views = resolve_axes(axes, matrix_axes, updates)
+        trees = (updates,) if with_params is None else (updates, params)
+        parts = [parts_of(tree, views, on_mesh) for tree in trees]
+
+        def apply(name: str, leaf: Any) -> Any:
+            xs = [rule(*matching) for matching in zip(*(of_tree[name] for of_tree in parts), strict=True)]
+            return rebox(leaf, joined(unbox(leaf), views[name], xs))
+
+        return map_with_names(apply, updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 import optax
 
 from jaxopt_tour._checks import check_choice, check_nonnegative
-from jaxopt_tour._trees import map_with_names, rebox, unbox
-from jaxopt_tour._types import Array, Tree
-from jaxopt_tour.mesh.on_mesh import MeshLike, OnMesh, as_on_mesh
-from jaxopt_tour.optimizers._matrices import Along, Part, joined, parts_of, units_of
+from jaxopt_tour._types import Array
+from jaxopt_tour.mesh.on_mesh import MeshLike, as_on_mesh
+from jaxopt_tour.optimizers._matrices import Along, Part, on_matrices, units_of
 from jaxopt_tour.optimizers._numerics import Scalar, hyperparameter, safe_divide
-from jaxopt_tour.optimizers.orthogonalize import resolve_axes
 from jaxopt_tour.routing.axes import MatrixAxes
 
 Target = Literal["mean", "unit"]
@@ -94,7 +92,7 @@ def equalize_norms(
             c = jnp.ones_like(norms)
         return part.x * safe_divide(c, jnp.maximum(norms, eps * c))
 
-    return _rule_on_matrices(rule, axes, as_on_mesh(mesh))
+    return on_matrices(rule, axes, as_on_mesh(mesh))
 
 
 def normalize_frobenius(
@@ -132,34 +130,4 @@ def normalize_frobenius(
         norm = part.norm("matrix")
         return part.x * safe_divide(jnp.full_like(norm, part.min_size**0.5), norm)
 
-    return _rule_on_matrices(rule, axes, as_on_mesh(mesh))
-
-
-def _rule_on_matrices(
-    rule: Callable[[Part], Array], axes: MatrixAxes | Mapping[str, MatrixAxes] | None, on_mesh: OnMesh | None
-) -> optax.GradientTransformationExtraArgs:
-    """A transformation without a state that applies the rule to every matrix."""
-
-    def init(params: Tree) -> optax.EmptyState:
-        resolve_axes(axes, None, params, complain=axes is not None)
-        return optax.EmptyState()
-
-    def update(
-        updates: Tree,
-        state: optax.EmptyState,
-        params: Tree | None = None,
-        *,
-        matrix_axes: Mapping[str, MatrixAxes] | None = None,
-        **extra_args: Any,
-    ) -> tuple[Tree, optax.EmptyState]:
-        del params, extra_args
-        views = resolve_axes(axes, matrix_axes, updates)
-        parts = parts_of(updates, views, on_mesh)
-
-        def apply(name: str, leaf: Any) -> Any:
-            array = unbox(leaf)
-            return rebox(leaf, joined(array, views[name], [rule(part) for part in parts[name]]))
-
-        return map_with_names(apply, updates), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return on_matrices(rule, axes, as_on_mesh(mesh))
