@@ -24,7 +24,7 @@ from jaxopt_tour.optimizers._numerics import abs_squared, safe_sqrt, widen
 from jaxopt_tour.optimizers.orthogonalize import resolve_axes
 from jaxopt_tour.routing.axes import MatrixAxes
 
-#: The units of a matrix that a rule measures: those of fan-out, those of fan-in, or the more numerous of the two.
+#: The units of a matrix that a rule measures; "longer" is outputs or inputs, whichever are more.
 Along = Literal["outputs", "inputs", "longer"]
 
 Over = Literal["fan_in", "fan_out", "matrix"]

@@ -56,9 +56,8 @@ def hyperball(
     $$
 
     It ends a chain, in place of the shape factor, the weight decay and the learning rate: the size of what comes in
-    does not matter. $\eta$ is nearly the angle, in radians, by which a matrix turns in a step at right angles to it. A
-    learning rate and a weight decay with the same angle in equilibrium are related by $\eta_H \approx
-    \sqrt{\eta \lambda}$.
+    does not matter. $\eta$ is nearly the angle, in radians, by which a matrix turns in a step at right angles to it.
+    Levanter's advice for a rate $\eta$ and a decay $\lambda$ that worked is $\sqrt{\eta \lambda}$.
 
     ```python
     optax.chain(jt.scale_by_muon(), jt.hyperball(0.02))  # the matrices of muonh
@@ -79,8 +78,8 @@ def hyperball(
 
     Raises:
         ValueError: The rate is neither a number >= 0 nor a schedule; at `init`, a parameter is no matrix, or a matrix
-            of it is zero, by its path (under `jit`, where values are unknown, that matrix then stays zero); `update`
-            is called without `params`.
+            of it is zero, by its path; `update` is called without `params`. Where `init` runs under `jit`, as in
+            `jt.sharded_state`, values are unknown: a matrix of zeros then stays zero.
 
     Source:
         Wen et al. 2026, https://arxiv.org/abs/2606.16899. R is the norm at the start there; Levanter and
@@ -189,7 +188,7 @@ def muonh(
             parameters.
         rest: What optimizes all other parameters: a transformation, or transformations by role, see `muon`. Default
             None: AdamW at this rate without decay. The rate of matrices is no rate for embeddings and the head: set
-            `rest`, for example to `jt.adamw(1e-3, weight_decay=0.0)`.
+            `rest`. Levanter has `jt.adamw(6e-4, weight_decay=0.0)` beside a rate of 0.02.
         routing: What each parameter is, see `jt.routing.resolve`. Default None: by name and shape.
         mesh: Mesh axes whose devices share the orthogonalization, by name or as a `jt.OnMesh`. Default None.
 
@@ -243,7 +242,7 @@ def adamh(
         mu_dtype: Dtype of the first moment, also of the default `rest`. Default None: the dtype of the parameters.
         rest: What optimizes all other parameters: a transformation, or transformations by role, see `muon`. Default
             None: AdamW at this rate without decay. The rate of matrices is no rate for embeddings and the head: set
-            `rest`, for example to `jt.adamw(1e-3, weight_decay=0.0)`.
+            `rest`. Levanter has `jt.adamw(6e-4, weight_decay=0.0)` beside a rate of 0.02.
         routing: What each parameter is, see `jt.routing.resolve`. Default None: by name and shape.
         mesh: Needed inside `jax.shard_map` only: a `jt.OnMesh` with `layouts`. Default None.
 
@@ -255,7 +254,7 @@ def adamh(
             zero.
 
     Source:
-        Wen et al. 2026, https://arxiv.org/abs/2606.16899.
+        Wen et al. 2026, https://arxiv.org/abs/2606.16899; betas as in Levanter and modded-nanogpt.
     """
     check_decay_rate("b1", b1)
     check_decay_rate("b2", b2)
