@@ -23,6 +23,14 @@ import jaxopt_tour as jt
 
 Tree = Any
 BASELINE, ROLLED = "optax.contrib.muon", "the same, loop not unrolled"
+#: What came after Muon, with Muon's orthogonalization: the difference to "ours, default" is its cost.
+AFTER_MUON = {
+    "normuon": jt.normuon(1e-3, weight_decay=0.1),
+    "muonh": jt.muonh(1e-3),
+    "adamh": jt.adamh(1e-3),
+    "muon ahead": jt.ema_nesterov(jt.muon(1e-3, weight_decay=0.1)),
+    "lion": jt.lion(1e-3, weight_decay=0.1),
+}
 
 
 def whole_update(tx: optax.GradientTransformation) -> Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]:
@@ -64,6 +72,8 @@ def steps(params: Tree, gradients: Tree) -> dict[str, Step]:
         found[ROLLED] = Step(optax_muon(params), params, gradients)
     found["ours, default"] = Step(jt.muon(1e-3, weight_decay=0.1), params, gradients)
     found["ours, fast"] = Step(jt.muon(1e-3, weight_decay=0.1, orthogonalizer="fast"), params, gradients)
+    for name, tx in AFTER_MUON.items():
+        found[f"ours, {name}"] = Step(tx, params, gradients)
     found["optax.adamw"] = Step(optax.adamw(1e-3, weight_decay=0.1), params, gradients)
     return found
 

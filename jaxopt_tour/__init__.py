@@ -17,16 +17,23 @@ from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
 from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
+from jaxopt_tour.optimizers.ema_nesterov import ema_nesterov, ema_nesterov_params
+from jaxopt_tour.optimizers.equalize import equalize_norms, normalize_frobenius
+from jaxopt_tour.optimizers.hyperball import adamh, hyperball, muonh
 from jaxopt_tour.optimizers.interpolate import interpolate
 from jaxopt_tour.optimizers.laprop import laprop, scale_by_laprop
+from jaxopt_tour.optimizers.lion import lion, scale_by_lion
 from jaxopt_tour.optimizers.momentum import momentum, nesterov, scale_by_momentum
 from jaxopt_tour.optimizers.multi_transform import multi_transform
 from jaxopt_tour.optimizers.muon import muon, scale_by_muon
+from jaxopt_tour.optimizers.normuon import normuon, scale_by_normuon
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
+from jaxopt_tour.optimizers.relative_update import floor_relative_update, radial_brake
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
 from jaxopt_tour.optimizers.shampoo import scale_by_shampoo, shampoo
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
+from jaxopt_tour.optimizers.tail_average import tail_average, tail_average_params
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
 from jaxopt_tour.routing import MatrixAxes, Route, Routes, routing_table
@@ -49,7 +56,11 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "adamw",
     "laprop",
     "eadam",
+    "lion",
+    "adamh",
     "muon",
+    "normuon",
+    "muonh",
     "shampoo",
     # their parts
     "scale_by_momentum",
@@ -60,11 +71,22 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "scale_by_adam",
     "scale_by_laprop",
     "scale_by_eadam",
+    "scale_by_lion",
     "add_decayed_weights",
     "orthogonalize_via_newton_schulz",
     "scale_by_matrix_shape",
     "scale_by_muon",
+    "equalize_norms",
+    "normalize_frobenius",
+    "scale_by_normuon",
+    "floor_relative_update",
+    "radial_brake",
+    "hyperball",
     "scale_by_shampoo",
+    "ema_nesterov",
+    "ema_nesterov_params",
+    "tail_average",
+    "tail_average_params",
     "interpolate",
     "multi_transform",
     "Orthogonalizer",

@@ -41,6 +41,13 @@ def check_decay_rate(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number with 0 <= value < 1, got {value!r}")
 
 
+def check_fraction(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a number from 0 to 1."""
+    number = _as_number(name, value, "a number with 0 <= value <= 1")
+    if number is not None and not 0 <= number <= 1:
+        raise ValueError(f"{name} must be a number with 0 <= value <= 1, got {value!r}")
+
+
 def check_rate(name: str, value: Any) -> None:
     """Raise unless ``value`` is a finite number of at least zero or a schedule ``step -> number``."""
     allowed = "a number >= 0 or a schedule (a function of the step)"
@@ -74,6 +81,12 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     choices = tuple(choices)
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def check_transformation(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a gradient transformation."""
+    if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
+        raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}")
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

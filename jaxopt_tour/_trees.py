@@ -93,3 +93,16 @@ def named_leaves(tree: Tree) -> dict[str, Any]:
     pairs = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_box)
     leaves = by_unique_name((path_name(path), unbox(leaf)) for path, leaf in pairs)
     return {name: leaf for name, leaf in leaves.items() if not is_hole(leaf)}
+
+
+def only_state(kind: type, state: Any) -> Any:
+    """Return the one state of this kind within a state.
+
+    Raises:
+        ValueError: There is none, or there are several.
+    """
+    leaves = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    found = [leaf for leaf in leaves if isinstance(leaf, kind)]
+    if len(found) != 1:
+        raise ValueError(f"state must have one {kind.__name__}, got {len(found)} in a {type(state).__name__}")
+    return found[0]

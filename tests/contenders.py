@@ -28,8 +28,10 @@ class Contender:
         complex_parameters: whether it is defined for complex parameters (Muon sends them to AdamW).
         square_state: whether it keeps, beside arrays of the parameters' shapes, square ones for their rows and columns:
             preconditioners can have no other shape.
+        reduced_state: whether it keeps numbers for rows, columns or whole matrices, with length 1 along the other axes.
         steps_shrink: whether its steps become small near a minimum at a constant rate. Where they do not, as those of
             a sign, or even grow, as AdaDelta's, the rate must fall for the optimizer to come to rest.
+        proportional_to_rate: whether a step is the rate times something that does not depend on it.
     """
 
     name: str
@@ -38,7 +40,9 @@ class Contender:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     complex_parameters: bool = True
     square_state: bool = False
+    reduced_state: bool = False
     steps_shrink: bool = True
+    proportional_to_rate: bool = True
 
     def __call__(self, learning_rate: optax.ScalarOrSchedule | None = None) -> optax.GradientTransformation:
         """The optimizer, at its own rate unless told otherwise."""
@@ -78,8 +82,12 @@ CONTENDERS = (
     Contender("adamw_cautious", jt.adamw, 1e-1, {"cautious": True}),
     Contender("laprop", jt.laprop, 1e-2),
     Contender("eadam", jt.eadam, 1e-1),
+    Contender("lion", jt.lion, 1e-2, complex_parameters=False, steps_shrink=False),
+    Contender("adamh", jt.adamh, 1e-2, reduced_state=True, proportional_to_rate=False),
     Contender("muon", jt.muon, 1e-2),
     Contender("muon_keller_jordan", jt.muon, 1e-2, {"orthogonalizer": "keller_jordan", "shape_factor": "original"}),
+    Contender("normuon", jt.normuon, 1e-2, reduced_state=True),
+    Contender("muonh", jt.muonh, 1e-2, reduced_state=True, proportional_to_rate=False),
     Contender("shampoo", jt.shampoo, 1e-2, square_state=True),
     # Roots that are kept are compared too: at rank one only the ridge lifts them out of float32's rounding.
     Contender("shampoo_stale_sums", jt.shampoo, 1e-2, {"b2": None, "update_every": 2, "eps": 1e-2}, square_state=True),

@@ -112,6 +112,16 @@ def signum_by_hand(theta, gradients, eta, beta=0.9, lam=0.0):
     return np.stack(path)
 
 
+def lion_by_hand(theta, gradients, eta, b1=0.9, b2=0.99, lam=0.0):
+    m, path = np.zeros_like(theta), []
+    for g in gradients:
+        u = np.sign(b1 * m + (1 - b1) * g)
+        m = b2 * m + (1 - b2) * g
+        theta = theta - eta * (u + lam * theta)
+        path.append(theta)
+    return np.stack(path)
+
+
 def adam_by_hand(
     theta,
     gradients,
@@ -249,6 +259,93 @@ def muon_by_hand(
         theta = (1 - eta * lam) * theta - eta * s * o
         path.append(theta)
     return np.stack(path)
+
+
+def equalize_norms_by_hand(x: np.ndarray, along: str = "outputs", target: str = "mean") -> np.ndarray:
+    """One matrix (fan_in, fan_out) whose columns (outputs) or rows (inputs) have equal norm."""
+    if along == "longer":
+        along = "inputs" if x.shape[0] > x.shape[1] else "outputs"
+    if along == "inputs":
+        return equalize_norms_by_hand(x.T, "outputs", target).T
+    y = np.zeros_like(x)
+    c = np.linalg.norm(x) / np.sqrt(x.shape[1]) if target == "mean" else 1.0
+    for i in range(x.shape[1]):
+        norm = np.linalg.norm(x[:, i])
+        y[:, i] = c * x[:, i] / norm if norm > 0 else 0.0
+    return y
+
+
+def normuon_by_hand(
+    theta: np.ndarray,
+    gradients: Iterable[np.ndarray],
+    eta: float,
+    *,
+    orthogonalize: Callable[[np.ndarray], np.ndarray],
+    beta: float = 0.95,
+    b2: float = 0.95,
+    along: str = "outputs",
+    nesterov: bool = True,
+    shape_factor: str | None = "original",
+    lam: float = 0.0,
+    eps: float = 1e-10,
+) -> np.ndarray:
+    """NorMuon on one matrix of shape (fan_in, fan_out)."""
+    fan_in, fan_out = theta.shape
+    if along == "longer":
+        along = "inputs" if fan_in > fan_out else "outputs"
+    axis = {"outputs": 0, "inputs": 1}[along]
+    s = shape_factor_by_hand(shape_factor, fan_in, fan_out)
+    m, v, path = np.zeros_like(theta), 0.0, []
+    for g in gradients:
+        m = beta * m + (1 - beta) * g
+        o = orthogonalize(beta * m + (1 - beta) * g if nesterov else m)
+        v = b2 * v + (1 - b2) * np.mean(o**2, axis=axis, keepdims=True)
+        o_hat = o / (np.sqrt(v) + eps)
+        u = np.linalg.norm(o) * o_hat / np.linalg.norm(o_hat)
+        theta = (1 - eta * lam) * theta - eta * s * u
+        path.append(theta)
+    return np.stack(path)
+
+
+def hyperball_by_hand(theta: np.ndarray, directions: Iterable[np.ndarray], eta: float) -> np.ndarray:
+    """Steps on the sphere of one matrix, along given directions."""
+    radius, path = np.linalg.norm(theta), []
+    for u in directions:
+        theta = theta - eta * radius * u / np.linalg.norm(u)
+        theta = radius * theta / np.linalg.norm(theta)
+        path.append(theta)
+    return np.stack(path)
+
+
+def ema_nesterov_by_hand(
+    x: np.ndarray,
+    gradient: Callable[[np.ndarray], np.ndarray],
+    steps: int,
+    eta: float,
+    beta: Callable[[int], float],
+    gamma: float = 0.99,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient descent inside: the points y where gradients are taken and the points x, after every step.
+
+    With two copies, as the authors have it: the parameters before, and the average step.
+    """
+    m, ys, xs = np.zeros_like(x), [], []
+    for t in range(steps):
+        y = x + beta(t) * m
+        before, x = x, y - eta * gradient(y)
+        m = gamma * m + (1 - gamma) * (x - before)
+        xs.append(x)
+        ys.append(x + beta(t + 1) * m)
+    return np.stack(ys), np.stack(xs)
+
+
+def tail_average_by_hand(path: Sequence[np.ndarray], start: int, horizon: float) -> np.ndarray:
+    """The average after every step of a path; steps count from 1."""
+    a, averages = path[0], []
+    for t, theta in enumerate(path, 1):
+        a = theta if t <= start else a + (theta - a) / horizon
+        averages.append(a)
+    return np.stack(averages)
 
 
 def six_step_muon_by_hand(

@@ -87,7 +87,12 @@ def test_the_state_is_arrays_like_the_parameters_and_an_int32_count(contender: C
             continue
         assert jnp.issubdtype(leaf.dtype, jnp.floating), name
         square = leaf.ndim >= 2 and leaf.shape[-1] == leaf.shape[-2]  # of rows, of columns, or a size for each matrix
-        assert leaf.shape in shapes or (contender.square_state and square and leaf.shape[-1] in (1, *kernel)), name
+        reduced = leaf.shape in ((1, kernel[1]), (kernel[0], 1), (1, 1))
+        assert (
+            leaf.shape in shapes
+            or (contender.square_state and square and leaf.shape[-1] in (1, *kernel))
+            or (contender.reduced_state and reduced)
+        ), name
 
 
 @every_factory
@@ -264,6 +269,8 @@ def test_a_schedule_is_a_rate_for_every_step(contender: Contender):
     for factor in (1.0, 0.0, 0.5):
         gradients = make_gradients(params)
         updates, scheduled = jax.jit(tx.update)(gradients, scheduled, params)
+        if not contender.proportional_to_rate:
+            constant, factor = contender(factor * contender.learning_rate), 1.0
         expected, state = jax.jit(constant.update)(gradients, state, params)
         assert_close(updates["up"], jax.tree.map(lambda u, factor=factor: factor * u, expected["up"]))
 

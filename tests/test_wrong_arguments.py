@@ -55,6 +55,21 @@ WRONG = [
     (jt.adamw, {"cautious": 2}),
     (jt.laprop, {"b2": 1.0}),
     (jt.eadam, {"eps": -1.0}),
+    (jt.lion, {"b1": 1.0}),
+    (jt.lion, {"b2": -0.1}),
+    (jt.lion, {"weight_decay": -1.0}),
+    (jt.lion, {"mu_dtype": "int32"}),
+    (jt.adamh, {"b1": 1.0}),
+    (jt.adamh, {"b2": 1.0}),
+    (jt.adamh, {"eps": -1.0}),
+    (jt.adamh, {"mu_dtype": "int8"}),
+    (jt.adamh, {"rest": 3}),
+    (jt.adamh, {"mesh": ()}),
+    (jt.muonh, {"beta": 1.0}),
+    (jt.muonh, {"nesterov": "yes"}),
+    (jt.muonh, {"orthogonalizer": "newton"}),
+    (jt.muonh, {"mu_dtype": "int8"}),
+    (jt.muonh, {"routing": 3.0}),
     (jt.muon, {"weight_decay": -1.0}),
     (jt.muon, {"beta": 1.0}),
     (jt.muon, {"nesterov": "yes"}),
@@ -68,6 +83,14 @@ WRONG = [
     (jt.muon, {"rest": {"heads": jt.adamw(0.1)}}),
     (jt.muon, {"routing": 3.0}),
     (jt.muon, {"mesh": ()}),
+    (jt.normuon, {"weight_decay": -1.0}),
+    (jt.normuon, {"beta": 1.0}),
+    (jt.normuon, {"b2": 1.0}),
+    (jt.normuon, {"along": "rows"}),
+    (jt.normuon, {"orthogonalizer": "newton"}),
+    (jt.normuon, {"shape_factor": "square"}),
+    (jt.normuon, {"mu_dtype": "int8"}),
+    (jt.normuon, {"mesh": ()}),
     (jt.shampoo, {"weight_decay": -1.0}),
     (jt.shampoo, {"beta": 1.0}),
     (jt.shampoo, {"nesterov": "yes"}),
@@ -161,7 +184,13 @@ def test_only_the_learning_rate_is_positional(factory: Callable[..., Any]):
     assert positional(factory) == ["learning_rate"]
 
 
-@pytest.mark.parametrize("factory", [jt.adam, jt.adamw, jt.laprop, jt.eadam], ids=lambda factory: factory.__name__)
+@pytest.mark.parametrize(
+    "factory", [jt.adam, jt.adamw, jt.laprop, jt.eadam, jt.adamh], ids=lambda factory: factory.__name__
+)
 def test_positions_are_those_of_optax_adamw(factory: Callable[..., Any]):
     names = positional(factory)
     assert names == positional(optax.adamw)[: len(names)]
+
+
+def test_positions_of_lion_are_those_of_optax():
+    assert positional(jt.lion) == positional(optax.lion)[:3]

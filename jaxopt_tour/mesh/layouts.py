@@ -139,12 +139,15 @@ def gathered(leaf: Array) -> Array:
 
 
 def laid_like(x: Array, leaf: Array) -> Array:
-    """``x``, sharded like ``leaf`` of the same shape where Explicit axes shard that."""
+    """``x``, sharded like ``leaf`` of the same shape where Explicit axes shard one of them."""
     return _moved(x, leaf, spec_of(layout_of(leaf)))
 
 
 def _moved(x: Array, leaf: Array, spec: PartitionSpec) -> Array:
-    return jax.sharding.reshard(x, NamedSharding(mesh_of([leaf]), spec)) if explicit_axes([leaf]) else x
+    for array in (leaf, x):
+        if explicit_axes([array]):
+            return jax.sharding.reshard(x, NamedSharding(mesh_of([array]), spec))
+    return x
 
 
 def given_layouts(layouts: Layouts | None, leaves: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Layout]:

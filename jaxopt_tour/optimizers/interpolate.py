@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._checks import check_rate
+from jaxopt_tour._checks import check_rate, check_transformation
 from jaxopt_tour._types import Array, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import cast_update, widen
 from jaxopt_tour.optimizers._state_check import with_state_check
@@ -65,8 +65,7 @@ def interpolate(
         ValueError: `first` or `second` is no transformation, or `weight` is neither a schedule nor a number in [0, 1].
     """
     for name, tx in {"first": first, "second": second}.items():
-        if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
-            raise ValueError(f"{name} must be an optax.GradientTransformation, got {tx!r}")
+        check_transformation(name, tx)
     _check_weight(weight)
     first_tx, second_tx = optax.with_extra_args_support(first), optax.with_extra_args_support(second)
 

@@ -1,0 +1,63 @@
+"""Agreement with PyTorch libraries on one linear regression. ``golden/make_after_muon_golden.py`` says which."""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxopt_tour as jt
+
+FOLDER = pathlib.Path(__file__).with_name("golden")
+PROBLEM = np.load(FOLDER / "torch.npz", allow_pickle=False)
+GOLDEN = np.load(FOLDER / "after_muon.npz", allow_pickle=False)
+RATE = 0.02
+STEPS = (1, 20, 50)
+AXES = jt.MatrixAxes(fan_in=1, fan_out=0)  # PyTorch's weights are (out, in)
+KELLER_JORDAN = jt.Orthogonalizer("keller_jordan", eps=1e-7)
+
+OURS = {
+    "lion": jt.lion(RATE, weight_decay=0.1),
+    "normuon": jt.normuon(
+        RATE,
+        weight_decay=0.1,
+        along="outputs",
+        orthogonalizer=KELLER_JORDAN,
+        shape_factor="original",
+        routing=AXES,
+    ),
+    "normuon_paper": optax.chain(
+        jt.scale_by_muon(orthogonalizer=KELLER_JORDAN, axes=AXES),
+        jt.scale_by_normuon(along="outputs", axes=AXES),
+        jt.normalize_frobenius(axes=AXES),
+        jt.scale_by_matrix_shape("match_rms_adamw", axes=AXES),
+        jt.add_decayed_weights(0.1),
+        optax.scale_by_learning_rate(RATE),
+    ),
+    "hyperball": optax.chain(
+        jt.scale_by_rmsprop(beta=0.95, eps=1e-8, bias_correction=True), jt.hyperball(RATE, axes=AXES)
+    ),
+}
+# Measured after 50 steps: 1e-15; 4e-8 and 9e-8, since eps is added to another norm there too; 8e-6, float32's.
+TOLERANCES = {"lion": 1e-12, "normuon": 1e-6, "normuon_paper": 1e-6, "hyperball": 5e-5}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_walks_the_path_of_another_library(name: str, x64: None) -> None:
+    tx = OURS[name]
+    x, y, weight = (jnp.asarray(PROBLEM[key]) for key in ("x", "y", "W"))
+
+    def step(carry, _):
+        weight, state = carry
+        gradient = jax.grad(lambda w: jnp.mean((x @ w.T - y) ** 2))(weight)
+        updates, state = tx.update(gradient, state, weight)
+        weight = optax.apply_updates(weight, updates)
+        return (weight, state), weight[::4]
+
+    _, path = jax.jit(lambda carry: jax.lax.scan(step, carry, length=max(STEPS)))((weight, tx.init(weight)))
+    for t in STEPS:
+        np.testing.assert_allclose(path[t - 1], GOLDEN[f"{name}/{t}"], rtol=0, atol=TOLERANCES[name], err_msg=str(t))
