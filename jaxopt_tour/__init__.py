@@ -30,7 +30,9 @@ from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
 from jaxopt_tour.routing import MatrixAxes, Route, Routes, routing_table
+from jaxopt_tour.state.diagnose import diagnose
 from jaxopt_tour.state.master_weights import with_master_weights
+from jaxopt_tour.state.monitor import metrics, monitored
 from jaxopt_tour.state.stochastic_rounding import with_stochastic_rounding
 
 __version__ = "0.1.0"
@@ -74,6 +76,10 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "plan",
     "sharded_state",
     "state_shardings",
+    # numbers to watch
+    "monitored",
+    "metrics",
+    "diagnose",
     # half precision
     "with_master_weights",
     "with_stochastic_rounding",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jaxopt_tour as jt
 from jaxopt_tour.state.rounding import round_to_nearest
-from tests.contenders import every_kind_of_state, make_gradients, make_params
+from tests.contenders import make_gradients, make_params
 
 half_precision = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 
@@ -90,18 +90,19 @@ def test_the_copy_is_what_float32_training_gives(dtype: jnp.dtype, start: float,
     assert bits(params) == bits(state.master.astype(dtype))
 
 
-@every_kind_of_state
-def test_updates_are_those_of_float32_weights(contender) -> None:
+@pytest.mark.parametrize("optimizer", [jt.adamw, jt.muon])
+def test_updates_are_those_of_float32_weights(optimizer) -> None:
     """The optimizer inside never sees half precision: its state and the copy are those of float32 training."""
-    tx, wide_tx = jt.with_master_weights(contender()), contender()
+    tx, wide_tx = jt.with_master_weights(optimizer(1e-2)), optimizer(1e-2)
+    step, wide_step = jax.jit(tx.update), jax.jit(wide_tx.update)
     params = make_params(jnp.bfloat16)
     wide = jax.tree.map(lambda p: p.astype(jnp.float32), params)
     state, wide_state = tx.init(params), wide_tx.init(wide)
     for seed in range(3):
         g = make_gradients(params, seed)
-        updates, state = jax.jit(tx.update)(g, state, params)
+        updates, state = step(g, state, params)
         params = optax.apply_updates(params, updates)
-        u, wide_state = jax.jit(wide_tx.update)(jax.tree.map(lambda x: x.astype(jnp.float32), g), wide_state, wide)
+        u, wide_state = wide_step(jax.tree.map(lambda x: x.astype(jnp.float32), g), wide_state, wide)
         wide = optax.apply_updates(wide, u)
     for copy, weight in zip(jax.tree.leaves(state.master), jax.tree.leaves(wide), strict=True):
         np.testing.assert_allclose(copy, weight, rtol=1e-5, atol=1e-6)

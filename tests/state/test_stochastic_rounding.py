@@ -14,6 +14,7 @@ from tests.contenders import make_gradients, make_params
 
 half_precision = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 SAMPLES = 2**14
+rounded = jax.jit(round_stochastically, static_argnums=2)
 
 
 def neighbors(x: np.float32, dtype) -> tuple[float, float]:
@@ -32,7 +33,7 @@ def neighbors(x: np.float32, dtype) -> tuple[float, float]:
 def test_a_number_becomes_one_of_its_neighbors_as_often_as_it_is_near(dtype, x: float) -> None:
     x = np.float32(x)
     low, high = neighbors(x, dtype)
-    draws = np.asarray(round_stochastically(jax.random.key(0), jnp.full((SAMPLES,), x), dtype))
+    draws = np.asarray(rounded(jax.random.key(0), jnp.full((SAMPLES,), x), dtype))
     assert set(np.unique(draws)) <= {np.float32(low), np.float32(high)}
     if low == high:
         return
@@ -45,7 +46,7 @@ def test_a_number_becomes_one_of_its_neighbors_as_often_as_it_is_near(dtype, x: 
 def test_the_mean_is_the_number_over_many_numbers(dtype) -> None:
     rng = np.random.default_rng(0)
     x = (rng.standard_normal((200, 1)) * 2.0 ** rng.uniform(-20, 10, (200, 1))).astype(np.float32)
-    draws = np.asarray(round_stochastically(jax.random.key(1), jnp.broadcast_to(x, (200, SAMPLES)), dtype), np.float64)
+    draws = np.asarray(rounded(jax.random.key(1), jnp.broadcast_to(x, (200, SAMPLES)), dtype), np.float64)
     spacing = np.array([np.subtract(*neighbors(value, dtype)[::-1]) for value in x[:, 0]])
     # A draw deviates by at most the spacing, with standard deviation at most half of it.
     assert (np.abs(draws.mean(1) - x[:, 0]) <= 5 * spacing / 2 / np.sqrt(SAMPLES)).all()
@@ -54,7 +55,7 @@ def test_the_mean_is_the_number_over_many_numbers(dtype) -> None:
 def test_numbers_that_the_dtype_holds_stay_and_so_do_infinities_and_nan() -> None:
     x = jnp.asarray([1.0, -0.5, 0.0, 2.0**-24, jnp.inf, -jnp.inf, jnp.nan], jnp.float32)
     for dtype in (jnp.bfloat16, jnp.float16):
-        np.testing.assert_array_equal(round_stochastically(jax.random.key(0), x, dtype), x)
+        np.testing.assert_array_equal(rounded(jax.random.key(0), x, dtype), x)
 
 
 def train(tx, params, steps: int = 200):
