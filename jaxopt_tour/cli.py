@@ -309,7 +309,7 @@ def metrics(
 ) -> None:
     """Draw the metrics of a training run: one HTML page that needs no network.
 
-    The file has one line **json.dumps(jt.metrics(state))** a measurement. The page also says what stands out in the last.
+    The file has one line **json.dumps(jt.metrics(state))** a measurement. The page says what stands out in the last.
 
     For example:
 

@@ -117,9 +117,10 @@ def monitored(
         else:
             subject = subject_of(params)
             keys = keys_of(subject.layers, subject.with_decay)
-        zero = jnp.zeros([], jnp.int32)
-        text = np.frombuffer("\n".join(keys).encode(), np.uint8)
-        return MonitorState(zero, inner.init(params), zero, jnp.zeros(len(keys), jnp.float32), jnp.asarray(text))
+        text = jnp.asarray(np.frombuffer("\n".join(keys).encode(), np.uint8))
+        # Two zeros: a buffer that is in the state twice cannot be donated.
+        count, measured_at = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        return MonitorState(count, inner.init(params), measured_at, jnp.zeros(len(keys), jnp.float32), text)
 
     def update(
         updates: Tree, state: MonitorState, params: Tree | None = None, **extra_args: Any

@@ -73,7 +73,8 @@ def with_stochastic_rounding(
     def init(params: Tree) -> StochasticRoundingState:
         placeholder = type(params).__name__ == "_ParamsPlaceholder"  # optax.tree.map_params has no arrays
         inner_state = inner.init(params if placeholder else widen_half_precision(params))
-        return StochasticRoundingState(jnp.zeros([], jnp.int32), jax.random.key_data(typed), inner_state)
+        # A copy: the state may be donated, and the caller's key must survive that.
+        return StochasticRoundingState(jnp.zeros([], jnp.int32), jnp.array(jax.random.key_data(typed)), inner_state)
 
     def update(
         updates: Tree, state: StochasticRoundingState, params: Tree | None = None, **extra_args: Any

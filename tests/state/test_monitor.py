@@ -253,6 +253,30 @@ def test_structure_and_dtypes_of_the_state_never_change():
     assert before.count.dtype == jnp.int32 and before.measured_at.dtype == jnp.int32
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        jt.monitored,
+        jt.with_master_weights,
+        lambda tx: jt.with_stochastic_rounding(tx, jax.random.PRNGKey(0)),
+    ],
+    ids=["monitored", "with_master_weights", "with_stochastic_rounding"],
+)
+def test_parameters_and_state_can_be_donated_and_init_called_again(wrap):
+    tx = wrap(optax.sgd(0.1))
+    params = {"w": jnp.ones(3, jnp.bfloat16)}
+
+    def step(params: Any, state: Any) -> Any:
+        updates, state = tx.update(params, state, params)
+        return optax.apply_updates(params, updates), state
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+    for _ in range(2):
+        params = {"w": jnp.ones(3, jnp.bfloat16)}
+        carry = step(params, tx.init(params))
+        assert (np.asarray(step(*carry)[0]["w"], np.float32) < 1).all()
+
+
 def test_under_scan_and_vmap():
     tx = jt.monitored(optax.sgd(0.1, momentum=0.9), every=2)
 
