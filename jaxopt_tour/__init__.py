@@ -37,8 +37,12 @@ from jaxopt_tour.optimizers.tail_average import tail_average, tail_average_param
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
 from jaxopt_tour.routing import MatrixAxes, Route, Routes, routing_table
+from jaxopt_tour.state.diagnose import diagnose
 from jaxopt_tour.state.from_torch import moments_from_torch
+from jaxopt_tour.state.master_weights import with_master_weights
 from jaxopt_tour.state.migrate import Migration, migrate_state
+from jaxopt_tour.state.monitor import metrics, monitored
+from jaxopt_tour.state.stochastic_rounding import with_stochastic_rounding
 
 __version__ = "0.1.0"
 
@@ -100,6 +104,13 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "Migration",
     "migrate_state",
     "moments_from_torch",
+    # numbers to watch
+    "monitored",
+    "metrics",
+    "diagnose",
+    # half precision
+    "with_master_weights",
+    "with_stochastic_rounding",
     # matrices
     "MatrixAxes",
     "Route",

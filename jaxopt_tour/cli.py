@@ -302,6 +302,26 @@ def routing(task: TaskOption = TaskChoice.ALL) -> None:
         typer.echo(f"{described.title}\n{routing_text(described)}\n")
 
 
+@app.command()
+def metrics(
+    file: Annotated[Path, typer.Argument(help="JSON lines: each a dictionary that jt.metrics returned.", exists=True)],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("out/metrics.html"),
+) -> None:
+    """Draw the metrics of a training run: one HTML page that needs no network.
+
+    The file has one line **json.dumps(jt.metrics(state))** a measurement. The page says what stands out in the last.
+
+    For example:
+
+    - **jaxopt-tour metrics metrics.jsonl --out out/metrics.html**
+    """
+    from jaxopt_tour.tour.metrics_page import read_metrics, write_metrics
+
+    with _usage_errors():
+        rows = read_metrics(file)
+    typer.echo(f"Metrics: {write_metrics(rows, out, f'Metrics of {file.name}')}")
+
+
 def main() -> None:
     """Run the command."""
     app(prog_name="jaxopt-tour")

@@ -12,6 +12,7 @@ import optax
 from jaxopt_tour._checks import did_you_mean
 from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names, named_leaves
 from jaxopt_tour._types import Tree
+from jaxopt_tour.optimizers._facts import tell_routes
 from jaxopt_tour.optimizers._state_check import check_state
 from jaxopt_tour.routing import ROLES, MatrixAxes, Routes, Routing, resolve
 from jaxopt_tour.routing.log import log_routes
@@ -94,6 +95,7 @@ def multi_transform(
         if _is_placeholder(params):  # optax.tree.map_params asks which parts of the state are parameter trees
             return MultiTransformState({label: tx.init(params) for label, tx in transforms_for({}).items()})
         routes = routes_of(params, log)
+        tell_routes(routes)
         return init_routed(transforms_for(_axes_of(routes)), routes, params)
 
     def init_routed(

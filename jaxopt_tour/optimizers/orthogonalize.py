@@ -15,6 +15,7 @@ from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.mesh.layouts import whole_shapes
 from jaxopt_tour.mesh.on_mesh import MeshLike, as_on_mesh
 from jaxopt_tour.mesh.run import orthogonalize_parameters
+from jaxopt_tour.optimizers._facts import tell_orthogonalized
 from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike, as_orthogonalizer
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_name.routes import routes_by_name
@@ -49,6 +50,7 @@ def orthogonalize_via_newton_schulz(
 
     def init(params: Tree) -> optax.EmptyState:
         resolve_axes(axes, None, params, complain=axes is not None)
+        tell_orthogonalized(named_leaves(params))
         return optax.EmptyState()
 
     def update(

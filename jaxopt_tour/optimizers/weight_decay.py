@@ -92,8 +92,10 @@ def add_decayed_weights(
         lam = hyperparameter(weight_decay(state.count) if scheduled else weight_decay)
 
         def decay(u: Array, theta: Array) -> Array:
+            if not cautious:
+                return u + lam * theta
             # Signs, because a product of two small numbers can be zero; the real part serves complex weights.
-            agree = (jnp.sign(u) * jnp.sign(theta).conj()).real > 0 if cautious else True
+            agree = (jnp.sign(u) * jnp.sign(theta).conj()).real > 0
             return u + jnp.where(agree, lam * theta, 0)
 
         def decay_subtree(is_decayed: Any, u: Tree, theta: Tree) -> Tree:

@@ -1,0 +1,227 @@
+"""The measurements of an update: sums over entries, stable ranks, and distances from orthogonality."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_tour._types import Array, Float
+from jaxopt_tour.linalg.products import product
+from jaxopt_tour.routing.axes import MatrixAxes
+from jaxopt_tour.state.rounding import applied, is_half_precision
+
+#: Steps of the power iteration; tests/state/test_monitor.py holds the accuracy that the documents state for it.
+POWER_ITERATIONS: Final = 8
+
+#: Metrics that a sum over entries is enough for, in the order of the dictionary.
+ENTRYWISE: Final = ("update_rms", "update_ratio", "gradient_norm", "momentum_norm", "decay_share", "vanished")
+MATRIXWISE: Final = ("stable_rank", "polar_error")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """What is known of one parameter before it is measured.
+
+    Attributes:
+        name: its path name.
+        role: what it is, see :class:`jaxopt_tour.Route`.
+        size: number of entries.
+        axes: its matrices, if it is a matrix.
+        orthogonalized: whether its updates are.
+        has_momentum: whether the optimizer's state has a momentum for it.
+    """
+
+    name: str
+    role: str
+    size: int
+    axes: MatrixAxes | None
+    orthogonalized: bool
+    has_momentum: bool
+
+    def has(self, metric: str) -> bool:
+        """Whether the metric exists for this parameter."""
+        if metric == "momentum_norm":
+            return self.has_momentum
+        if metric == "stable_rank":
+            return self.has_momentum and self.axes is not None
+        return metric != "polar_error" or (self.orthogonalized and self.axes is not None)
+
+
+def rows_of(layers: Sequence[Layer]) -> list[tuple[str, tuple[int, ...]]]:
+    """What is measured: every parameter, every role, and all together, as label and indices of parameters.
+
+    Labels of parameters begin with ``"/"``, those of roles with ``"_by_role/"``.
+    """
+    roles = dict.fromkeys(layer.role for layer in layers)
+    by_role = [(role, tuple(i for i, layer in enumerate(layers) if layer.role == role)) for role in roles]
+    return [
+        *((f"/{layer.name or 'parameter'}", (i,)) for i, layer in enumerate(layers)),
+        *((f"_by_role/{role.replace(' ', '_')}", members) for role, members in by_role),
+        *([("_by_role/all", tuple(range(len(layers))))] if layers else []),
+    ]
+
+
+def keys_of(layers: Sequence[Layer], with_decay: bool) -> list[str]:
+    """The keys of the dictionary, in the order of :func:`measure`'s values."""
+    return [
+        metric + label
+        for metric in (*ENTRYWISE, *MATRIXWISE)
+        for label, members in rows_of(layers)
+        if (metric != "decay_share" or with_decay) and any(layers[i].has(metric) for i in members)
+    ]
+
+
+def measure(
+    layers: Sequence[Layer],
+    gradients: Mapping[str, Array],
+    updates: Mapping[str, Array],
+    weights: Mapping[str, Array],
+    decays: Mapping[str, Array] | None,
+    momenta: Mapping[str, Array],
+) -> Float[Array, " keys"]:
+    """Measure an update.
+
+    Args:
+        layers: the parameters.
+        gradients: what the optimizer was given, by path name; missing ones count as zero.
+        updates: what it returned; missing ones count as zero.
+        weights: the parameters before the update.
+        decays: the part of the updates that is weight decay; None if that is not known.
+        momenta: momenta after the update, for the layers that have one.
+
+    Returns:
+        The values of :func:`keys_of`, float32.
+    """
+    sums = [_sums(layer, gradients, updates, weights, decays or {}, momenta) for layer in layers]
+    table = jnp.stack(sums) if sums else jnp.zeros((0, 8))
+    rows = rows_of(layers)
+    # (parameters and roles, parameters): one where the sum of a row includes the parameter
+    includes = np.zeros((len(rows), len(layers)), np.float32)
+    for row, (_, members) in enumerate(rows):
+        includes[row, list(members)] = 1
+    # A product would turn 0 * inf of another parameter into NaN.
+    table = jnp.sum(jnp.where(includes[:, :, None] > 0, table[None], 0), axis=1)
+    gradient, update, weight, momentum, decay, rest, still, moving = table.T
+    sizes = np.asarray([sum(layers[i].size for i in members) for _, members in rows], np.float32)
+    values = {
+        "update_rms": jnp.sqrt(update / np.maximum(sizes, 1)),
+        "update_ratio": jnp.sqrt(_ratio(update, weight)),
+        "gradient_norm": jnp.sqrt(gradient),
+        "momentum_norm": jnp.sqrt(momentum),
+        "decay_share": _ratio(jnp.sqrt(decay), jnp.sqrt(decay) + jnp.sqrt(rest)),
+        "vanished": _ratio(still, moving),
+    }
+    ranks = {i: _stable_ranks(layer, momenta) for i, layer in enumerate(layers) if layer.has("stable_rank")}
+    errors = {i: _polar_errors(x, updates, decays or {}) for i, x in enumerate(layers) if x.has("polar_error")}
+    by_metric = {"stable_rank": (ranks, jnp.mean), "polar_error": (errors, jnp.max)}
+    collected = []
+    for metric in (*ENTRYWISE, *MATRIXWISE):
+        if metric == "decay_share" and decays is None:
+            continue
+        for row, (_, members) in enumerate(rows):
+            if not any(layers[i].has(metric) for i in members):
+                continue
+            if metric in values:
+                collected.append(values[metric][row])
+            else:
+                of_matrices, together = by_metric[metric]
+                collected.append(together(jnp.concatenate([of_matrices[i] for i in members if i in of_matrices])))
+    return jnp.stack(collected).astype(jnp.float32) if collected else jnp.zeros(0, jnp.float32)
+
+
+def _sums(
+    layer: Layer,
+    gradients: Mapping[str, Array],
+    updates: Mapping[str, Array],
+    weights: Mapping[str, Array],
+    decays: Mapping[str, Array],
+    momenta: Mapping[str, Array],
+) -> Float[Array, " 8"]:
+    """Sums over the entries of one parameter: six squares, entries that stand still, entries with an update."""
+    zero = jnp.zeros([], jnp.float32)
+    w = weights[layer.name]
+    u, d = updates.get(layer.name), decays.get(layer.name)
+    m = momenta.get(layer.name) if layer.has_momentum else None
+    squares = [zero if x is None else _sum_of_squares(x) for x in (gradients.get(layer.name), u, w, m, d)]
+    if u is None:
+        return jnp.stack([*squares, zero, zero, zero])
+    rest = squares[1] if d is None else _sum_of_squares(_real(u) - _real(d))
+    moving = _real(u) != 0
+    after = applied(w, u.astype(jnp.float32)) if is_half_precision(w) else (w + u).astype(w.dtype)
+    still = moving & (after == (w.astype(jnp.float32) if is_half_precision(w) else w))
+    return jnp.stack([*squares, rest, *(jnp.sum(x, dtype=jnp.float32) for x in (still, moving))])
+
+
+def _real(x: Array) -> Array:
+    """At least float32; complex stays complex."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _sum_of_squares(x: Array) -> Array:
+    return jnp.sum(jnp.square(jnp.abs(_real(x)))).astype(jnp.float32)
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """a / b, and 0 where b is 0."""
+    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
+
+
+def _stable_ranks(layer: Layer, momenta: Mapping[str, Array]) -> Float[Array, " matrices"]:
+    assert layer.axes is not None
+    return jnp.concatenate([stable_rank(_real(part)) for part in layer.axes.to_matrices(momenta[layer.name])])
+
+
+def _polar_errors(layer: Layer, updates: Mapping[str, Array], decays: Mapping[str, Array]) -> Float[Array, " matrices"]:
+    assert layer.axes is not None
+    if layer.name not in updates:
+        return jnp.zeros(1)
+    u = _real(updates[layer.name])
+    if layer.name in decays:
+        u = u - _real(decays[layer.name])
+    return jnp.concatenate([polar_error(part) for part in layer.axes.to_matrices(u)])
+
+
+def stable_rank(x: Float[Array, "batch m n"]) -> Float[Array, " batch"]:
+    r"""Estimate $|X|_F^2 / |X|_2^2$ of every matrix, from above; 0 for a matrix of zeros.
+
+    The spectral norm is $|X v|$ after :data:`POWER_ITERATIONS` steps $v \leftarrow X^T X v$, normalized, from a fixed
+    random vector. That is a lower bound, so the stable rank is an upper bound.
+    """
+    tiny = jnp.finfo(x.dtype).tiny
+    x = x / jnp.maximum(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True), tiny)  # squares neither over- nor underflow
+    v = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (x.shape[-1], 1), x.dtype), (x.shape[0], x.shape[-1], 1))
+
+    def normalized(v: Array) -> Array:
+        return v / jnp.maximum(jnp.linalg.norm(v, axis=(-2, -1), keepdims=True), tiny)
+
+    def step(_: int, v: Array) -> Array:
+        return normalized(product(x.mT, product(x, v)))
+
+    v = jax.lax.fori_loop(0, POWER_ITERATIONS, step, normalized(v))
+    return _ratio(jnp.sum(jnp.square(x), axis=(-2, -1)), jnp.sum(jnp.square(product(x, v)), axis=(-2, -1)))
+
+
+def polar_error(x: Float[Array, "batch m n"]) -> Float[Array, " batch"]:
+    r"""Measure how far the singular values of every matrix are from equal; 0 for a matrix of zeros.
+
+    $$
+    \tfrac12 \sqrt{m |G|_F^2 / (\operatorname{tr} G)^2 - 1}, \qquad G = X X^T \text{ of size } m \le n
+    $$
+
+    It is half the relative standard deviation of the squared singular values: to first order the root mean square of
+    $|\sigma_i / \bar\sigma - 1|$, whatever factor the matrix is multiplied by. If r of m singular values are equal and
+    the others zero, it is $\tfrac12 \sqrt{m / r - 1}$.
+    """
+    x = x.mT if x.shape[-2] > x.shape[-1] else x
+    m = x.shape[-2]
+    x = x / jnp.maximum(jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True), jnp.finfo(x.dtype).tiny)
+    gram = product(x, x.mT)
+    mean = jnp.trace(gram, axis1=-2, axis2=-1) / m
+    # The deviation is summed, not the squares, whose difference would lose half of the digits.
+    deviation = _ratio(gram, mean[:, None, None]) - jnp.eye(m, dtype=x.dtype)
+    return jnp.where(mean == 0, 0, 0.5 * jnp.sqrt(jnp.sum(jnp.square(deviation), axis=(-2, -1)) / m))
