@@ -27,6 +27,7 @@ from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
 from jaxopt_tour.optimizers.shampoo import scale_by_shampoo, shampoo
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
+from jaxopt_tour.optimizers.skip_spikes import skip_spikes
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
 from jaxopt_tour.routing import MatrixAxes, Route, Routes, routing_table
@@ -64,6 +65,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "scale_by_muon",
     "scale_by_shampoo",
     "interpolate",
+    "skip_spikes",
     "multi_transform",
     "Orthogonalizer",
     # on a mesh
