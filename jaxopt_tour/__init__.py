@@ -33,6 +33,7 @@ from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.sgd import sgd
 from jaxopt_tour.optimizers.shampoo import scale_by_shampoo, shampoo
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
+from jaxopt_tour.optimizers.skip_spikes import skip_spikes
 from jaxopt_tour.optimizers.tail_average import tail_average, tail_average_params
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
@@ -92,6 +93,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "tail_average",
     "tail_average_params",
     "interpolate",
+    "skip_spikes",
     "multi_transform",
     "Orthogonalizer",
     # on a mesh

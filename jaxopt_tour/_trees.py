@@ -42,6 +42,19 @@ def rebox(leaf: Any, array: Any) -> Any:
     return jax.tree.map(lambda _: array, leaf) if is_box(leaf) else array
 
 
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array, or a shape in place of one."""
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def not_an_array(name: str, leaf: Any) -> ValueError:
+    """The error for a parameter that is no array, such as a function in a module that was not filtered."""
+    return ValueError(
+        f"parameter {name!r} is no array, but {leaf!r}: pass a tree of arrays alone, such as "
+        "eqx.filter(model, eqx.is_inexact_array) of an Equinox module, nnx.state(model, nnx.Param) of nnx"
+    )
+
+
 def path_name(path: tuple[Any, ...]) -> str:
     """A key path as ``"blocks/0/attention/kernel"``."""
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)

@@ -79,6 +79,8 @@ WRONG = [
     (jt.muon, {"mu_dtype": "int8"}),
     (jt.muon, {"cautious": "yes"}),
     (jt.muon, {"mask": True}),
+    (jt.muon, {"mask": "matrix"}),
+    (jt.adamw, {"mask": "matrix"}),
     (jt.muon, {"rest": 3}),
     (jt.muon, {"rest": {"heads": jt.adamw(0.1)}}),
     (jt.muon, {"routing": 3.0}),

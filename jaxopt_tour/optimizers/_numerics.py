@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from jaxopt_tour._checks import check_rate
+from jaxopt_tour._trees import is_array, not_an_array, path_name
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 
 #: A decay rate or eps: a number, or an array from optax.inject_hyperparams or jax.vmap.
@@ -75,8 +76,20 @@ def map_rule(rule: Callable[..., tuple[Array, ...]], updates: Tree, params: Tree
     return tuple(treedef.unflatten(column) for column in columns)
 
 
+def check_arrays(params: Tree) -> None:
+    """Raise unless every parameter is an array or a number.
+
+    Raises:
+        ValueError: A parameter is something else, such as a function in an unfiltered Equinox module; by its path.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not (is_array(leaf) or isinstance(leaf, (int, float, complex, np.number))):
+            raise not_an_array(path_name(path), leaf)
+
+
 def zeros_like_first_moment(params: Tree, dtype: DTypeLike | None = None) -> Tree:
     """Return zeros for an average of g, by default in the dtype of the parameters."""
+    check_arrays(params)
     return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or jnp.result_type(p)), params)
 
 
@@ -90,6 +103,7 @@ def full_like_second_moment(params: Tree, dtype: DTypeLike | None = None, fill: 
         real_dtype = jnp.finfo(dtype or jnp.promote_types(jnp.result_type(p), jnp.float32)).dtype
         return jnp.full_like(p, fill, dtype=real_dtype)
 
+    check_arrays(params)
     return jax.tree.map(full_like_leaf, params)
 
 

@@ -107,8 +107,8 @@ def adadelta(
             $0 \le \beta < 1$. Default 0.9.
         eps: Constant added inside both square roots. Default 1e-6. Raise it where the first steps are too short.
         l2: Strength $\lambda$ of the coupled L2 term, a number or a schedule of the step count. Default 0.
-        mask: Parameters that the L2 term applies to: a tree of booleans, a prefix of one, or a function from the
-            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that the L2 term applies to: `"matrices"`, a tree of booleans, a prefix of one, or a function
+            from the parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         nu_dtype: Dtype of both averages. Default None: that of the parameters, but at least float32. A narrower dtype
             saves memory and loses small squares.
 

@@ -103,8 +103,8 @@ def adagrad(
         eps: Constant added to the denominator outside the square root, to avoid dividing by zero. Default 1e-10.
         initial_accumulator: Initial value of the sum of squares. Default 0. A positive value shortens the first steps.
         l2: Strength $\lambda$ of the coupled L2 term, a number or a schedule of the step count. Default 0.
-        mask: Parameters that the L2 term applies to: a tree of booleans, a prefix of one, or a function from the
-            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that the L2 term applies to: `"matrices"`, a tree of booleans, a prefix of one, or a function
+            from the parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         nu_dtype: Dtype of the sum of squares. Default None: that of the parameters, but at least float32. A narrower
             dtype saves memory and loses small squares.
 

@@ -169,8 +169,8 @@ def adam(
         initial_moments: `"zeros"` (default, as published) or `"first_gradient"`, the first gradient and its square.
         nesterov: Whether to use Nesterov momentum (NAdam). Default False.
         l2: Strength $\lambda$ of the coupled L2 term, a number or a schedule of the step count. Default 0.
-        mask: Parameters that the L2 term applies to: a tree of booleans, a prefix of one, or a function from the
-            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that the L2 term applies to: `"matrices"`, a tree of booleans, a prefix of one, or a function
+            from the parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         mu_dtype: Dtype of the first moment. Default None: the dtype of the parameters. Set `"float32"` for bfloat16
             parameters and `b1` near 1.
 
@@ -230,8 +230,8 @@ def adamw(
             are finite at 0 too, unlike in Optax.
         weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
             multiplied by the learning rate. Default 1e-4.
-        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
-            tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that decay: `"matrices"`, a tree of booleans, a prefix of one, or a function from the
+            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         cautious: Whether to decay only where update and weight agree in sign. Default False.
         bias_correction: Whether to divide the averages by $1 - \beta^t$. Default True, as published.
         initial_moments: `"zeros"` (default, as published) or `"first_gradient"`, the first gradient and its square.

@@ -139,8 +139,8 @@ def laprop(
         bias_correction: Whether to divide the averages by $1 - \beta^t$, as the paper does. Default False.
         weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
             multiplied by the learning rate. Default 0.
-        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
-            tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that decay: `"matrices"`, a tree of booleans, a prefix of one, or a function from the
+            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         cautious: Whether to decay only where update and weight agree in sign. Default False.
         mu_dtype: Dtype of the average of normalized gradients. Default None: the dtype of the parameters. Set
             `"float32"` for bfloat16 parameters and `b1` near 1.

@@ -140,8 +140,8 @@ def momentum(
         form: `"sum"` (default, as in `torch.optim.SGD` and `optax.sgd`) or `"ema"`, the exponential moving average.
         nesterov: Whether to use Nesterov momentum. Default False.
         l2: Strength $\lambda$ of the coupled L2 term, a number or a schedule of the step count. Default 0.
-        mask: Parameters that the L2 term applies to: a tree of booleans, a prefix of one, or a function from the
-            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that the L2 term applies to: `"matrices"`, a tree of booleans, a prefix of one, or a function
+            from the parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         mu_dtype: Dtype of the momentum. Default None: the dtype of the parameters. Set `"float32"` for bfloat16
             parameters and `beta` near 1.
 
@@ -177,8 +177,8 @@ def nesterov(
             in the sum form, lower the learning rate in proportion to $1 - \beta$.
         form: `"sum"` (default, as in `torch.optim.SGD` and `optax.sgd`) or `"ema"`, the exponential moving average.
         l2: Strength $\lambda$ of the coupled L2 term, a number or a schedule of the step count. Default 0.
-        mask: Parameters that the L2 term applies to: a tree of booleans, a prefix of one, or a function from the
-            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that the L2 term applies to: `"matrices"`, a tree of booleans, a prefix of one, or a function
+            from the parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         mu_dtype: Dtype of the momentum. Default None: the dtype of the parameters. Set `"float32"` for bfloat16
             parameters and `beta` near 1.
 

@@ -13,7 +13,7 @@ from jaxopt_tour.optimizers._numerics import scale_by_learning_rate
 from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
-from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
+from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights, masks_by_label
 from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike
 from jaxopt_tour.routing import MatrixAxes, Routing
 from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor
@@ -115,7 +115,8 @@ def muon(
     Args:
         learning_rate: eta, a number or a schedule.
         weight_decay: lambda, decoupled and multiplied by the learning rate, not by s; a number or a schedule.
-        mask: a tree of booleans, or a function of the parameters that returns one: what is decayed. None: everything.
+        mask: what is decayed: ``"matrices"`` (what is routed as a matrix), a tree of booleans, or a function of the
+            parameters that returns one. None: everything.
         cautious: whether to decay only where update and weight agree in sign.
         beta: decay rate of the momentum.
         nesterov: whether to look ahead by one step.
@@ -136,6 +137,7 @@ def muon(
     Muon is Scalable for LLM Training, 2025, https://arxiv.org/abs/2502.16982
     """
     check_choice("shape_factor", shape_factor, SHAPE_FACTORS)
+    mask_of_matrices, mask_of_rest = masks_by_label(mask)
     matrices = optax.chain(
         scale_by_muon(
             beta,
@@ -146,7 +148,7 @@ def muon(
             mu_dtype=mu_dtype,
         ),
         scale_by_matrix_shape(shape_factor, mesh=mesh),
-        add_decayed_weights(weight_decay, mask, cautious=cautious),
+        add_decayed_weights(weight_decay, mask_of_matrices, cautious=cautious),
         scale_by_learning_rate(learning_rate),
     )
     return matrix_optimizer(
@@ -154,7 +156,7 @@ def muon(
         rest,
         learning_rate,
         weight_decay=weight_decay,
-        mask=mask,
+        mask=mask_of_rest,
         cautious=cautious,
         mu_dtype=mu_dtype,
         routing=routing,

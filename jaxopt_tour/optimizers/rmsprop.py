@@ -175,8 +175,8 @@ def rmsprop(
         momentum: Exponential decay rate of a momentum (sum form) of the updates. Default None: no momentum.
         nesterov: Whether that momentum is Nesterov's; needs `momentum`. Default False.
         l2: Strength $\lambda$ of the coupled L2 term, a number or a schedule of the step count. Default 0.
-        mask: Parameters that the L2 term applies to: a tree of booleans, a prefix of one, or a function from the
-            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that the L2 term applies to: `"matrices"`, a tree of booleans, a prefix of one, or a function
+            from the parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         mu_dtype: Dtype of the momentum and of the mean that `centered` keeps. Default None: the dtype of the
             parameters. Set `"float32"` for bfloat16 parameters and decay rates near 1.
         nu_dtype: Dtype of the average of squares. Default None: that of the parameters, but at least float32. A

@@ -28,8 +28,8 @@ def sgd(
         learning_rate: Step size $\eta$, a number or a schedule of the step count.
         l2: Strength $\lambda$ of the coupled L2 term, a number or a schedule of the step count. Default 0. For SGD
             alone it equals decoupled weight decay.
-        mask: Parameters that the L2 term applies to: a tree of booleans, a prefix of one, or a function from the
-            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that the L2 term applies to: `"matrices"`, a tree of booleans, a prefix of one, or a function
+            from the parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
 
     Returns:
         The optimizer as an Optax transformation.

@@ -34,7 +34,7 @@ from jaxopt_tour.optimizers._state_check import with_state_check
 from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
 from jaxopt_tour.optimizers.orthogonalize import resolve_axes, scale_by_matrix_shape
-from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
+from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights, masks_by_label
 from jaxopt_tour.routing import Routing
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor
@@ -294,7 +294,8 @@ def shampoo(
     Args:
         learning_rate: eta, a number or a schedule.
         weight_decay: lambda, decoupled and multiplied by the learning rate, not by s; a number or a schedule.
-        mask: a tree of booleans, or a function of the parameters that returns one: what is decayed. None: everything.
+        mask: what is decayed: ``"matrices"`` (what is routed as a matrix), a tree of booleans, or a function of the
+            parameters that returns one. None: everything.
         cautious: whether to decay only where update and weight agree in sign.
         beta: decay rate of the momentum.
         nesterov: whether to look ahead by one step.
@@ -317,6 +318,7 @@ def shampoo(
     check_choice("shape_factor", shape_factor, SHAPE_FACTORS)
     check_decay_rate("beta", beta)
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
+    mask_of_matrices, mask_of_rest = masks_by_label(mask)
 
     def matrices(axes: Mapping[str, MatrixAxes]) -> optax.GradientTransformationExtraArgs:
         return optax.chain(
@@ -331,7 +333,7 @@ def shampoo(
                 axes=axes,
             ),
             scale_by_matrix_shape(shape_factor),
-            add_decayed_weights(weight_decay, mask, cautious=cautious),
+            add_decayed_weights(weight_decay, mask_of_matrices, cautious=cautious),
             scale_by_learning_rate(learning_rate),
         )
 
@@ -340,7 +342,7 @@ def shampoo(
         rest,
         learning_rate,
         weight_decay=weight_decay,
-        mask=mask,
+        mask=mask_of_rest,
         cautious=cautious,
         mu_dtype=mu_dtype,
         routing=routing,

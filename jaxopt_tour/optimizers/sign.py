@@ -54,8 +54,8 @@ def signsgd(
         learning_rate: Step size $\eta$ of every weight, a number or a schedule of the step count.
         weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
             multiplied by the learning rate. Default 0.
-        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
-            tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that decay: `"matrices"`, a tree of booleans, a prefix of one, or a function from the
+            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         cautious: Whether to decay only where update and weight agree in sign. Default False.
 
     Returns:
@@ -96,8 +96,8 @@ def signum(
         form: `"ema"` (default), the exponential moving average, or `"sum"`.
         weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
             multiplied by the learning rate. Default 0.
-        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
-            tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that decay: `"matrices"`, a tree of booleans, a prefix of one, or a function from the
+            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         cautious: Whether to decay only where update and weight agree in sign. Default False.
         mu_dtype: Dtype of the momentum. Default None: the dtype of the parameters. Set `"float32"` for bfloat16
             parameters and `beta` near 1.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._checks import check_call, check_flag, check_rate
+from jaxopt_tour._checks import check_call, check_choice, check_flag, check_rate
+from jaxopt_tour._trees import is_array, map_with_names, unbox
 from jaxopt_tour._types import Array, ScalarOrSchedule, Tree
-from jaxopt_tour.optimizers._numerics import cast_update, hyperparameter, widen
+from jaxopt_tour.optimizers._numerics import cast_update, check_arrays, hyperparameter, widen
+from jaxopt_tour.routing import routes_by_name
 
-#: A tree of booleans, a prefix of one, or a function from the parameters to such a tree; as in Optax.
-Mask = Tree | Callable[[Tree], Tree]
+#: A tree of booleans, a prefix of one, or a function from the parameters to such a tree, as in Optax; or "matrices".
+Mask = Tree | Callable[[Tree], Tree] | Literal["matrices"]
 
 
 class WeightDecayState(NamedTuple):
@@ -46,13 +48,17 @@ def add_decayed_weights(
     optax.chain(jt.add_decayed_weights(0.1), jt.scale_by_adam(), optax.scale_by_learning_rate(1e-3))  # coupled
     ```
 
+    The mask `"matrices"` decays what routing by name calls a matrix, and everything of at least two axes that it does
+    not understand. Embeddings, the head, biases and norms do not decay, nor do biases of stacked layers, which have two
+    axes. In `muon` and `shampoo` the same mask decays what is routed as a matrix.
+
     Cautious decay skips a weight that the step moves away from zero, so decay never works against the gradient. It also
     skips a weight whose update is exactly zero.
 
     Args:
         weight_decay: Strength $\lambda$, a number of at least 0 or a schedule of the step count. Default 0.
-        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
-            tree. Default None: all parameters. Set it to exclude biases and norms.
+        mask: Parameters that decay: `"matrices"`, a tree of booleans, a prefix of one, or a function from the
+            parameters to such a tree. Default None: all parameters. Set it to exclude biases and norms.
         cautious: Whether to decay only where update and weight agree in sign. Default False.
 
     Returns:
@@ -73,6 +79,9 @@ def add_decayed_weights(
             f"mask must be a tree of booleans or a function of the parameters, got {mask!r}. "
             "optax.inject_hyperparams takes such a function for a schedule: list 'mask' in static_args."
         )
+    if isinstance(mask, str):
+        check_choice("mask", mask, ("matrices",))
+        mask = _is_matrix
     # A tree that is callable itself (a module) is a tree; only a bare function is asked for the mask.
     is_function = callable(mask) and jax.tree_util.all_leaves([mask])
     if is_function:
@@ -114,6 +123,26 @@ def add_decayed_weights(
         return decayed, next_state
 
     return optax.GradientTransformation(init, update)
+
+
+def _is_matrix(params: Tree) -> Tree:
+    """The mask `"matrices"`: True for every matrix by name, and for what names leave open if it has two axes."""
+    check_arrays(params)
+    routes = routes_by_name(jax.tree.map(lambda p: p if is_array(p) else jnp.asarray(p), params))
+
+    def is_matrix(name: str, leaf: Any) -> bool:
+        role = routes[name].role if name in routes else ""
+        return role == "matrix" or (role == "not understood" and jnp.ndim(unbox(leaf)) >= 2)
+
+    return map_with_names(is_matrix, params)
+
+
+def masks_by_label(mask: Mask | None) -> tuple[Mask | None, Mask | None]:
+    """The masks of what is routed as a matrix and of everything else, for an optimizer that routes."""
+    if not isinstance(mask, str):
+        return mask, mask
+    check_choice("mask", mask, ("matrices",))
+    return None, lambda params: False
 
 
 def add_l2(l2: ScalarOrSchedule, mask: Mask | None) -> optax.GradientTransformation:

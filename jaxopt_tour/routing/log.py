@@ -24,7 +24,8 @@ def log_routes(routes: Mapping[str, Route], shapes: Mapping[str, tuple[int, ...]
         shapes: of all parameters.
         logged: messages that were logged before and are not repeated; the new ones are added.
     """
-    unknown = {name: shapes[name] for name, route in routes.items() if route.role == "not understood"}
+    # A label that was given, such as "frozen", is an answer.
+    unknown = {name: shapes[name] for name, route in routes.items() if route.role == route.label == "not understood"}
     matrices = {name: math.prod(s) for name, s in unknown.items() if sum(size > 1 for size in s) > 1}
     every = max(sum(math.prod(shape) for shape in shapes.values()), 1)
     share = sum(matrices.values()) / every

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 
 from jaxopt_tour._checks import check_call, did_you_mean
-from jaxopt_tour._trees import by_unique_name, named_leaves, path_name
+from jaxopt_tour._trees import by_unique_name, is_array, named_leaves, not_an_array, path_name
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_name.routes import ByName, routes_by_name
-from jaxopt_tour.routing.by_use.models import is_array, is_model
+from jaxopt_tour.routing.by_use.models import is_model
 from jaxopt_tour.routing.route import ROLES, Route, Routes
 
 #: A user's routing function: path name and leaf -> label, axes, route, or None for the default.
@@ -60,10 +60,7 @@ def resolve(routing: Routing, params: Tree) -> Routes:
     leaves = named_leaves(params)
     for name, leaf in leaves.items():
         if not is_array(leaf):
-            raise ValueError(
-                f"parameter {name!r} is no array, but {leaf!r}: pass a tree of arrays alone, such as "
-                "eqx.filter(model, eqx.is_inexact_array) of an Equinox module, nnx.state(model, nnx.Param) of nnx"
-            )
+            raise not_an_array(name, leaf)
     if isinstance(routing, (jax.Array, int, float)):
         raise ValueError(
             f"routing must be None, Routes, a function of (path, leaf), or a tree of labels, got {routing!r}. "

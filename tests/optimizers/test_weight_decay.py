@@ -7,6 +7,10 @@ import optax
 import pytest
 
 from jaxopt_tour.optimizers.adam import adamw
+from jaxopt_tour.optimizers.laprop import laprop
+from jaxopt_tour.optimizers.muon import muon
+from jaxopt_tour.optimizers.shampoo import shampoo
+from jaxopt_tour.optimizers.sign import signum
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
 
 PARAMS = {"layer": {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, 3.0)}, "scale": jnp.full(2, 5.0)}
@@ -51,6 +55,52 @@ def test_mask_passes_holes_and_none():
 
 def test_a_missing_gradient_stays_missing():
     assert decayed(add_decayed_weights(0.5), {"w": None}, {"w": jnp.ones(2)}) == {"w": None}
+
+
+MODEL = {
+    "embed": {"embedding": jnp.ones((20, 8))},
+    "blocks": {
+        "up": {"kernel": jnp.ones((3, 8, 16)), "bias": jnp.ones((3, 16))},  # three layers: a bias has two axes
+        "down": {"kernel": jnp.ones((3, 16, 8)), "bias": jnp.ones((3, 8))},
+        "norm": {"scale": jnp.ones((3, 8))},
+    },
+    "head": {"kernel": jnp.ones((8, 20))},
+}
+MATRICES = {"up/kernel", "down/kernel"}
+
+
+def decaying(tx, params):
+    """Names of the parameters that a decay of one half changes where gradients are zero."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    moved = tx.update(zeros, tx.init(params), params)[0]
+    leaves = jax.tree_util.tree_leaves_with_path(moved)
+    return {jax.tree_util.keystr(path[-2:], simple=True, separator="/") for path, u in leaves if jnp.any(u != 0)}
+
+
+@pytest.mark.parametrize("optimizer", [adamw, laprop, signum, muon, shampoo], ids=lambda f: f.__name__)
+def test_matrices_alone_decay_and_the_same_under_every_optimizer(optimizer):
+    assert decaying(optimizer(1.0, weight_decay=0.5, mask="matrices"), MODEL) == MATRICES
+    assert len(decaying(optimizer(1.0, weight_decay=0.5), MODEL)) == 7
+
+
+def test_what_is_routed_as_a_matrix_decays_whatever_its_name():
+    tx = muon(1.0, weight_decay=0.5, mask="matrices", routing={"head/kernel": "matrix", "blocks/up": "other"})
+    assert decaying(tx, MODEL) == {"down/kernel", "head/kernel"}
+
+
+def test_two_axes_decay_where_names_do_not_say_what_they_are():
+    tx = add_decayed_weights(0.5, "matrices")
+    (matrix, vector, number) = decayed(tx, (jnp.zeros((4, 6)), jnp.zeros(6), 0.0), (jnp.ones((4, 6)), jnp.ones(6), 1.0))
+    assert np.all(matrix == 0.5) and not np.any(vector) and not number
+
+
+def test_matrices_decay_in_holes_boxes_and_none():
+    from flax import nnx
+
+    params = {"up": {"kernel": nnx.Param(jnp.ones((4, 6))), "bias": None}, "norm": optax.MaskedNode()}
+    result = decayed(add_decayed_weights(0.5, "matrices"), jax.tree.map(jnp.zeros_like, params), params)
+    assert np.all(result["up"]["kernel"][...] == 0.5)
+    assert jax.tree.structure(result) == jax.tree.structure(params)
 
 
 def test_schedule():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -88,6 +89,15 @@ class KerasModel:
 
     def __call__(self, x: Any) -> Any:
         raise AssertionError("a Keras model is not called with its own state")
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["data_array"], meta_fields=["named_axes"])
+@dataclasses.dataclass
+class PenzaiArray:
+    """An array whose axes have names, as ``pz.nx.NamedArray``."""
+
+    data_array: Any
+    named_axes: Any
 
 
 class Transformed(NamedTuple):

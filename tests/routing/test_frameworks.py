@@ -71,6 +71,19 @@ def test_a_haiku_pair_is_applied(with_key: bool, with_state: bool) -> None:
     assert found(tuple(pair), params, *state, zoo.floats(4, 8))["mlp/~/linear_1/w"][0] == "head"
 
 
+def test_penzai_arrays_of_other_transformations_have_no_shape() -> None:
+    def fn(params: Any, x: Any) -> Any:
+        return jnp.tanh(x @ params["w"].data_array) @ params["out"].data_array
+
+    params = {
+        "w": frameworks.PenzaiArray(jnp.ones((8, 16)), {"features": 8, "neurons": 16}),
+        "out": frameworks.PenzaiArray(jnp.ones((16, 3)), {"neurons": 16, "classes": 3}),
+    }
+    tx = jt.muon(1e-3, routing=from_function(fn, params, zoo.floats(4, 8)))
+    updates, _ = jax.eval_shape(tx.update, params, jax.eval_shape(tx.init, params), params)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+
+
 def test_other_leaves_of_any_tree_are_left_as_they_are() -> None:
     def fn(params: Any, x: Any) -> Any:
         assert params["name"] == "tower" and params["depth"] == 1 and params["none"] is None

@@ -38,7 +38,13 @@ def test_matrices_that_are_not_understood_warn_with_the_way_out(records: Any) ->
     assert info.message.endswith("not understood 1 (3.7 %): route by use")
     assert warning.levelname == "WARNING" and "'odd'" in warning.message and "from_function" in warning.message
     records.clear()
-    jt.muon(1e-3, routing={"odd": "frozen"}).init({**UNDERSTOOD, "odd": jnp.zeros((2, 1, 4))})
+    jt.muon(1e-3).init({**UNDERSTOOD, "odd": jnp.zeros((2, 1, 4))})
+    assert [record.levelname for record in records.records] == ["INFO"]
+
+
+@pytest.mark.parametrize("label", ["frozen", "other"])
+def test_a_label_that_is_given_does_not_warn(records: Any, label: str) -> None:
+    jt.muon(1e-3, routing={"odd": label}).init(ODD)
     assert [record.levelname for record in records.records] == ["INFO"]
 
 

@@ -27,6 +27,13 @@ def init(**options: Any) -> Any:
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     # Models in place of parameters or functions
     "an unfiltered module": (lambda: jt.muon(1e-3).init(EQUINOX), r"'layers/1/bias'|'activation'.*eqx\.filter"),
+    **{
+        f"an unfiltered module of {name}": (
+            lambda optimizer=optimizer: optimizer(1e-3).init(EQUINOX),
+            r"'activation' is no array.*eqx\.filter",
+        )
+        for name, optimizer in {"adamw": jt.adamw, "momentum": jt.momentum, "rmsprop": jt.rmsprop}.items()
+    },
     "a number as parameter": (lambda: jt.muon(1e-3).init({"w": 1.0}), "'w' is no array, but 1.0"),
     "an nnx model as routing": (lambda: init(routing=NNX), "routing is a model.*from_function"),
     "a linen model as routing": (lambda: init(routing=nn.Dense(3)), r"routing is a model \(Dense\).*from_function"),

@@ -56,7 +56,9 @@ def _names_of(node: Any) -> Names | None:
     if hasattr(node, "array") and isinstance(axes, tuple) and axes and all(hasattr(axis, "name") for axis in axes):
         return tuple(_text(axis.name) for axis in axes)
     sizes = getattr(node, "named_axes", None)
-    if hasattr(node, "data_array") and isinstance(sizes, Mapping) and len(sizes) == len(node.data_array.shape):
+    # Another transformation's parameter has no shape: optax.MaskedNode is in the array's place.
+    shape = getattr(getattr(node, "data_array", None), "shape", ())
+    if isinstance(sizes, Mapping) and sizes and len(sizes) == len(shape):
         return tuple(map(_text, sizes))
     return None
 

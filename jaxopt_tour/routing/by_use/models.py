@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxopt_tour._checks import check_call
+from jaxopt_tour._trees import is_array
 from jaxopt_tour._types import Tree
 
 _WAYS = "from_function(fn, params, *inputs), or from_function(model, *inputs)"
@@ -44,11 +45,6 @@ def _is_callable_tree(value: Any) -> bool:
     """Whether this is a module that is a pytree, as Equinox's are."""
     is_function = isinstance(value, (type, jax.tree_util.Partial))
     return callable(value) and not is_function and not jax.tree_util.all_leaves([value])
-
-
-def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array, or a shape in place of one."""
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def as_traced(fn: Any, arguments: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Traced:

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 
 from jaxopt_tour._checks import check_choice
-from jaxopt_tour._trees import named_leaves
+from jaxopt_tour._trees import is_array, named_leaves
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.by_use import classify, lineage
 from jaxopt_tour.routing.by_use.interpreter import Value, Walker
-from jaxopt_tour.routing.by_use.models import as_traced, is_array
+from jaxopt_tour.routing.by_use.models import as_traced
 from jaxopt_tour.routing.by_use.primitives import apply
 from jaxopt_tour.routing.route import Routes
 
