@@ -41,6 +41,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxopt_tour as jt
+from jaxopt_tour.problems.data.datasets import fashion_mnist
 from jaxopt_tour.problems.landscapes import quadratic, styblinski_tang
 from jaxopt_tour.problems.stationary import minima
 from jaxopt_tour.tour import plots
@@ -172,6 +173,44 @@ axes[0].legend(loc="lower right", frameon=False)
 plt.show()
 
 # %% [markdown]
+# ## Where the noise comes from
+#
+# In training the gradient $g$ is a mean over all $N$ examples, and a step takes the mean over a *mini-batch* of $B$
+# drawn at random. Each draw has the mean $g$, so the mini-batch gradient $g_B$ is unbiased. The variance of a mean of
+# $B$ independent draws is that of one, divided by $B$:
+#
+# $$\mathbb E\, g_B = g, \qquad \mathbb E\, |g_B - g|^2 = \frac1B \cdot \frac1N \sum_i |g_i - g|^2 .$$
+#
+# Four times the batch halves the error and costs four times as much. Here are softmax regression's gradients of 4,000
+# images, in 7 x 7 pixels, and 500 mini-batches of each size.
+
+# %%
+data = fashion_mnist()
+pixels = data.train_images.reshape(-1, 7, 4, 7, 4).mean((2, 4)).reshape(-1, 49) / 255
+
+
+def loss_of_one(weight, image, label):
+    """Cross-entropy of one image."""
+    return -jax.nn.log_softmax(image @ weight)[label]
+
+
+examples = jax.vmap(jax.grad(loss_of_one), (None, 0, 0))(
+    jnp.zeros((49, 10)), jnp.asarray(pixels, jnp.float32), jnp.asarray(data.train_labels)
+)
+examples = np.asarray(examples, np.float64).reshape(len(pixels), -1)  # (4000, 490): a gradient for every image
+g = examples.mean(0)
+of_one = np.square(examples - g).sum(1).mean()
+
+rng = np.random.default_rng(0)
+for batch in (1, 4, 16, 64):
+    how_often = rng.multinomial(batch, np.full(len(examples), 1 / len(examples)), size=500)
+    drawn = how_often @ examples / batch  # (500, 490): drawn with replacement
+    variance = np.square(drawn - g).sum(1).mean()
+    print(f"B = {batch:2}: variance {variance:.4f}, by the formula {of_one / batch:.4f}")
+    np.testing.assert_allclose(variance, of_one / batch, rtol=0.1)  # of 500 draws
+    assert np.square(drawn.mean(0) - g).sum() < 2 * of_one / batch / 500  # unbiased: what is left is their noise
+
+# %% [markdown]
 # ## Change one thing
 #
 # Change the start and run the cell: from where does SGD reach the global minimum?
@@ -185,3 +224,9 @@ plots.trajectories(plots.mark_minima(plots.contours(ax, landscape), landscape), 
 ax.set_aspect("equal")
 plt.show()
 print("ends at", run.params[-1], "with f =", run.loss[-1])
+
+# %% [markdown]
+# ## Papers
+#
+# Robbins & Monro 1951, [A Stochastic Approximation Method](https://doi.org/10.1214/aoms/1177729586). Bottou, Curtis &
+# Nocedal 2018, [Optimization Methods for Large-Scale Machine Learning](https://arxiv.org/abs/1606.04838).

@@ -38,6 +38,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 
 import jaxopt_tour as jt
 from jaxopt_tour.problems.landscapes import quadratic, ravine, styblinski_tang
@@ -55,7 +56,7 @@ jax.config.update("jax_default_device", jax.devices("cpu")[0])
 #
 # so $m_t = \sum_k \beta^k g_{t-k}$. Under a constant gradient the sum is $g / (1 - \beta)$: at $\beta = 0.9$ momentum
 # becomes ten times SGD. The EMA form weighs each gradient by $1 - \beta$ and stays in the units of the gradient; it is
-# the same rule at the rate $\eta / (1 - \beta)$.
+# the same rule at the rate $\eta / (1 - \beta)$. At $\beta = 0$ both are SGD.
 
 # %%
 print(inspect.getsource(jt.scale_by_momentum))
@@ -72,6 +73,43 @@ valley = ravine()
 sum_form = rollout(jt.momentum(0.02, beta=0.9, form="sum"), valley, 100)
 ema_form = rollout(jt.momentum(0.02 / (1 - 0.9), beta=0.9, form="ema"), valley, 100)
 np.testing.assert_allclose(sum_form.params, ema_form.params, atol=1e-4)
+
+without_memory = rollout(jt.momentum(0.02, beta=0.0), valley, 100)
+np.testing.assert_array_equal(without_memory.params, rollout(jt.sgd(0.02), valley, 100).params)
+
+# %% [markdown]
+# ## The rate outside or inside
+#
+# Many texts keep a velocity, with the rate inside: $v_t = \beta v_{t-1} - \eta_t\, g_t$ and $\theta_t = \theta_{t-1} +
+# v_t$. At a constant rate $v = -\eta m$, and the two are one rule. Under a schedule they differ:
+#
+# $$\text{outside:}\quad -\eta_t \sum_k \beta^k g_{t-k}, \qquad
+#   \text{inside:}\quad -\sum_k \beta^k \eta_{t-k}\, g_{t-k} .$$
+#
+# Outside, a lower rate shortens the next step at once. Inside, past gradients keep the rate of their time, and the step
+# takes some $1/(1 - \beta)$ steps to follow. The library's rate is outside, as in PyTorch and Optax.
+
+# %%
+
+
+def inside(rate):
+    """Momentum with the rate inside."""
+    return optax.chain(optax.scale_by_schedule(rate), jt.scale_by_momentum(0.9), optax.scale(-1.0))
+
+
+constant, dropped = optax.constant_schedule(0.02), optax.piecewise_constant_schedule(0.02, {50: 0.1})
+np.testing.assert_allclose(rollout(inside(constant), valley, 100).params, sum_form.params, atol=1e-4)
+
+lengths = {}
+for name, tx in {"outside": jt.momentum(dropped, beta=0.9), "inside": inside(dropped)}.items():
+    state, lengths[name] = tx.init(jnp.zeros(1)), []
+    for _ in range(100):
+        u, state = tx.update(jnp.ones(1), state)
+        lengths[name].append(-float(u[0]))
+print("steps around the drop, outside", lengths["outside"][49:52], " inside", lengths["inside"][49:52])
+np.testing.assert_allclose(lengths["outside"][49:51], [0.2, 0.02], rtol=0.01)  # a tenth at once
+np.testing.assert_allclose(lengths["inside"][49:51], [0.2, 0.9 * 0.2 + 0.002], rtol=0.01)
+np.testing.assert_allclose(lengths["inside"][-1], 0.02, rtol=0.06)  # 0.9^50 is 0.005, of nine times as much
 
 # %% [markdown]
 # ## Why it is faster
@@ -208,3 +246,10 @@ plots.trajectories(plots.mark_minima(plots.contours(ax, landscape), landscape), 
 ax.set_aspect("equal")
 plt.show()
 print("ends at", run.params[-1], "with f =", run.loss[-1])
+
+# %% [markdown]
+# ## Papers
+#
+# Polyak 1964, [Some methods of speeding up the convergence of iteration
+# methods](https://doi.org/10.1016/0041-5553%2864%2990137-5). Sutskever et al. 2013, [On the importance of
+# initialization and momentum in deep learning](https://proceedings.mlr.press/v28/sutskever13.html).

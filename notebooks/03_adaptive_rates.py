@@ -74,8 +74,56 @@ print(inspect.getsource(jt.scale_by_adagrad))
 
 # %%
 constant = jnp.tile(jnp.array([1e-3, 1.0, 1e3]), (50, 1))  # three weights with gradients of three sizes
-u = updates_for(jt.scale_by_adagrad(), constant)
-np.testing.assert_allclose(u, np.tile(1 / np.sqrt(np.arange(1, 51))[:, None], 3), rtol=1e-5)
+falling = updates_for(jt.scale_by_adagrad(), constant)
+np.testing.assert_allclose(falling, np.tile(1 / np.sqrt(np.arange(1, 51))[:, None], 3), rtol=1e-5)
+
+# %% [markdown]
+# With other gradients $r_t$ is $t$ times their mean square, so $\sqrt{r_t} = \sqrt t\; \mathrm{RMS}(g_1, \dots, g_t)$.
+# A weight whose gradient is mostly zero, such as that of a rare word, has a small RMS and a large rate. One that gets a
+# gradient every tenth step makes steps $\sqrt{10}$ times as long.
+
+# %%
+gradients = jax.random.normal(jax.random.key(0), (200, 3)) * jnp.array([1e-2, 1.0, 1e2])
+t = np.arange(1, 201)[:, None]
+rms = np.sqrt(np.cumsum(np.square(np.asarray(gradients, np.float64)), axis=0) / t)
+np.testing.assert_allclose(
+    updates_for(jt.scale_by_adagrad(eps=0.0), gradients), gradients / (np.sqrt(t) * rms), rtol=1e-4
+)
+
+often_and_rare = (jnp.arange(191)[:, None] % jnp.array([1, 10]) == 0).astype(jnp.float32)
+often, rare = updates_for(jt.scale_by_adagrad(), often_and_rare)[190]  # 191 gradients against 20
+print(f"the next step is {rare / often:.2f} times as long for the rare one")
+np.testing.assert_allclose(rare / often, np.sqrt(191 / 20), rtol=1e-4)
+
+# %% [markdown]
+# ## The whole matrix, and Shampoo
+#
+# $r_t$ is the diagonal of $G_t = \sum_k g_k g_k^\top$. AdaGrad with the whole matrix, $u_t = G_t^{-1/2} g_t$, sees
+# directions, not coordinates, but a weight matrix of $m \times n$ entries has a $G_t$ of $mn \times mn$. Shampoo keeps
+# the two small matrices $L = \sum_k W_k W_k^\top$ and $R = \sum_k W_k^\top W_k$ of the gradients $W_k$ in matrix form.
+# If their rank is at most $r$, then
+#
+# $$\tfrac1r\, G_t \preceq L^{1/2} \otimes R^{1/2}, \qquad
+#   (L^{1/2} \otimes R^{1/2})^{-1/2}\, \mathrm{vec}(W) = \mathrm{vec}(L^{-1/4}\, W R^{-1/4}) .$$
+#
+# Its step is AdaGrad's with that larger matrix in place of $G_t$.
+
+# %%
+
+
+def power(a, exponent):
+    """A power of a symmetric positive definite matrix."""
+    values, vectors = np.linalg.eigh(a)
+    return vectors * values**exponent @ vectors.T
+
+
+W = np.random.default_rng(0).standard_normal((30, 3, 4))  # 30 gradients of a 3 x 4 matrix
+L, R = np.einsum("tij,tkj->ik", W, W), np.einsum("tij,tik->jk", W, W)
+full, kronecker = np.einsum("ti,tj->ij", *2 * [W.reshape(30, 12)]), np.kron(power(L, 0.5), power(R, 0.5))
+assert np.linalg.eigvalsh(kronecker - full / 3).min() > 0  # of rank 3
+shampoo = jt.scale_by_shampoo(None, axes=jt.MatrixAxes(fan_in=0, fan_out=1))  # sums, as AdaGrad has
+u = updates_for(shampoo, jnp.asarray(W, jnp.float32))[-1]
+np.testing.assert_allclose(u.ravel(), power(kronecker, -0.5) @ W[-1].ravel(), rtol=1e-3, atol=1e-4)
 
 # %% [markdown]
 # ## RMSProp
@@ -102,7 +150,7 @@ np.testing.assert_allclose(centered, 1 / np.sqrt(share * (1 - share)), rtol=1e-3
 assert centered[-1] > 10 * plain[-1]
 
 figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
-ax.plot(np.arange(1, 51), u[:, 1], label="adagrad", **plots.line("adagrad"))
+ax.plot(np.arange(1, 51), falling[:, 1], label="adagrad", **plots.line("adagrad"))
 ax.plot(np.arange(1, 51), plain, label="rmsprop", **plots.line("rmsprop"))
 ax.plot(np.arange(1, 51), centered, label="rmsprop-centered", **plots.line("rmsprop-centered"))
 ax.set(yscale="log", xlabel="step", ylabel="update / rate", title="under a constant gradient")
@@ -130,6 +178,17 @@ grown = updates_for(jt.scale_by_adadelta(0.9, eps=1e-6), constant)[:, 1]
 np.testing.assert_allclose(grown[0], np.sqrt(1e-6 / (1 - 0.9)), rtol=1e-3)
 print(f"from {grown[0]:.4f} to {grown[-1]:.4f} in 50 steps")
 assert np.all(np.diff(grown) > 0)
+
+# %% [markdown]
+# Hold the average of its updates fixed, and AdaDelta is RMSProp with $\epsilon$ inside the root:
+
+# %%
+delta = updates_for(jt.scale_by_adadelta(0.9, eps=1e-6), gradients)
+rmsprop = updates_for(jt.scale_by_rmsprop(0.9, eps=1e-6, eps_in_sqrt=True), gradients)
+d = np.zeros(3)
+for u_delta, u_rmsprop in zip(delta, rmsprop, strict=True):
+    np.testing.assert_allclose(u_delta, np.sqrt(d + 1e-6) * u_rmsprop, rtol=1e-3)
+    d = 0.9 * d + 0.1 * u_delta**2
 
 # %% [markdown]
 # ## No scale
@@ -218,3 +277,11 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained"
 plots.trajectories(plots.contours(left, bowl), bowl, {"rmsprop": run})
 plots.effective_rates(right, "rmsprop", run)
 plt.show()
+
+# %% [markdown]
+# ## Papers
+#
+# Duchi, Hazan & Singer 2011, [AdaGrad](https://jmlr.org/papers/v12/duchi11a.html). Hinton 2012, [RMSProp, lecture
+# 6](https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf). Graves 2013,
+# [centered RMSProp](https://arxiv.org/abs/1308.0850). Zeiler 2012, [AdaDelta](https://arxiv.org/abs/1212.5701). Gupta,
+# Koren & Singer 2018, [Shampoo](https://arxiv.org/abs/1802.09568), lemma 8 for the inequality.

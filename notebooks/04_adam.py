@@ -159,6 +159,62 @@ np.testing.assert_allclose(
 )
 
 # %% [markdown]
+# Unrolled, the averages at every $t$ are
+#
+# $$m_t = \beta_1^t m_0 + (1 - \beta_1) \sum_{k=1}^t \beta_1^{t-k} g_k ,$$
+#
+# divided by $1 - \beta_1^t$ with the correction, and the same for $v_t$ with $\beta_2$ and $g_k^2$. So the weights sum
+# to
+#
+# | | start at zero | start at the first gradient |
+# |---|---|---|
+# | corrected | $1$ | $1 / (1 - \beta^t)$ |
+# | not corrected | $1 - \beta^t$ | $1$ |
+#
+# and $\epsilon$ shortens the first step, in the same order, by
+#
+# | | start at zero | start at the first gradient |
+# |---|---|---|
+# | corrected | $1 / (1 + \epsilon / \vert g \vert)$ | $1 / (1 + \epsilon \sqrt{1 - \beta_2} / \vert g \vert)$ |
+# | not corrected | $1 / (1 + \epsilon / (\sqrt{1 - \beta_2}\, \vert g \vert))$ | $1 / (1 + \epsilon / \vert g \vert)$ |
+#
+# From zero the two divisors together are $\rho(t)\, m_t / (\sqrt{v_t} + \epsilon \sqrt{1 - \beta_2^t})$: the correction
+# also makes $\epsilon$ smaller in early steps. Dividing by $1 - \beta$ in place of $1 - \beta^t$ would be no correction
+# at all: it is one factor for all steps, which the learning rate has already.
+
+# %%
+g, eps, steps = np.asarray(jax.random.normal(jax.random.key(1), (60, 4)), np.float64), 0.1, np.arange(1, 61)[:, None]
+
+
+def average(b, values, start, corrected):
+    """The average of the values after each step, by its weights."""
+    t = np.arange(1, len(values) + 1)[:, None]
+    sums = np.array([(1 - b) * b ** np.arange(last - 1, -1, -1) @ values[:last] for last in t[:, 0]])
+    return (sums + (b**t * values[0] if start == "first_gradient" else 0)) / (1 - b**t if corrected else 1)
+
+
+by_eps = dict(zip(first, [1, 1 / np.sqrt(1 - b2), np.sqrt(1 - b2), 1], strict=True))
+for (start, on), size in first.items():
+    ours = updates_for(jt.scale_by_adam(b1, b2, eps, bias_correction=on, initial_moments=start), jnp.asarray(g))
+    m_hat, v_hat = average(b1, g, start, on), average(b2, g**2, start, on)
+    np.testing.assert_allclose(ours, m_hat / (np.sqrt(v_hat) + eps), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(ours[0], size * np.sign(g[0]) / (1 + eps * by_eps[start, on] / np.abs(g[0])), rtol=1e-3)
+
+m, v = average(b1, g, "zeros", False), average(b2, g**2, "zeros", False)
+corrected = updates_for(jt.scale_by_adam(b1, b2, eps), jnp.asarray(g))
+by_rho = rho(steps, b1, b2) * m / (np.sqrt(v) + eps * np.sqrt(1 - b2**steps))
+np.testing.assert_allclose(corrected, by_rho, rtol=1e-3, atol=1e-5)
+
+# %% [markdown]
+# The usual argument for the correction takes all gradients to have one mean. In training the mean drifts. The corrected
+# weights still sum to one, so $\hat m_t$ is a mean of *past* means: behind a gradient that grows by one a step it lags
+# $\beta_1 / (1 - \beta_1) = 9$ steps.
+
+# %%
+drifting = np.arange(1.0, 301.0)[:, None]
+np.testing.assert_allclose(drifting[-1] - average(0.9, drifting, "zeros", True)[-1], 9, rtol=1e-6)
+
+# %% [markdown]
 # ## On the landscape
 #
 # The size of a step is the rate times a number of about one or less, so Adam walks at a steady speed where SGD leaps.
@@ -200,3 +256,9 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), layout="constraine
 plots.state_over_time(left, "adam", run).get_legend().set_loc("center right")
 plots.effective_rates(right, "adam", run)
 plt.show()
+
+# %% [markdown]
+# ## Papers
+#
+# Kingma & Ba 2015, [Adam](https://arxiv.org/abs/1412.6980). Orvieto & Gower 2025, [In Search of Adam's Secret
+# Sauce](https://arxiv.org/abs/2505.21829), on equal decay rates.

@@ -200,3 +200,8 @@ ax.set_aspect("equal")
 plt.show()
 print("ends at", run.params[-1], " 1 / lambda is", 1 / lam)
 assert np.abs(run.params[-1]).max() < 1.01 / lam
+
+# %% [markdown]
+# ## Papers
+#
+# Loshchilov & Hutter 2019, [Decoupled Weight Decay Regularization](https://arxiv.org/abs/1711.05101).

@@ -75,12 +75,24 @@ print(f"<G, UV^T> = {best:.2f}, the best of 1,000 others: {float(jnp.sum(G * oth
 assert jnp.sum(G * others, axis=(-2, -1)).max() < best
 
 # %% [markdown]
+# It is also the orthogonal matrix nearest to $G$. With orthonormal rows, $|G - O|_F^2 = m + |G|_F^2 - 2 \langle G, O
+# \rangle$, and $\langle G, O \rangle$ is largest at $U V^\top$. A wide matrix can have $O O^\top = I$, but not
+# $O^\top O = I$ as well.
+
+# %%
+orthogonal = polar_factor(others)
+np.testing.assert_allclose(polar @ polar.T, np.eye(6), atol=1e-5)
+assert jnp.linalg.norm(G - polar) < jnp.linalg.norm(G - orthogonal, axis=(-2, -1)).min()
+
+# %% [markdown]
 # ## Newton-Schulz: singular values without an SVD
 #
 # An odd polynomial of a matrix acts on its singular values alone:
 #
 # $$X = U S V^\top \quad\Rightarrow\quad a X + b\, (X X^\top) X + c\, (X X^\top)^2 X = U\, (a S + b S^3 + c S^5)\,
 # V^\top .$$
+#
+# Indeed $V^\top V = I$ gives $X X^\top = U S^2 U^\top$, and $U^\top U = I$ gives $(X X^\top)^k X = U S^{2k+1} V^\top$.
 #
 # So divide $X$ by a norm, to have all $s$ in $(0, 1]$, and apply polynomials that push every $s$ towards one. It takes
 # matrix products and nothing else, which is what accelerators are made for. The library's plain form:
@@ -230,3 +242,11 @@ right.plot(np.arange(1, 65), after(coefficients, coefficients.steps), label="aft
 right.set(xlabel="singular value, by size", ylim=(0, 1.4))
 right.legend(frameon=False)
 plt.show()
+
+# %% [markdown]
+# ## Papers
+#
+# Jordan et al. 2024, [Muon](https://kellerjordan.github.io/posts/muon/). Bernstein 2025, [Deriving
+# Muon](https://jeremybernste.in/writing/deriving-muon). Bernstein & Newhouse 2024, [Old Optimizer, New
+# Norm](https://arxiv.org/abs/2409.20325). Liu et al. 2025, [Muon is Scalable for LLM
+# Training](https://arxiv.org/abs/2502.16982). Amsel et al. 2025, [Polar Express](https://arxiv.org/abs/2505.16932).

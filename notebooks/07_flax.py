@@ -215,3 +215,9 @@ routing = {"layers/0/kernel": "other"}  # try {}, {"head/kernel": jt.MatrixAxes(
 
 changed = train(jt.muon(1e-2, routing=routing))
 print(f"mean of the last ten losses: {changed[-10:].mean():.3f}, by default {losses['muon'][-10:].mean():.3f}")
+
+# %% [markdown]
+# ## Papers
+#
+# Jordan et al. 2024, [Muon](https://kellerjordan.github.io/posts/muon/), on embeddings, heads and other parameters that
+# are left to AdamW.

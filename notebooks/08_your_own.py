@@ -230,3 +230,8 @@ tx = optax.chain(
 )
 run = rollout(tx, landscape, steps)
 print("ends at", run.params[-1], "with f =", run.loss[-1])
+
+# %% [markdown]
+# ## Papers
+#
+# Chen et al. 2023, [Lion](https://arxiv.org/abs/2302.06675).

@@ -208,3 +208,9 @@ update, _ = jax.jit(tx.update)(params, tx.init(params), params)
 plain = jt.muon(0.02, orthogonalizer=full_precision)
 expected, _ = jax.jit(plain.update)(on_one, plain.init(on_one), on_one)
 jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4), update, expected)
+
+# %% [markdown]
+# ## Papers
+#
+# Liu et al. 2025, [Muon is Scalable for LLM Training](https://arxiv.org/abs/2502.16982), on sharing its work over
+# devices.
