@@ -78,7 +78,7 @@ falling = updates_for(jt.scale_by_adagrad(), constant)
 np.testing.assert_allclose(falling, np.tile(1 / np.sqrt(np.arange(1, 51))[:, None], 3), rtol=1e-5)
 
 # %% [markdown]
-# With other gradients $r_t$ is $t$ times their mean square, so $\sqrt{r_t} = \sqrt t\; \mathrm{RMS}(g_1, \dots, g_t)$.
+# With other gradients $r_t$ is $t$ times their mean square, so $\sqrt{r_t} = \sqrt t\; \mathrm{RMS}(g_1, \ldots, g_t)$.
 # A weight whose gradient is mostly zero, such as that of a rare word, has a small RMS and a large rate. One that gets a
 # gradient every tenth step makes steps $\sqrt{10}$ times as long.
 
