@@ -13,7 +13,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from jaxopt_tour._checks import check_choice, check_decay_rate
-from jaxopt_tour._trees import is_box, named_leaves, path_name, rebox
+from jaxopt_tour._trees import is_box, named_leaves, path_name, rebox, unbox
 from jaxopt_tour._types import Tree
 from jaxopt_tour.mesh.sharded_state import sharded_state
 from jaxopt_tour.routing.log import LOGGER
@@ -126,7 +126,7 @@ def migrate_state(
 
     def replaced(path: tuple[Any, ...], leaf: Any) -> Any:
         names = tuple(path_name((key,)) for key in path)
-        return rebox(leaf, arrays[names]) if names in arrays else leaf
+        return rebox(leaf, _placed(arrays[names], unbox(leaf))) if names in arrays else leaf
 
     state = jax.tree_util.tree_map_with_path(replaced, new_state, is_leaf=is_box)
     report = MigrationReport(tuple(filling.lines))
@@ -262,14 +262,14 @@ class _Filling:
             array = array.real
         words = [done] if done else []
         words += [] if old_dtype == dtype else [f"{old_dtype} to {dtype}"]
-        array = _placed(array.astype(dtype), target.array)
+        array = array.astype(dtype)
         self._arrays[target.path] = jnp.copy(array) if is_shared else array  # a state is donated, each buffer once
         self._say(target, "converted" if done else "kept", "; ".join([f"from {'/'.join(source.place)}", *words]))
 
     def _estimate(self, target: Moment, squares: Any, steps: int, why: str) -> None:
         value = squares * steps if target.kind == SUM_OF_SQUARES else squares
         array = np.full(np.shape(target.array), np.asarray(value, np.float32), np.float32)
-        self._arrays[target.path] = _placed(array.astype(target.array.dtype), target.array)
+        self._arrays[target.path] = array.astype(target.array.dtype)
         self._say(target, "estimated", why)
 
     def _fill_value(self, target: Value) -> None:
