@@ -31,7 +31,7 @@ def equalize_norms(
 
     $$
     u_i \leftarrow \frac{c}{\max(|u_i|, \epsilon c)} u_i,
-    \qquad c = \sqrt{\tfrac{1}{n} \textstyle\sum_i |u_i|^2} \text{ or } 1
+    \qquad c = \sqrt{\frac{1}{n} \sum_i |u_i|^2} \text{ or } 1
     $$
 
     $u_i$ holds the entries of output $i$ (`along="outputs"`: a row of PyTorch's weight, a column of a Flax kernel) and
