@@ -142,8 +142,8 @@ class TestScripts:
         assert (mine / "thesis.tex").read_text() == "years of work"
 
 
-#: Pages each of whose snippets is a program. The others have tests of their own: snippets that follow each other, tables
-#: that are compared, packages that are not in requirements/dev.txt.
+#: Pages each of whose snippets is a program. The others have tests of their own: snippets that follow each other,
+#: tables that are compared, packages that are not in requirements/dev.txt.
 OTHER_PAGES = ("maxtext", "routing-rules", "frameworks", "recipes", "state", "monitoring", "half-precision")
 PAGES = [
     ROOT / "README.md",
