@@ -118,20 +118,15 @@ def measure(
     }
     ranks = {i: _stable_ranks(layer, momenta) for i, layer in enumerate(layers) if layer.has("stable_rank")}
     errors = {i: _polar_errors(x, updates, decays or {}) for i, x in enumerate(layers) if x.has("polar_error")}
-    by_metric = {"stable_rank": (ranks, jnp.mean), "polar_error": (errors, jnp.max)}
     collected = []
-    for metric in (*ENTRYWISE, *MATRIXWISE):
-        if metric == "decay_share" and decays is None:
-            continue
-        for row, (_, members) in enumerate(rows):
-            if not any(layers[i].has(metric) for i in members):
-                continue
-            if metric in values:
-                collected.append(values[metric][row])
-            else:
-                of_matrices, together = by_metric[metric]
-                collected.append(together(jnp.concatenate([of_matrices[i] for i in members if i in of_matrices])))
-    return jnp.stack(collected).astype(jnp.float32) if collected else jnp.zeros(0, jnp.float32)
+    for metric in ENTRYWISE:
+        having = [row for row, (_, members) in enumerate(rows) if any(layers[i].has(metric) for i in members)]
+        if having and (metric != "decay_share" or decays is not None):
+            collected.append(values[metric][np.asarray(having)])  # one gather, where slices would be hundreds
+    for of_matrices, together in ((ranks, jnp.mean), (errors, jnp.max)):
+        parts = [[of_matrices[i] for i in members if i in of_matrices] for _, members in rows]
+        collected += [together(jnp.concatenate(part))[None] for part in parts if part]
+    return jnp.concatenate(collected).astype(jnp.float32) if collected else jnp.zeros(0, jnp.float32)
 
 
 def _sums(

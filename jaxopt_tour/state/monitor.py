@@ -193,9 +193,9 @@ def metrics(state: Any) -> dict[str, Any]:
             raise ValueError(f"two monitors in the state measure {name!r}: pass the state of one of them")
         found |= rows
     for path, leaf in _leaves_with_paths(state):
-        name = _COUNTERS.get(path_name(path[-1:]))
-        if name is not None:
-            found[name] = unbox(leaf)
+        field = path_name(path[-1:])
+        if field in _COUNTERS:
+            found[_COUNTERS[field]] = unbox(leaf)
     return {name: _as_floats(value) for name, value in found.items()}
 
 

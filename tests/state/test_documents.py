@@ -20,7 +20,7 @@ def test_the_code_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     for index, snippet in enumerate(snippets):
         exec(compile(snippet, f"docs/{page}, snippet {index + 1}", "exec"), names)
     if page == "half-precision.md":
-        assert capsys.readouterr().out.startswith("1.0\n['The update of")
+        assert capsys.readouterr().out.startswith('1.0\n["The update of')
     else:
         assert len(list(names["folder"].glob("events.out.tfevents.*"))) == 1
 
