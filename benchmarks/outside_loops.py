@@ -8,7 +8,8 @@
 
 Nothing in the checkout is changed. ``optax.adam`` or ``optax.adamw`` is replaced where the loop calls it, which is what
 editing the line would do. Models are of toy size; both optimizers run at the loop's rate and at four times it. This
-shows that the loops run and learn, not which optimizer is better. Needs what the checkout needs: Flax, Haiku, or Equinox.
+shows that the loops run and learn, not which optimizer is better. Needs what the checkout needs: Flax, Haiku or
+Equinox.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_tour as jt
+from tests import documents
 from tests.mesh.meshes import SHORT, Tree, mesh_of, step_of
 
 TX = jt.sharded_state(jt.muon(0.02, orthogonalizer=SHORT, mesh="fsdp"))
@@ -83,3 +84,7 @@ def test_parameters_must_be_on_one_mesh() -> None:
         jt.state_shardings(TX, params | {"b": elsewhere})
     with pytest.raises(ValueError, match="no arrays"):
         jt.state_shardings(TX, {})
+
+
+def test_a_checkpoint_of_one_device_goes_on_sharded_over_eight() -> None:
+    documents.run("docs/recipes.md", "A checkpoint on another mesh")
