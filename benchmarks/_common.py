@@ -140,7 +140,7 @@ def compare(seconds: Mapping[str, Sequence[float]], baseline: str) -> list[dict[
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of :func:`compare` as text."""
+    """The rows of `compare` as text."""
     width = max(len("contender"), *(len(row["name"]) for row in rows))
     lines = [f"{'contender':<{width}}  {'median':>12}  {'quartiles':>23}  {'ratio':>6}  quartiles"]
     for row in rows:
@@ -154,7 +154,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write(name: str, results: Any, settings: Mapping[str, Any] | None = None) -> pathlib.Path:
-    """Write ``benchmarks/results/NAME.json`` in one move: the results, and what they were measured on.
+    """Write `benchmarks/results/NAME.json` in one move: the results, and what they were measured on.
 
     Args:
         name: the file's name, without its ending.

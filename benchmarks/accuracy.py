@@ -3,8 +3,8 @@
 python benchmarks/accuracy.py [--quick] [--no-write] [--render] [--default NAME]
 
 Prints tables, writes benchmarks/results/accuracy.json and the tables of docs/accuracy.md, and exits with 1 where the
-default (or its quintics, or ``fast``) in float32 has a larger polar error than Optax's default on any recorded matrix.
-``--quick`` takes two small matrices, float32 and one form alone, and writes nothing.
+default (or its quintics, or `fast`) in float32 has a larger polar error than Optax's default on any recorded matrix.
+`--quick` takes two small matrices, float32 and one form alone, and writes nothing.
 
 For M = U S V^T over its numerical range (singular values above max(m, n) eps s_max in float32) and the result O:
 
@@ -42,7 +42,7 @@ from jaxopt_tour.coefficients.operations import operations
 RECORDED = ROOT / "benchmarks" / "data" / "recorded_momentum.npz"
 DOCUMENT = ROOT / "docs" / "accuracy.md"
 
-#: What the default and ``fast`` are on CPU in full precision, and where inverses do not pay.
+#: What the default and `fast` are on CPU in full precision, and where inverses do not pay.
 ZOLOTAREV, QUINTICS = "zolotarev", "polar_express"
 SHORT, DEGREE_17 = "zolotarev(1, 2e-3, inverses=2)", "polar_express(2, 1e-2, degree=17)"
 DEFAULTS = (ZOLOTAREV, SHORT, QUINTICS)
@@ -108,7 +108,7 @@ def case(family: str, matrix: np.ndarray) -> Case:
 
 
 def power_law(rng: np.random.Generator, m: int, n: int, smallest: float) -> np.ndarray:
-    """Singular values i^-p from 1 down to ``smallest``, random singular vectors."""
+    """Singular values i^-p from 1 down to `smallest`, random singular vectors."""
     rank = min(m, n)
     s = np.arange(1.0, rank + 1) ** (np.log(smallest) / np.log(rank))
     u, v = (np.linalg.qr(rng.standard_normal((size, rank)))[0] for size in (m, n))
@@ -142,7 +142,7 @@ def generated() -> dict[str, Case]:
 
 @functools.cache
 def recorded(path: pathlib.Path = RECORDED) -> dict[str, Case]:
-    """The matrices of benchmarks/record_momentum.py by name: ``block0/attention/query@50``."""
+    """The matrices of benchmarks/record_momentum.py by name: `block0/attention/query@50`."""
     found = {}
     with np.load(path, allow_pickle=False) as file:
         for name in file.files:
@@ -154,7 +154,7 @@ def recorded(path: pathlib.Path = RECORDED) -> dict[str, Case]:
 
 
 def small() -> dict[str, Case]:
-    """What ``--quick`` takes."""
+    """What `--quick` takes."""
     rng = np.random.default_rng(0)
     matrices = {"Gaussian 24x24": rng.standard_normal((24, 24)), "power law 16x48": power_law(rng, 16, 48, 1e-2)}
     return {name: case(name, matrix) for name, matrix in matrices.items()}
@@ -354,7 +354,7 @@ def table(
     columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
     where: Callable[[Mapping[str, Any]], bool],
 ) -> str:
-    """A line for every row of the summary that ``where`` keeps: the columns, then the measure for every family."""
+    """A line for every row of the summary that `where` keeps: the columns, then the measure for every family."""
     # A matrix and its transpose give the same numbers; one column is enough for the eye.
     families = [family for family in rows[0][measure] if family != "Gaussian 1024x256"]
     lines = [
@@ -402,7 +402,7 @@ def tables_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def put(document: pathlib.Path, tables: Mapping[str, str]) -> None:
-    """Replace what stands between ``<!-- NAME: written by ... -->`` and ``<!-- end -->``, where NAME is a table."""
+    """Replace what stands between `<!-- NAME: written by ... -->` and `<!-- end -->`, where NAME is a table."""
     text = document.read_text(encoding="utf-8")
 
     def replaced(match: re.Match[str]) -> str:

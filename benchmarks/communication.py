@@ -3,8 +3,8 @@
 python benchmarks/communication.py [--trees gpt2-small gpt2-small-scanned] [--rounds 5]
 
 Bytes are what one device sends in one update, read from the compiled program: an all-to-all or an all-gather of B bytes
-(of its result) among N devices sends ``B (N - 1) / N``, an all-reduce twice that, a reduce-scatter that of its operand;
-a collective in a loop counts once per round. The floor is two passes of every matrix over the wire. With ``--rounds``
+(of its result) among N devices sends `B (N - 1) / N`, an all-reduce twice that, a reduce-scatter that of its operand;
+a collective in a loop counts once per round. The floor is two passes of every matrix over the wire. With `--rounds`
 updates are timed as well, on virtual devices that share one machine. Writes benchmarks/results/communication.json and
 says whether the targets are met.
 """
@@ -91,7 +91,7 @@ def compiled_step(tx: optax.GradientTransformation, params: Tree, gradients: Tre
 
 
 def size_of(text: str) -> int:
-    """Bytes of a type such as ``f32[8,96]{1,0}`` or a tuple of such."""
+    """Bytes of a type such as `f32[8,96]{1,0}` or a tuple of such."""
     return sum(
         BYTES[dtype] * math.prod(int(length) for length in shape.split(",") if length)
         for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", text)

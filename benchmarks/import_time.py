@@ -1,4 +1,4 @@
-"""How long ``import jaxopt_tour`` takes against ``import optax``: fresh interpreters in turn, the ratio's median.
+"""How long `import jaxopt_tour` takes against `import optax`: fresh interpreters in turn, the ratio's median.
 
 python benchmarks/import_time.py [--rounds 15] [--limit 1.2]
 
@@ -18,7 +18,7 @@ CHILD = "import time; start = time.perf_counter(); import {module}; print(time.p
 
 
 def import_seconds(module: str) -> float:
-    """Seconds of importing ``module`` in a fresh interpreter."""
+    """Seconds of importing `module` in a fresh interpreter."""
     command = [
         sys.executable,
         "-P",

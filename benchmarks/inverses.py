@@ -1,4 +1,4 @@
-"""From which size inverses pay: the default and ``fast`` with rational functions against their polynomials.
+"""From which size inverses pay: the default and `fast` with rational functions against their polynomials.
 
 python benchmarks/inverses.py [--rounds 9] [--rows 64 96 ...] [--count 16]
 

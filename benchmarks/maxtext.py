@@ -1,7 +1,7 @@
 """Route the models of MaxText by use and by name, and compare with MaxText's own table for Muon.
 
-Run where MaxText 0.2.5 is installed: ``python -m benchmarks.maxtext [--leaves | --gemma2 | --zoo | --train]``. Without
-an option it prints the table of docs/maxtext.md. Models are abstract except for ``--train``.
+Run where MaxText 0.2.5 is installed: `python -m benchmarks.maxtext [--leaves | --gemma2 | --zoo | --train]`. Without
+an option it prints the table of docs/maxtext.md. Models are abstract except for `--train`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ EXPERT_KERNELS = {
     "ragged_dot": ("sparse_matmul=True", "megablox=False"),
     "dense": ("sparse_matmul=False", "megablox=False"),
 }
-#: Right answers by path, written by hand: a letter an axis (``b`` batch, ``i`` fan-in, ``o`` fan-out) without axes of
+#: Right answers by path, written by hand: a letter an axis (`b` batch, `i` fan-in, `o` fan-out) without axes of
 #: layers, which stand where the axis names say. The first pattern that matches decides.
 ANSWERS = (
     (r"(logits_dense|shared_expert_gate|conv1d)/kernel$", "no matrix"),

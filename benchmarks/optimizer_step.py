@@ -2,7 +2,7 @@
 
 python benchmarks/optimizer_step.py [--rounds 7] [--trees gpt2-small ...]
 
-``optax.contrib.muon`` runs as released and with its loop not unrolled, as its development head has it, and is told
+`optax.contrib.muon` runs as released and with its loop not unrolled, as its development head has it, and is told
 which parameters are which matrices, so that all do the same work. Writes benchmarks/results/optimizer_step.json.
 """
 

@@ -25,7 +25,7 @@ from jaxopt_tour.orthogonalization.plan import INVERSES_FROM
 
 SHAPES = ("12x768x768", "12x768x3072", "1x1024x4096", "64x64x128")
 COEFFICIENTS = {"default": jt.coefficients.auto(), "fast": jt.coefficients.fast()}
-#: Fewer products than those of ``fast``, where no inverses run; it is no default anywhere (docs/accuracy.md).
+#: Fewer products than those of `fast`, where no inverses run; it is no default anywhere (docs/accuracy.md).
 FEWEST = {"degree 9 x 2": jt.coefficients.polar_express(2, 2e-2, degree=9)}
 
 

@@ -1,12 +1,12 @@
 """Train other people's loops with their own optimizer and with Muon in its place: one line changed.
 
-``python -m benchmarks.outside_loops nano_moe PATH`` (or ``haiku``, or ``equinox``), where PATH is a checkout of
+`python -m benchmarks.outside_loops nano_moe PATH` (or `haiku`, or `equinox`), where PATH is a checkout of
 
-* ``nano_moe``: carrycooldude/Nano-MoE-JAX, a mixture of experts in Flax linen;
-* ``haiku``: google-deepmind/dm-haiku, its example ``transformer``;
-* ``equinox``: patrick-kidger/equinox, its example ``train_rnn``.
+* `nano_moe`: carrycooldude/Nano-MoE-JAX, a mixture of experts in Flax linen;
+* `haiku`: google-deepmind/dm-haiku, its example `transformer`;
+* `equinox`: patrick-kidger/equinox, its example `train_rnn`.
 
-Nothing in the checkout is changed. ``optax.adam`` or ``optax.adamw`` is replaced where the loop calls it, which is what
+Nothing in the checkout is changed. `optax.adam` or `optax.adamw` is replaced where the loop calls it, which is what
 editing the line would do. Models are of toy size; both optimizers run at the loop's rate and at four times it. This
 shows that the loops run and learn, not which optimizer is better. Needs what the checkout needs: Flax, Haiku or
 Equinox.
@@ -51,7 +51,7 @@ def muon(factor: float) -> Swap:
 
 @contextlib.contextmanager
 def swapped(name: str, swap: Swap) -> Iterator[None]:
-    """``optax.adam`` or ``optax.adamw`` is something else for a while."""
+    """`optax.adam` or `optax.adamw` is something else for a while."""
     before = getattr(optax, name)
     try:
         setattr(optax, name, swap(before))
@@ -61,7 +61,7 @@ def swapped(name: str, swap: Swap) -> Iterator[None]:
 
 
 def nano_moe(checkout: Path, swap: Swap, steps: int) -> list[float]:
-    """The package's own ``create_train_state`` and ``train_step``, on Shakespeare."""
+    """The package's own `create_train_state` and `train_step`, on Shakespeare."""
     sys.path.insert(0, str(checkout))
     from nano_moe.config import NanoMoEConfig
     from nano_moe.train import create_train_state, train_step
@@ -81,7 +81,7 @@ def nano_moe(checkout: Path, swap: Swap, steps: int) -> list[float]:
 
 
 def haiku(checkout: Path, swap: Swap, steps: int) -> list[float]:
-    """The example's own ``init`` and ``update``; it passes no parameters to ``update``, so it has no weight decay."""
+    """The example's own `init` and `update`; it passes no parameters to `update`, so it has no weight decay."""
     sys.path.insert(0, str(checkout))
     from examples.transformer import dataset, train
 
@@ -101,7 +101,7 @@ def haiku(checkout: Path, swap: Swap, steps: int) -> list[float]:
 
 
 def equinox(checkout: Path, swap: Swap, steps: int) -> list[float]:
-    """The notebook's own ``main``, which prints the loss of every step."""
+    """The notebook's own `main`, which prints the loss of every step."""
     notebook = json.loads((checkout / "docs/examples/train_rnn.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     names: dict[str, Any] = {"__name__": __name__}

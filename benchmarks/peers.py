@@ -16,7 +16,7 @@ Tree = Any
 
 @contextlib.contextmanager
 def loops_not_unrolled() -> Iterator[None]:
-    """While this is open, ``fori_loop(..., unroll=True)`` is traced as a loop.
+    """While this is open, `fori_loop(..., unroll=True)` is traced as a loop.
 
     Optax's Muon unrolls its iteration in the released 0.2.8 and no longer does so in its development head; this is the
     same code with that one argument changed.
@@ -34,7 +34,7 @@ def loops_not_unrolled() -> Iterator[None]:
 
 
 def optax_muon(params: Tree, **arguments: Any) -> optax.GradientTransformation:
-    """``optax.contrib.muon`` at its defaults, for the matrices of our routing.
+    """`optax.contrib.muon` at its defaults, for the matrices of our routing.
 
     By default it takes every 2-D leaf and nothing else: it would orthogonalize the embeddings and leave scanned kernels
     to Adam, and the two would not do the same work.

@@ -2,7 +2,7 @@
 
 python benchmarks/readme.py
 
-Reads race.json (``./tour --seeds 3 --out DIR``, its results.json), import_time.json and optimizer_step.json in
+Reads race.json (`./tour --seeds 3 --out DIR`, its results.json), import_time.json and optimizer_step.json in
 benchmarks/results, the laboratory's race, and the tables of docs/routing.md and docs/maxtext.md. Writes
 docs/figures/race.png, the tables of docs/race.md, a line of docs/choose.md and of docs/speed.md, and the README's
 evidence.

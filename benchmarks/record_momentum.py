@@ -3,7 +3,7 @@
 python benchmarks/record_momentum.py [--out benchmarks/data/recorded_momentum.npz]
 
 Trains for 200 steps with the race's Muon, learning rate and batches (seed 0), and keeps the Nesterov momentum
-``u_t = beta m_t + (1 - beta) g_t``, seen as (fan_in, fan_out), of every kind of matrix at several steps. What is kept
+`u_t = beta m_t + (1 - beta) g_t`, seen as (fan_in, fan_out), of every kind of matrix at several steps. What is kept
 is multiplied by a power of two, which no orthogonalization notices, and rounded to float16, which moves singular values
 by about 1e-5 of the largest; the script prints by how much. Matrices without full rank (the first gradients of query,
 key and value in block 0, which see no more different inputs than there are characters) stay in float32, because
@@ -39,7 +39,7 @@ KEPT = {1: 0, 20: 1, 50: 0, 100: 1, 199: 0}
 
 
 def matrices_of(momentum: Tree, routes: Mapping[str, jt.Route]) -> dict[str, np.ndarray]:
-    """Every matrix that goes to Muon as (fan_in, fan_out), by a short name such as ``block0/attention/query``."""
+    """Every matrix that goes to Muon as (fan_in, fan_out), by a short name such as `block0/attention/query`."""
     found = {}
     for path, leaf in named_leaves(momentum).items():
         axes = routes[path].axes
@@ -51,7 +51,7 @@ def matrices_of(momentum: Tree, routes: Mapping[str, jt.Route]) -> dict[str, np.
 
 
 def record(at: Collection[int], steps: int = STEPS) -> tuple[dict[str, np.ndarray], float]:
-    """Train, and keep the momentum after ``at`` gradients; the matrices in float32 and the last training loss."""
+    """Train, and keep the momentum after `at` gradients; the matrices in float32 and the last training loss."""
     task = make_task("gpt")
     build = model_builder(task)
     rate = rates.learning_rate("gpt", "muon")

@@ -1,4 +1,4 @@
-"""How long ``routing.from_function`` takes against ``jax.eval_shape`` of the same function, in alternating rounds.
+"""How long `routing.from_function` takes against `jax.eval_shape` of the same function, in alternating rounds.
 
 python benchmarks/routing_by_use.py [--rounds 7] [--limit 2.0]
 

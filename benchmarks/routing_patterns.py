@@ -18,7 +18,7 @@ BOX = 0.24
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array: its name and its axes, such as ``"i:in o:out"``; a letter without a side belongs to an activation."""
+    """An array: its name and its axes, such as `"i:in o:out"`; a letter without a side belongs to an activation."""
 
     name: str
     axes: str
@@ -74,7 +74,7 @@ class Panel:
 
 
 def x_to(parameter: Array, result: str, over: int) -> dict[str, Any]:
-    """The drawing of x[t, i], of a parameter whose axis ``over`` meets i, and of the result."""
+    """The drawing of x[t, i], of a parameter whose axis `over` meets i, and of the result."""
     row = [Array("x", "t i"), parameter, "→", Array("y", result)]
     return {"row": row, "links": [((0, 1), (1, over))]}
 

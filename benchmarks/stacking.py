@@ -23,7 +23,7 @@ import jaxopt_tour as jt
 from jaxopt_tour.orthogonalization import run
 
 SHAPES = ("64x64x128", "8x128x128", "24x128x128", "24x128x352", "12x256x256", "48x256x256", "6x512x512", "4x768x768")
-#: ``grouping=``, and how many matrices of a stack are processed at once; None: as planned.
+#: `grouping=`, and how many matrices of a stack are processed at once; None: as planned.
 WAYS = {
     "one by one": ("by_shape", 1),
     "four at a time": ("by_shape", 4),

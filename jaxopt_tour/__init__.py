@@ -1,7 +1,7 @@
 """Every optimizer from SGD to Muon as composable Optax transformations, and a tour that shows why each works.
 
-The names below are in the order of the tour. ``import jaxopt_tour`` needs JAX and Optax alone; the tour itself
-(``jaxopt_tour.problems``, ``jaxopt_tour.tour``) loads when it is first touched and says which extra it needs.
+The names below are in the order of the tour. `import jaxopt_tour` needs JAX and Optax alone; the tour itself
+(`jaxopt_tour.problems`, `jaxopt_tour.tour`) loads when it is first touched and says which extra it needs.
 """
 
 from __future__ import annotations

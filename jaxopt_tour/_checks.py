@@ -1,6 +1,6 @@
 """Checks of arguments: each raises a ValueError that names the argument and says what is allowed.
 
-A value that is traced (a hyperparameter injected by ``optax.inject_hyperparams``, a vmapped rate) has no number to
+A value that is traced (a hyperparameter injected by `optax.inject_hyperparams`, a vmapped rate) has no number to
 check yet and passes; a schedule passes as well.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def _as_number(name: str, value: Any, allowed: str) -> float | None:
-    """The number to check, or None where ``value`` is traced and cannot be checked."""
+    """The number to check, or None where `value` is traced and cannot be checked."""
     if isinstance(value, jax.core.Tracer):
         return None
     if isinstance(value, (bool, str)) or np.ndim(value) != 0:
@@ -28,28 +28,28 @@ def _as_number(name: str, value: Any, allowed: str) -> float | None:
 
 
 def check_nonnegative(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a finite number of at least zero."""
+    """Raise unless `value` is a finite number of at least zero."""
     number = _as_number(name, value, "a number >= 0")
     if number is not None and not 0 <= number < np.inf:
         raise ValueError(f"{name} must be a number >= 0, got {value!r}")
 
 
 def check_decay_rate(name: str, value: Any) -> None:
-    """Raise unless ``value`` is the decay of an exponential average, 0 <= value < 1."""
+    """Raise unless `value` is the decay of an exponential average, 0 <= value < 1."""
     number = _as_number(name, value, "a number with 0 <= value < 1")
     if number is not None and not 0 <= number < 1:
         raise ValueError(f"{name} must be a number with 0 <= value < 1, got {value!r}")
 
 
 def check_fraction(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a number from 0 to 1."""
+    """Raise unless `value` is a number from 0 to 1."""
     number = _as_number(name, value, "a number with 0 <= value <= 1")
     if number is not None and not 0 <= number <= 1:
         raise ValueError(f"{name} must be a number with 0 <= value <= 1, got {value!r}")
 
 
 def check_rate(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a finite number of at least zero or a schedule ``step -> number``."""
+    """Raise unless `value` is a finite number of at least zero or a schedule `step -> number`."""
     allowed = "a number >= 0 or a schedule (a function of the step)"
     if callable(value):
         check_call(name, value, (0,), allowed=allowed)
@@ -63,7 +63,7 @@ def check_call(
     name: str, function: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any] | None = None, *,
     allowed: str | None = None,
 ) -> None:  # fmt: skip
-    """Raise unless ``function`` can be called with these arguments, as far as its signature tells."""
+    """Raise unless `function` can be called with these arguments, as far as its signature tells."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -77,32 +77,32 @@ def check_call(
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raise unless ``value`` is one of ``choices``; the message lists them."""
+    """Raise unless `value` is one of `choices`; the message lists them."""
     choices = tuple(choices)
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
 def check_transformation(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a gradient transformation."""
+    """Raise unless `value` is a gradient transformation."""
     if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
         raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}")
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """The end of an error message, ``"; did you mean 'frozen'?"``; empty if no candidate is similar to ``name``."""
+    """The end of an error message, `"; did you mean 'frozen'?"`; empty if no candidate is similar to `name`."""
     closest = difflib.get_close_matches(name, list(candidates), n=1)
     return f"; did you mean {closest[0]!r}?" if closest else ""
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Raise unless ``value`` is True or False."""
+    """Raise unless `value` is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def check_float_dtype(name: str, value: Any) -> np.dtype | None:
-    """The dtype that ``value`` names, or None; raise unless it is a floating or complex dtype."""
+    """The dtype that `value` names, or None; raise unless it is a floating or complex dtype."""
     if value is None:
         return None
     allowed = "None or a floating dtype such as 'float32' or jnp.bfloat16"

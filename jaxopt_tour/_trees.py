@@ -17,7 +17,7 @@ _FLAX_BOXES = frozenset({"Variable", "VariableState", "AxisMetadata"})
 
 
 def is_box(node: Any) -> bool:
-    """Whether ``node`` is a Flax wrapper around one array (``nnx.Variable``, ``linen.Partitioned``).
+    """Whether `node` is a Flax wrapper around one array (`nnx.Variable`, `linen.Partitioned`).
 
     Class names are compared, so that Flax need not be imported.
     """
@@ -25,7 +25,7 @@ def is_box(node: Any) -> bool:
 
 
 def is_hole(node: Any) -> bool:
-    """Whether ``node`` marks a parameter that another transformation updates."""
+    """Whether `node` marks a parameter that another transformation updates."""
     return isinstance(node, optax.MaskedNode)
 
 
@@ -38,7 +38,7 @@ def unbox(leaf: Any) -> Any:
 
 
 def rebox(leaf: Any, array: Any) -> Any:
-    """``array`` in a Flax box like ``leaf``; unchanged if ``leaf`` is no box."""
+    """`array` in a Flax box like `leaf`; unchanged if `leaf` is no box."""
     return jax.tree.map(lambda _: array, leaf) if is_box(leaf) else array
 
 
@@ -56,7 +56,7 @@ def not_an_array(name: str, leaf: Any) -> ValueError:
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """A key path as ``"blocks/0/attention/kernel"``."""
+    """A key path as `"blocks/0/attention/kernel"`."""
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
 
 
@@ -78,7 +78,7 @@ def _shared_name(name: str) -> ValueError:
 
 
 def map_with_names(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """``jax.tree.map`` with the leaf's path name as first argument; a Flax box is one leaf, a hole stays a hole.
+    """`jax.tree.map` with the leaf's path name as first argument; a Flax box is one leaf, a hole stays a hole.
 
     Raises:
         ValueError: two leaves have the same path name.

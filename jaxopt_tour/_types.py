@@ -15,7 +15,7 @@ ScalarOrSchedule = optax.ScalarOrSchedule
 #: A pytree of arrays: parameters, gradients or updates.
 Tree = Any
 
-# Shapes in annotations, such as ``Float[Array, "*batch m n"]``, are read by type checkers and, when the
+# Shapes in annotations, such as `Float[Array, "*batch m n"]`, are read by type checkers and, when the
 # tests have imported jaxtyping first, checked at every call. A user pays nothing and needs no jaxtyping.
 if TYPE_CHECKING or "jaxtyping" in sys.modules:
     from jaxtyping import Float, Num

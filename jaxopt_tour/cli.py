@@ -1,4 +1,4 @@
-"""The command ``jaxopt-tour``: race, play, tune rates, run experiments, look at the routing."""
+"""The command `jaxopt-tour`: race, play, tune rates, run experiments, look at the routing."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def follow(tx: optax.GradientTransformation, theta: Any, gradients: Any) -> Any:
 def assert_agrees(
     tx: optax.GradientTransformation, by_hand: Callable[..., np.ndarray], skip: int = 0, **arguments: Any
 ) -> None:
-    """``tx`` and its reference walk the same path in float64; with ``skip``, from where the first steps left them.
+    """`tx` and its reference walk the same path in float64; with `skip`, from where the first steps left them.
 
     1e-9 after 50 steps: the parameters are of size one and steps at most of size 100, so rounding is below 1e-12;
     dividing by a small root (centered RMSProp) magnifies it at most a thousandfold.

@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under ``--few``, keep two cases of every test; all of them are what the full run is for."""
+    """Under `--few`, keep two cases of every test; all of them are what the full run is for."""
     if not config.getoption("few"):
         return
     cases: dict[str, list[pytest.Item]] = {}

@@ -1,4 +1,4 @@
-"""Run the snippets of a page, one program a section: ``python -m tests.documents docs/frameworks.md [TITLE ...]``.
+"""Run the snippets of a page, one program a section: `python -m tests.documents docs/frameworks.md [TITLE ...]`.
 
 The blocks of a section follow each other in one program, after those that come before the page's first section.
 """

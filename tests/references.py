@@ -186,7 +186,7 @@ def eadam_by_hand(theta, gradients, eta, b1=0.9, b2=0.999, eps=1e-8, lam=0.0):
 
 
 def polar_by_hand(x: np.ndarray) -> np.ndarray:
-    """The orthogonal factor ``U V^T`` of one matrix."""
+    """The orthogonal factor `U V^T` of one matrix."""
     u, _, vt = np.linalg.svd(x, full_matrices=False)
     return u @ vt
 
@@ -196,8 +196,8 @@ def newton_schulz_by_hand(
 ) -> np.ndarray:
     """The quintic iteration on one matrix, after division by its Frobenius norm.
 
-    ``guard`` says how eps keeps a zero matrix from dividing by zero: "add" ``x / (|x| + eps)`` (Keller Jordan 1e-7,
-    Optax 1e-8), "max" ``x / max(|x|, eps)`` (PyTorch, 1e-7).
+    `guard` says how eps keeps a zero matrix from dividing by zero: "add" `x / (|x| + eps)` (Keller Jordan 1e-7,
+    Optax 1e-8), "max" `x / max(|x|, eps)` (PyTorch, 1e-7).
     """
     norm = np.sqrt(np.sum(x**2))
     x = x / {"add": norm + eps, "max": max(norm, eps)}[guard]
@@ -238,8 +238,8 @@ def muon_by_hand(
 ) -> np.ndarray:
     """Muon on one matrix of shape (fan_in, fan_out).
 
-    The decay multiplies ``eta``, not ``eta s``. ``orthogonalize`` replaces the iteration (`polar_by_hand`);
-    ``bias_correction`` is Optax's, inside Nesterov.
+    The decay multiplies `eta`, not `eta s`. `orthogonalize` replaces the iteration (`polar_by_hand`);
+    `bias_correction` is Optax's, inside Nesterov.
     """
     fan_in, fan_out = theta.shape
     s = shape_factor_by_hand(shape_factor, fan_in, fan_out)
@@ -351,7 +351,7 @@ def tail_average_by_hand(path: Sequence[np.ndarray], start: int, horizon: float)
 def six_step_muon_by_hand(
     theta: np.ndarray, gradients: Iterable[np.ndarray], eta: float, *, beta: float = 0.95
 ) -> np.ndarray:
-    """The ``muon_update`` of a tour of optimizers, on one matrix: no Nesterov, no eps, no shape factor, no decay.
+    """The `muon_update` of a tour of optimizers, on one matrix: no Nesterov, no eps, no shape factor, no decay.
 
     Six steps with Modula's coefficients, on a tall matrix (a wide one is transposed):
     https://docs.modula.systems/algorithms/newton-schulz/
@@ -380,10 +380,10 @@ def six_step_muon_by_hand(
 def moonshot_muon_by_hand(
     theta: np.ndarray, gradients: Iterable[np.ndarray], eta: float, *, beta: float = 0.95, lam: float = 0.0
 ) -> np.ndarray:
-    """Moonshot's Muon on one matrix: momentum as a sum, update and decay in one bracket, ``0.2 sqrt(max(n, m))``.
+    """Moonshot's Muon on one matrix: momentum as a sum, update and decay in one bracket, `0.2 sqrt(max(n, m))`.
 
-    ``M = beta M + G;  O = NewtonSchulz5(M / |M|_F);  theta = theta - eta (0.2 sqrt(max(n, m)) O + lam theta)``, with
-    Nesterov's ``G + beta M`` in place of M. Liu et al. 2025, section 2.2, https://arxiv.org/abs/2502.16982
+    `M = beta M + G;  O = NewtonSchulz5(M / |M|_F);  theta = theta - eta (0.2 sqrt(max(n, m)) O + lam theta)`, with
+    Nesterov's `G + beta M` in place of M. Liu et al. 2025, section 2.2, https://arxiv.org/abs/2502.16982
     """
     m, path = np.zeros_like(theta), []
     for g in gradients:
@@ -399,8 +399,8 @@ def nanochat_muon_by_hand(
 ) -> np.ndarray:
     """nanochat's Muon on one matrix of shape (fan_in, fan_out), without its row equilibration and variance reduction.
 
-    Momentum as an average, Nesterov, five Polar Express steps on ``X / (1.01 |X|_F + 1e-6)``, the rate times
-    ``sqrt(max(1, fan_out / fan_in))``, decay where update and weight agree in sign.
+    Momentum as an average, Nesterov, five Polar Express steps on `X / (1.01 |X|_F + 1e-6)`, the rate times
+    `sqrt(max(1, fan_out / fan_in))`, decay where update and weight agree in sign.
     https://github.com/karpathy/nanochat, nanochat/optim.py
     """
     abc = (

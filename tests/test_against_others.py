@@ -1,4 +1,4 @@
-"""Agreement with PyTorch libraries on one linear regression. ``golden/make_after_muon_golden.py`` says which."""
+"""Agreement with PyTorch libraries on one linear regression. `golden/make_after_muon_golden.py` says which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agreement with torch.optim on one linear regression. ``golden/make_torch_golden.py`` says what is in the arrays."""
+"""Agreement with torch.optim on one linear regression. `golden/make_torch_golden.py` says what is in the arrays."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ELEMENTWISE = {
 
 
 def train(tx: optax.GradientTransformation, dtype: str) -> dict[int, np.ndarray]:
-    """Every fourth row of W, (out, in) as PyTorch has it, after each of ``STEPS``."""
+    """Every fourth row of W, (out, in) as PyTorch has it, after each of `STEPS`."""
     x, y = (jnp.asarray(GOLDEN[name], dtype) for name in ("x", "y"))
 
     def step(carry, _):

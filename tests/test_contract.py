@@ -2,7 +2,7 @@
 
 The numbers are those of the contract: 1 state, 2 transformations of JAX, 3 composition, 4 containers, 5 dtypes,
 6 extreme gradients, 7 lowering. The eighth, agreement with an oracle, is held by the tests of each rule and by
-``test_against_torch.py``, the ninth by ``test_wrong_arguments.py``.
+`test_against_torch.py`, the ninth by `test_wrong_arguments.py`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def loss(params: Any) -> jax.Array:
 
 
 def step_of(tx: optax.GradientTransformation, objective: Callable[[Any], jax.Array] = loss) -> Callable[..., Any]:
-    """``(params, state) -> (params, state)``."""
+    """`(params, state) -> (params, state)`."""
 
     def step(params: Any, state: Any) -> tuple[Any, Any]:
         updates, state = tx.update(jax.grad(objective)(params), state, params)

@@ -9,7 +9,7 @@ import pytest
 from tests import documents
 
 FRAMEWORKS, RECIPES = "docs/frameworks.md", "docs/recipes.md"
-#: Not in requirements/dev.txt: too large for a test environment. Run by hand with ``python -m tests.documents``.
+#: Not in requirements/dev.txt: too large for a test environment. Run by hand with `python -m tests.documents`.
 BY_HAND = {"Keras", "Penzai", "Levanter"}
 
 

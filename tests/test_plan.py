@@ -1,4 +1,4 @@
-"""``jt.plan``: the plan of a model as a table, as data and as JSON, for platforms and meshes that are not there."""
+"""`jt.plan`: the plan of a model as a table, as data and as JSON, for platforms and meshes that are not there."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_imports_point_one_way():
 
 
 def test_no_module_is_shadowed_by_a_public_name():
-    """``import jaxopt_tour.a.b as b`` must give the module, so no name of a package is that of one of its modules."""
+    """`import jaxopt_tour.a.b as b` must give the module, so no name of a package is that of one of its modules."""
     import importlib
     import types
 

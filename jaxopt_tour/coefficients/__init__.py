@@ -1,7 +1,7 @@
 """The coefficients of an orthogonalization: what each of its steps does to singular values.
 
-Values of three kinds: polynomials, rational functions, and the exact polar factor. ``jt.Orthogonalizer`` and everything
-that takes ``orthogonalizer=`` accept a value, such as ``jt.coefficients.polar_express(8)``, or a name from ``BY_NAME``.
+Values of three kinds: polynomials, rational functions, and the exact polar factor. `jt.Orthogonalizer` and everything
+that takes `orthogonalizer=` accept a value, such as `jt.coefficients.polar_express(8)`, or a name from `BY_NAME`.
 """
 
 from jaxopt_tour.coefficients.by_name import (

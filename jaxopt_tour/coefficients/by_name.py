@@ -23,7 +23,7 @@ class Exact:
 #: Coefficients as a value.
 Coefficients = PolynomialCoefficients | RationalCoefficients | Exact
 
-#: Coefficients as users write them: a value, a name from ``BY_NAME``, or one polynomial per step.
+#: Coefficients as users write them: a value, a name from `BY_NAME`, or one polynomial per step.
 CoefficientsLike = str | Coefficients | Sequence[Sequence[float]]
 
 
@@ -32,8 +32,8 @@ def auto() -> RationalCoefficients:
     """The default: two Zolotarev functions for [1e-3, 1] where inverses pay, else five Polar Express quintics.
 
     Inverses pay on CPU in full precision from 128 rows on. There the two functions take two inverses and two products
-    where the quintics take seventeen products, and reach further down the spectrum (``docs/accuracy.md``). The
-    quintics, :func:`polar_express`, run on GPUs and TPUs, in half precision, in the standard form and for smaller
+    where the quintics take seventeen products, and reach further down the spectrum (`docs/accuracy.md`). The
+    quintics, `polar_express`, run on GPUs and TPUs, in half precision, in the standard form and for smaller
     matrices.
     """
     return dataclasses.replace(zolotarev(), name="auto", polynomial=polar_express())
@@ -43,8 +43,8 @@ def auto() -> RationalCoefficients:
 def fast() -> RationalCoefficients:
     """The fewest operations: one Zolotarev function of degree 5 where inverses pay, else the shortest polynomials.
 
-    Two inverses, and no products besides ``X X^T`` and ``Q X``; every singular value above 2e-3 of the Schatten-4 norm
-    ends within .16 of 1. Where inverses do not pay (:func:`auto`), two Polar Express steps of degree 17 for [1e-2, 1]
+    Two inverses, and no products besides `X X^T` and `Q X`; every singular value above 2e-3 of the Schatten-4 norm
+    ends within .16 of 1. Where inverses do not pay (`auto`), two Polar Express steps of degree 17 for [1e-2, 1]
     under the Schatten-8 norm, and in half precision four quintics for the same interval.
     """
     polynomial = dataclasses.replace(
@@ -88,7 +88,7 @@ def as_coefficients(coefficients: CoefficientsLike, steps: int | None = None) ->
 
     Raises:
         ValueError: the name is unknown (the known ones are listed), the value is none of the above, or its number of
-            steps is not ``steps``.
+            steps is not `steps`.
     """
     if isinstance(coefficients, (PolynomialCoefficients, RationalCoefficients, Exact)):
         value: Coefficients = coefficients

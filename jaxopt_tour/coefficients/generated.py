@@ -24,7 +24,7 @@ def polar_express(
     """The best composition of odd polynomials for singular values in [lower_bound, 1], generated for the arguments.
 
     Each step is the odd polynomial closest to 1 (in the largest error) on the interval that the steps before it left,
-    ``[l, u] -> [p(l), 2 - p(l)]``. Its lower end is raised, for quintics to 0.0241 u, while the interval is wide, which
+    `[l, u] -> [p(l), 2 - p(l)]`. Its lower end is raised, for quintics to 0.0241 u, while the interval is wide, which
     keeps a step from enlarging smaller values too much.
 
     With its default arguments, five quintics for [3e-3, 1] under the Schatten-8 norm, it needs the products of five
@@ -34,12 +34,12 @@ def polar_express(
         steps: number of polynomials.
         lower_bound: the smallest singular value, as a share of the prescaling norm, that is to reach 1. Smaller values
             are enlarged as much as the steps can.
-        prescale: the norm that X is divided by, see :class:`PolynomialCoefficients`.
-        safety: every step but the last is stretched by this factor, so that singular values up to ``safety``, which
+        prescale: the norm that X is divided by, see `PolynomialCoefficients`.
+        safety: every step but the last is stretched by this factor, so that singular values up to `safety`, which
             rounding in half precision makes, are mapped as if they were at most 1. At 1, the plain optimum, bfloat16
             iterations blow up; 1.01 to 1.05 is usual.
         degree: 5, 9 or 17, of every step or one for each: products of fewer steps of a higher degree reach further, in
-            full precision alone. ``polar_express(3, 3e-3, degree=(9, 17, 17))`` is closer than five quintics and needs
+            full precision alone. `polar_express(3, 3e-3, degree=(9, 17, 17))` is closer than five quintics and needs
             three m x m products fewer in the Gram form. In float32 a first step of degree 17 costs digits that a third
             step multiplies in the Gram form: begin with 9 there.
 
@@ -85,10 +85,10 @@ def cans(
 ) -> PolynomialCoefficients:
     """Chebyshev-type optimal polynomials of degree 3 (or 5), generated for the arguments.
 
-    Each step is the odd polynomial of the given degree closest to 1 on ``[l, u]``; the next interval is its image
-    ``[1 - E, 1 + E]``. Degree 3 has the closed form
+    Each step is the odd polynomial of the given degree closest to 1 on `[l, u]`; the next interval is its image
+    `[1 - E, 1 + E]`. Degree 3 has the closed form
 
-        ``p(s) = (2 (l^2 + l u + u^2) s - 2 s^3) / (2 e^3 + l^2 u + l u^2)``, ``e^2 = (l^2 + l u + u^2) / 3``
+        `p(s) = (2 (l^2 + l u + u^2) s - 2 s^3) / (2 e^3 + l^2 u + l u^2)`, `e^2 = (l^2 + l u + u^2) / 3`
 
     and needs two products a step where degree 5 needs three.
 
@@ -96,8 +96,8 @@ def cans(
         steps: number of polynomials.
         lower_bound: the smallest singular value, as a share of the prescaling norm, that is to reach 1.
         degree: 3 or 5.
-        prescale: the norm that X is divided by, see :class:`PolynomialCoefficients`.
-        safety: as in :func:`polar_express`; the paper has none (1). Without it, a cubic step for a wide interval sends
+        prescale: the norm that X is divided by, see `PolynomialCoefficients`.
+        safety: as in `polar_express`; the paper has none (1). Without it, a cubic step for a wide interval sends
             singular values just above its upper end below zero, and then to -1: half precision needs it.
 
     Source: Grishina, Smirnov & Rakhuba, CANS, 2025, Propositions 1 and 2, https://arxiv.org/abs/2506.10935

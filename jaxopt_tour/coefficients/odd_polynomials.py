@@ -1,20 +1,20 @@
 """Odd polynomials of singular values: their values, the best ones for an interval, and how few products one takes.
 
-``p(s) = a s + b s^3 + c s^5 + ...`` is a tuple of its coefficients. It acts on a matrix as ``q(R) X``, ``R = X X^T``,
-with ``q(t) = a + b t + c t^2 + ...``. Products of m x m matrices that q takes, ``S = R R`` among them:
+`p(s) = a s + b s^3 + c s^5 + ...` is a tuple of its coefficients. It acts on a matrix as `q(R) X`, `R = X X^T`,
+with `q(t) = a + b t + c t^2 + ...`. Products of m x m matrices that q takes, `S = R R` among them:
 
     degree of p    q                                              products
     3              a I + b R                                      0
     5              a I + b R + c S                                1
     9              a I + b R + c S + S (d R + e S)                2
     17             a product of two sums of V, S, R and I, and    3, with V = Y Y, Y = S + y R + z I
-                   another such sum (:func:`factors`)
+                   another such sum (`factors`)
 
 A step of degree 9 takes one product more than one of degree 5 and a step of degree 17 two, where a further step of
 degree 5 would take four in the Gram form. Fewer products than Paterson & Stockmeyer's (1973) by products of sums:
 Sastre & Ibáñez, Efficient evaluation of matrix polynomials beyond the Paterson-Stockmeyer method, 2021,
 https://www.mdpi.com/2227-7390/9/14/1600, and the works they build on; the factors here are worked out in
-:func:`factors`.
+`factors`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def shortest(polynomial: Sequence[float]) -> Polynomial:
 
 
 def products(polynomial: Sequence[float]) -> int:
-    """How many products of m x m matrices ``q(R)`` takes: 0 of degree 3, 1 of degree 5, 2 of 9, and 3 of 17."""
+    """How many products of m x m matrices `q(R)` takes: 0 of degree 3, 1 of degree 5, 2 of 9, and 3 of 17."""
     return 0 if is_cubic(polynomial) else PRODUCTS[len(polynomial)]
 
 
@@ -60,7 +60,7 @@ def degree(polynomial: Sequence[float]) -> int:
 
 
 def value(polynomial: Sequence[float], s: _Values) -> _Values:
-    """``p(s)``."""
+    """`p(s)`."""
     total: Any = 0.0
     for coefficient in reversed(polynomial):
         total = total * s**2 + coefficient
@@ -78,7 +78,7 @@ def image(polynomial: Sequence[float], low: float, high: float) -> tuple[float, 
 
 
 def scaled(polynomial: Sequence[float], *, values: float = 1.0, stretch: float = 1.0) -> Polynomial:
-    """``values p(s / stretch)``."""
+    """`values p(s / stretch)`."""
     return tuple(float(values * c / stretch ** (2 * k + 1)) for k, c in enumerate(polynomial))
 
 
@@ -146,7 +146,7 @@ def _vertex(x: np.ndarray, y: np.ndarray) -> float:
 def _limit(degree: int) -> Polynomial:
     """The polynomial with p(1) = 1 and as many derivatives of zero there as its degree allows.
 
-    It is the start of the series of ``s / sqrt(1 - (1 - s^2))`` in ``1 - s^2``.
+    It is the start of the series of `s / sqrt(1 - (1 - s^2))` in `1 - s^2`.
     """
     terms, series = (degree + 1) // 2, [1.0]
     for k in range(1, terms):
@@ -163,10 +163,10 @@ def _derivative(polynomial: Sequence[float]) -> np.ndarray:
 
 
 class Factors(NamedTuple):
-    """q of degree 8 by two products: ``V = Y Y`` and ``L N``; every row holds the factors of V, S, R and I.
+    """q of degree 8 by two products: `V = Y Y` and `L N`; every row holds the factors of V, S, R and I.
 
-    ``Y = S + y_1 R + y_0 I``, ``L = left . (V, S, R, I)``, ``N = right . (V, S, R, I)`` and
-    ``q = L N + rest . (V, S, R, I)``.
+    `Y = S + y_1 R + y_0 I`, `L = left . (V, S, R, I)`, `N = right . (V, S, R, I)` and
+    `q = L N + rest . (V, S, R, I)`.
     """
 
     y: tuple[float, float]
@@ -179,13 +179,13 @@ class Factors(NamedTuple):
 def factors(polynomial: Polynomial) -> Factors:
     """The products that a step of degree 17 is evaluated by.
 
-    In ``x = t - center``, with the center that removes x^7, ``q / k = x^8 + b6 x^6 + b5 x^5 + ...``, and with V = x^4
+    In `x = t - center`, with the center that removes x^7, `q / k = x^8 + b6 x^6 + b5 x^5 + ...`, and with V = x^4
 
-        ``q / k = (V + u2 x^2 + u1 x) (V + w2 x^2 + w1 x) + g V + r2 x^2 + r1 x + r0``.
+        `q / k = (V + u2 x^2 + u1 x) (V + w2 x^2 + w1 x) + g V + r2 x^2 + r1 x + r0`.
 
     The powers 6 and 5 give u + w; 3 gives (u2 - w2) (u1 - w1), one number for two, and both roots are taken alike; then
     4 gives g, and the rest what is left. Every polynomial with k other than 0 has this form; where k is small beside
-    the others the center is far from [0, 1], and rounding takes q (:func:`growth`).
+    the others the center is far from [0, 1], and rounding takes q (`growth`).
     """
     c = np.asarray(polynomial)
     lead, center = c[8], -c[7] / (8 * c[8])
@@ -201,7 +201,7 @@ def factors(polynomial: Polynomial) -> Factors:
     rest = np.array([b[0], b[1], b[2] - u[1] * w[1]])
 
     def in_r(v: float, quadratic: np.ndarray) -> tuple[float, float, float, float]:
-        """From powers of x to V, S, R and I: ``x = R - center I``, ``x^2 = S - 2 center R + center^2 I``."""
+        """From powers of x to V, S, R and I: `x = R - center I`, `x^2 = S - 2 center R + center^2 I`."""
         zero, first, second = quadratic
         return (
             float(v),

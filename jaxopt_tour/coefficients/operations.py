@@ -14,10 +14,10 @@ def operations(
     """Floating-point operations of the matrix products for one m x n matrix, m <= n.
 
     A product of (m, k) and (k, n) counts 2 m k n. Standard form, per quintic step: X X^T, A A and B X, that is
-    ``4 m^2 n + 2 m^3``; a cubic step (c = 0) skips A A, one of degree 9 has one m^3-product more, of 17 two. Gram form:
-    ``4 m^2 n`` once per restart plus one, and four m^3-products a quintic step except that the first needs no Q Z and
+    `4 m^2 n + 2 m^3`; a cubic step (c = 0) skips A A, one of degree 9 has one m^3-product more, of 17 two. Gram form:
+    `4 m^2 n` once per restart plus one, and four m^3-products a quintic step except that the first needs no Q Z and
     the last none for R. Rational functions, in the Gram form alone: two m^3-products a step but the first, and what
-    the inverses take (:func:`jaxopt_tour.linalg.positive_inverse.operations`).
+    the inverses take (`operations`).
     """
     small, large = 2 * m**3, 2 * m**2 * n
     if isinstance(coefficients, RationalCoefficients):
@@ -50,7 +50,7 @@ def _of_rational_steps(coefficients: RationalCoefficients, m: int) -> int:
 def product_counts(
     coefficients: PolynomialCoefficients | RationalCoefficients, form: str, restarts: int = 0
 ) -> tuple[int, int, int]:
-    """Products with X, products of m x m matrices, and inverses, for one matrix; :func:`operations` weights them."""
+    """Products with X, products of m x m matrices, and inverses, for one matrix; `operations` weights them."""
     if isinstance(coefficients, RationalCoefficients):
         inverses = sum(len(function.shifts) for function in coefficients.functions)
         return 2, 2 * (coefficients.steps - 1) + takes_square(coefficients), inverses

@@ -2,8 +2,8 @@
 
 A value cannot be cycled, cut short or used with another prescale: each of these can turn an update uphill.
 
-One step maps every singular value s of the iterate to ``p(s) = a s + b s^3 + c s^5``, or to an odd polynomial of degree
-9 or 17 (:mod:`jaxopt_tour.coefficients.odd_polynomials`).
+One step maps every singular value s of the iterate to `p(s) = a s + b s^3 + c s^5`, or to an odd polynomial of degree
+9 or 17 (`odd_polynomials`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _MOST_GROWTH: Final = 1e4
 
 @dataclasses.dataclass(frozen=True)
 class PolynomialCoefficients:
-    """Odd polynomials applied one after the other to ``X / S(X)``, with S the norm named by ``prescale``.
+    """Odd polynomials applied one after the other to `X / S(X)`, with S the norm named by `prescale`.
 
     Attributes:
         name: shown in tables and messages.
-        polynomials: ``(a, b, c)`` of every step, or the five or nine coefficients of an odd polynomial of degree 9 or
+        polynomials: `(a, b, c)` of every step, or the five or nine coefficients of an odd polynomial of degree 9 or
             17.
-        prescale: the norm that bounds the spectral norm of X from above: ``frobenius`` = (sum s_i^2)^(1/2),
-            ``schatten4`` = (sum s_i^4)^(1/4), ``schatten8`` = (sum s_i^8)^(1/8), or ``aol``, which scales every row
-            of X by ``rsqrt(sum_j |X X^T|_ij)`` (almost-orthogonal layers; it also turns the singular vectors a little).
+        prescale: the norm that bounds the spectral norm of X from above: `frobenius` = (sum s_i^2)^(1/2),
+            `schatten4` = (sum s_i^4)^(1/4), `schatten8` = (sum s_i^8)^(1/8), or `aol`, which scales every row
+            of X by `rsqrt(sum_j |X X^T|_ij)` (almost-orthogonal layers; it also turns the singular vectors a little).
         source: where the numbers come from.
         in_half: the coefficients that replace these where the iteration runs in half precision. Polynomials of degree
             9 and 17 have coefficients too large for it: without a replacement they run in float32, and a dtype of half
@@ -92,7 +92,7 @@ class PolynomialCoefficients:
         return values
 
     def worst_error(self, lower_bound: float) -> float:
-        """The largest ``|s - 1|`` that a singular value in [lower_bound, 1] of the prescaled matrix ends with.
+        """The largest `|s - 1|` that a singular value in [lower_bound, 1] of the prescaled matrix ends with.
 
         Exact up to rounding: a polynomial maps an interval onto an interval.
         """

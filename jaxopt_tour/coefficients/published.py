@@ -6,7 +6,7 @@ from jaxopt_tour.coefficients.polynomial import PolynomialCoefficients, check_st
 
 
 def cubic(steps: int = 10) -> PolynomialCoefficients:
-    """The classical iteration ``1.5 s - 0.5 s^3``; converges for every s in (0, sqrt 3), slowly for small s.
+    """The classical iteration `1.5 s - 0.5 s^3`; converges for every s in (0, sqrt 3), slowly for small s.
 
     Source: Björck & Bowie, An iterative algorithm for computing the best estimate of an orthogonal matrix, 1971.
     """
@@ -29,7 +29,7 @@ def keller_jordan(steps: int = 5) -> PolynomialCoefficients:
 
 
 def you() -> PolynomialCoefficients:
-    """Five polynomials found by Jiacheng You's search; Optax calls them ``dion``.
+    """Five polynomials found by Jiacheng You's search; Optax calls them `dion`.
 
     Source: J. You, https://gist.github.com/YouJiacheng/393c90cbdc23b09d5688815ba382288b
     """

@@ -1,10 +1,10 @@
 """Odd rational functions of singular values: their values and the best ones for an interval; coefficients of them.
 
-``r(s) = s (C + sum_j a_j / (s^2 + c_j))`` with every c_j > 0. It acts on a matrix as ``q(R) X``, ``R = X X^T``, with
-``q(R) = C I + sum_j a_j (R + c_j I)^-1``: one inverse of a positive definite matrix for every two degrees
-(:mod:`jaxopt_tour.linalg.positive_inverse`). An inverse takes the operations of little more than one product and does
+`r(s) = s (C + sum_j a_j / (s^2 + c_j))` with every c_j > 0. It acts on a matrix as `q(R) X`, `R = X X^T`, with
+`q(R) = C I + sum_j a_j (R + c_j I)^-1`: one inverse of a positive definite matrix for every two degrees
+(`positive_inverse`). An inverse takes the operations of little more than one product and does
 what many products do: on [1e-3, 1] five quintics, of degree 3,125 together, end within .512 of 1, and two rational
-functions of degree 3 within .019 (``docs/accuracy.md``).
+functions of degree 3 within .019 (`docs/accuracy.md`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SMALLEST_SHIFT: Final = 1e-5
 
 
 class Rational(NamedTuple):
-    """``r(s) = s (constant + sum_j weights[j] / (s^2 + shifts[j]))``."""
+    """`r(s) = s (constant + sum_j weights[j] / (s^2 + shifts[j]))`."""
 
     constant: float
     weights: tuple[float, ...]
@@ -40,7 +40,7 @@ def value(function: Rational, s: _Values) -> _Values:
 
 
 def image(function: Rational, low: float, high: float) -> tuple[float, float]:
-    """The smallest and the largest r(s) for s in [low, high], at the ends or where ``r' = 0``."""
+    """The smallest and the largest r(s) for s in [low, high], at the ends or where `r' = 0`."""
     # r' = C + sum_j a_j (c_j - t) / (t + c_j)^2 with t = s^2, times all denominators.
     squares = [monomials.polypow((c, 1.0), 2) for c in function.shifts]
     numerator: np.ndarray = function.constant * _product(squares)
@@ -54,10 +54,10 @@ def image(function: Rational, low: float, high: float) -> tuple[float, float]:
 
 
 def best(low: float, high: float, inverses: int) -> Rational:
-    """The odd rational function of degree ``2 inverses + 1`` that is closest to 1 on [low, high], in the largest error.
+    """The odd rational function of degree `2 inverses + 1` that is closest to 1 on [low, high], in the largest error.
 
-    Zolotarev's solution in elliptic functions: on [l, 1], ``r(s) = M s prod_j (s^2 + d_{2j}) / (s^2 + d_{2j-1})`` with
-    ``d_i = l^2 tan^2 am(i K / (2 inverses + 1))``, K and the amplitude am of modulus ``sqrt(1 - l^2)``, and the M that
+    Zolotarev's solution in elliptic functions: on [l, 1], `r(s) = M s prod_j (s^2 + d_{2j}) / (s^2 + d_{2j-1})` with
+    `d_i = l^2 tan^2 am(i K / (2 inverses + 1))`, K and the amplitude am of modulus `sqrt(1 - l^2)`, and the M that
     centers the error.
 
     Source: Nakatsukasa & Freund, Computing fundamental matrix decompositions accurately via the matrix sign function in
@@ -84,13 +84,13 @@ def best(low: float, high: float, inverses: int) -> Rational:
 
 @dataclasses.dataclass(frozen=True)
 class RationalCoefficients:
-    """Odd rational functions applied one after the other to ``X / S(X)``, with S the norm named by ``prescale``.
+    """Odd rational functions applied one after the other to `X / S(X)`, with S the norm named by `prescale`.
 
     Attributes:
         name: shown in tables and messages.
         functions: one a step, of one degree.
         prescale: the norm that bounds the spectral norm of X from above, see
-            :class:`jaxopt_tour.coefficients.polynomial.PolynomialCoefficients`. Schatten-4 and Frobenius are read off
+            `PolynomialCoefficients`. Schatten-4 and Frobenius are read off
             the Gram matrix; Schatten-8 takes a product.
         source: where the numbers come from.
         polynomial: the coefficients that replace these where inverses do not pay or cannot be computed: on a GPU or
@@ -137,7 +137,7 @@ class RationalCoefficients:
         return values
 
     def worst_error(self, lower_bound: float) -> float:
-        """The largest ``|s - 1|`` that a singular value in [lower_bound, 1] of the prescaled matrix ends with."""
+        """The largest `|s - 1|` that a singular value in [lower_bound, 1] of the prescaled matrix ends with."""
         low, high = check_bound(lower_bound), 1.0
         for function in self.functions:
             low, high = image(function, low, high)
@@ -151,7 +151,7 @@ def zolotarev(
     """The best odd rational functions for singular values in [lower_bound, 1], generated for the arguments.
 
     Each step is the one closest to 1 (in the largest error) on the interval that the step before it left. Composed,
-    they are the best of all of the degree ``(2 inverses + 1)^steps``: ``zolotarev(2)`` has degree 9 and two inverses.
+    they are the best of all of the degree `(2 inverses + 1)^steps`: `zolotarev(2)` has degree 9 and two inverses.
     With one inverse a step is the dynamically weighted Halley iteration (QDWH).
 
     For full precision: the inverses are of matrices with a condition of ten thousand and more.
@@ -166,7 +166,7 @@ def zolotarev(
     Raises:
         ValueError: an argument is out of range, or the functions would need more digits than float32 has.
 
-    Source: :func:`best`; Nakatsukasa, Bai & Gygi, Optimizing Halley's iteration for computing the matrix polar
+    Source: `best`; Nakatsukasa, Bai & Gygi, Optimizing Halley's iteration for computing the matrix polar
     decomposition, 2010, https://doi.org/10.1137/090774999
     """
     low, high = check_bound(lower_bound), 1.0
@@ -182,7 +182,7 @@ def zolotarev(
 
 
 def _amplitudes(shares: np.ndarray, complement: float) -> np.ndarray:
-    """``am(share K)`` for the elliptic integral K of modulus ``sqrt(1 - complement^2)``.
+    """`am(share K)` for the elliptic integral K of modulus `sqrt(1 - complement^2)`.
 
     Source: Abramowitz & Stegun, Handbook of Mathematical Functions, 16.4 (by arithmetic-geometric means).
     """

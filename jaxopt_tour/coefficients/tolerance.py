@@ -27,20 +27,20 @@ def for_tolerance(
 ) -> PolynomialCoefficients:
     """Return the cheapest coefficients of degree 3 or 5 for which singular values in [lower_bound, 1] end near 1.
 
-    ``for_tolerance(0.05, 1e-3)``: for a matrix with singular values, divided by its Schatten-8 norm, of at least 1e-3,
-    the result O has ``|s - 1| <= 0.05`` for each of its singular values, hence ``|O - U V^T|_F <= 0.05 |U V^T|_F``, up
-    to rounding. The candidates are :func:`polar_express` and :func:`cans` of degree 3 and 5 with 1 to 20 steps and a
-    safety factor of 1.02, which run in every dtype (:func:`polar_express` of a higher degree may need fewer products
-    in full precision); the cost is that of :func:`jaxopt_tour.coefficients.operations.operations` in the cheaper of the
+    `for_tolerance(0.05, 1e-3)`: for a matrix with singular values, divided by its Schatten-8 norm, of at least 1e-3,
+    the result O has `|s - 1| <= 0.05` for each of its singular values, hence `|O - U V^T|_F <= 0.05 |U V^T|_F`, up
+    to rounding. The candidates are `polar_express` and `cans` of degree 3 and 5 with 1 to 20 steps and a
+    safety factor of 1.02, which run in every dtype (`polar_express` of a higher degree may need fewer products
+    in full precision); the cost is that of `operations` in the cheaper of the
     two forms of the iteration.
 
     Args:
         polar_error: the largest accepted distance of a singular value from 1. Rounding adds to it: about 1e-5 in
             float32, 1e-2 in bfloat16 and float16; much more in float16's Gram form from six steps on.
-        lower_bound: the smallest singular value, as a share of the prescaling norm. Where ``s_min >= l s_max`` is what
-            is known of m x n matrices, Schatten-8 needs ``l / min(m, n)**(1/8)``, Frobenius ``l / min(m, n)**(1/2)``.
+        lower_bound: the smallest singular value, as a share of the prescaling norm. Where `s_min >= l s_max` is what
+            is known of m x n matrices, Schatten-8 needs `l / min(m, n)**(1/8)`, Frobenius `l / min(m, n)**(1/2)`.
             Smaller values are enlarged as far as the steps can; zero stays zero.
-        prescale: ``"frobenius"``, ``"schatten4"`` or ``"schatten8"``; AOL changes singular vectors, so nothing can be
+        prescale: `"frobenius"`, `"schatten4"` or `"schatten8"`; AOL changes singular vectors, so nothing can be
             promised about it.
         m: rows of the matrices. Only the aspect ratio matters.
         n: columns of the matrices. Without m and n the matrices are taken to be square.

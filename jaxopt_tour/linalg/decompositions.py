@@ -11,15 +11,15 @@ from jaxopt_tour._types import Array, Float
 
 
 def decompose(function: Callable[[Array], Any], x: Float[Array, "*batch m n"]) -> Any:
-    """``function(x)`` for a decomposition of batches of matrices; on a CPU one matrix after the other.
+    """`function(x)` for a decomposition of batches of matrices; on a CPU one matrix after the other.
 
     XLA's CPU client hands the matrices of one batch to its thread pool. Where that has few threads and two batches
     meet, as those of two shapes in one program, all threads may wait for each other for ever (seen with jaxlib 0.10.2
-    on two cores, with ``eigh`` and with ``svd``). One matrix at a time needs no thread of the pool. ``vmap`` makes a
+    on two cores, with `eigh` and with `svd`). One matrix at a time needs no thread of the pool. `vmap` makes a
     batch, too: it runs one after the other as well.
 
     Args:
-        function: such as ``jnp.linalg.eigh``, from (..., m, n) to a tree of arrays with the same batch axes.
+        function: such as `jnp.linalg.eigh`, from (..., m, n) to a tree of arrays with the same batch axes.
         x: matrices.
     """
     batch = x.shape[:-2]

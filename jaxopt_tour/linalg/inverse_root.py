@@ -13,9 +13,9 @@ from jaxopt_tour.linalg.decompositions import decompose
 def inverse_root(
     a: Float[Array, "*batch m m"], p: int | float | Array, ridge: int | float | Array = 0.0
 ) -> Float[Array, "*batch m m"]:
-    """``(A + ridge I)^(-1/p) = V diag((lambda + ridge)^(-1/p)) V^T`` for ``A = V diag(lambda) V^T``.
+    """`(A + ridge I)^(-1/p) = V diag((lambda + ridge)^(-1/p)) V^T` for `A = V diag(lambda) V^T`.
 
-    Negative eigenvalues of A, which are rounding, count as zero. Without a ridge those up to ``m eps`` times the
+    Negative eigenvalues of A, which are rounding, count as zero. Without a ridge those up to `m eps` times the
     largest count as zero too and stay zero in the result, as in a pseudo-inverse; the zero matrix gives zero.
 
     The derivative is that of the matrix function, with respect to A, p and ridge: it holds at equal eigenvalues too,
@@ -60,17 +60,17 @@ def _spectrum(a: Array, ridge: Array) -> tuple[Array, Array, Array]:
 
 
 def _rotate(left: Array, right: Array) -> Array:
-    """``left right^T`` in full precision: TF32 would leave three digits."""
+    """`left right^T` in full precision: TF32 would leave three digits."""
     return jnp.matmul(left, right.mT, precision=Precision.HIGHEST)
 
 
 @_inverse_root.defjvp
 def _inverse_root_jvp(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-    """``V (F * (V^T dA V + dridge I) + dp D) V^T`` with F the divided differences of ``f(x) = x^-q``, q = 1/p.
+    """`V (F * (V^T dA V + dridge I) + dp D) V^T` with F the divided differences of `f(x) = x^-q`, q = 1/p.
 
-    ``F_ij = (s^-q - t^-q) / (s - t) = t^(-q-1) (e^(-q d) - 1) / (e^d - 1)`` with ``d = log(s / t)`` for eigenvalues s
-    and t, and ``-q t^(-q-1)`` where they are equal: a smooth function of d, which loses no digits in a difference.
-    ``D = df/dp = x^-q log(x) / p^2`` on the diagonal.
+    `F_ij = (s^-q - t^-q) / (s - t) = t^(-q-1) (e^(-q d) - 1) / (e^d - 1)` with `d = log(s / t)` for eigenvalues s
+    and t, and `-q t^(-q-1)` where they are equal: a smooth function of d, which loses no digits in a difference.
+    `D = df/dp = x^-q log(x) / p^2` on the diagonal.
     """
     (a, p, ridge), (da, dp, dridge) = primals, tangents
     vectors, values, kept = _spectrum(a, ridge)

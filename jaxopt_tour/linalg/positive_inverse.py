@@ -1,16 +1,16 @@
 """The inverse of a positive definite matrix, by block elimination: products, and Cholesky factors of small blocks.
 
-The matrices to invert are ``R + c I`` with R a Gram matrix. Every block of columns is eliminated in turn (a sweep):
-with D the block on the diagonal, ``D = L L^T``,
+The matrices to invert are `R + c I` with R a Gram matrix. Every block of columns is eliminated in turn (a sweep):
+with D the block on the diagonal, `D = L L^T`,
 
-    ``G = A[:, k] L^-T``,  ``G[k] = -L^-T``;   ``A <- A - G G^T``, where the rows and columns k of A count as zero
+    `G = A[:, k] L^-T`,  `G[k] = -L^-T`;   `A <- A - G G^T`, where the rows and columns k of A count as zero
 
 after which A holds minus the inverse of what is eliminated and the Schur complement of what is not. Complements are
 formed from Cholesky factors, never from an inverse: as in a Cholesky factorization an error of the size of rounding
 stays one, and R may be singular as long as c is well above it.
 
 One elimination is the body of a loop, so the program does not grow with the matrix, and nearly all of the work is the
-product ``G G^T``: 2 m^3 operations in all. Source: Goodnight, A Tutorial on the SWEEP Operator, 1979,
+product `G G^T`: 2 m^3 operations in all. Source: Goodnight, A Tutorial on the SWEEP Operator, 1979,
 doi:10.1080/00031305.1979.10482685, in blocks.
 """
 
@@ -32,9 +32,9 @@ BLOCK: Final = 64
 
 @jax.custom_jvp
 def positive_inverse(a: Float[Array, "*batch m m"]) -> Float[Array, "*batch m m"]:
-    """``A^-1`` for symmetric positive definite matrices of float32 or float64.
+    """`A^-1` for symmetric positive definite matrices of float32 or float64.
 
-    The derivative is ``dA^-1 = -A^-1 dA A^-1``. A matrix that is not positive definite, up to rounding, gives NaN.
+    The derivative is `dA^-1 = -A^-1 dA A^-1`. A matrix that is not positive definite, up to rounding, gives NaN.
     """
     return decompose(_eliminated, a) if a.size else a
 
@@ -47,7 +47,7 @@ def _positive_inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tupl
 
 
 def block_rows(m: int) -> int:
-    """Rows of the blocks of an m x m matrix: ``BLOCK``, or of a smaller matrix all, rounded up to a power of two."""
+    """Rows of the blocks of an m x m matrix: `BLOCK`, or of a smaller matrix all, rounded up to a power of two."""
     rows = 16
     while rows < min(m, BLOCK):
         rows *= 2
@@ -87,7 +87,7 @@ def _eliminated(a: Array) -> Array:
 def _inverse_of_triangle(lower: Array) -> Array:
     """The inverse of a lower triangular matrix.
 
-    On a CPU by forward substitution, a row at a time: row k is ``(e_k - sum_(j < k) L_kj X_j) / L_kk``. It compiles in
+    On a CPU by forward substitution, a row at a time: row k is `(e_k - sum_(j < k) L_kj X_j) / L_kk`. It compiles in
     half the time of LAPACK's triangular solve in blocks, and runs faster than it. For 64 rows OpenBLAS, which is LAPACK
     on CPU, would wake threads of its own; while those wait for work they take cores from the products around.
     """

@@ -12,7 +12,7 @@ from jaxopt_tour._types import Array, Float
 def product(
     left: Float[Array, "*batch m k"], right: Float[Array, "*batch k n"], *, wide_result: bool = False
 ) -> Float[Array, "*batch m n"]:
-    """Multiply matrices with sums in at least float32; ``wide_result`` returns the dtype of the sums.
+    """Multiply matrices with sums in at least float32; `wide_result` returns the dtype of the sums.
 
     Factors of float32 and float64 are multiplied in full precision, not as TF32 or bfloat16, which accelerators take by
     default.

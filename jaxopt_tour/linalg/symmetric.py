@@ -1,10 +1,10 @@
 """Products that are known to be symmetric: one half computed, the other mirrored.
 
-``P = L R^T`` is symmetric where R = L (a Gram matrix) and where L and R are symmetric and commute (polynomials of one
+`P = L R^T` is symmetric where R = L (a Gram matrix) and where L and R are symmetric and commute (polynomials of one
 symmetric matrix). Two ways to the same P:
 
-* ``"plain"``: one product, 2 m^2 k operations.
-* ``"blocks"``: p x p blocks; those on and above the diagonal are computed, the others mirrored. The blocks of one row
+* `"plain"`: one product, 2 m^2 k operations.
+* `"blocks"`: p x p blocks; those on and above the diagonal are computed, the others mirrored. The blocks of one row
   are one product, which makes p products and (p + 1) / (2 p) of the operations: 3/4 for two blocks, 2/3 for three.
 
 Derivatives are those of the plain product, whichever method computed P.
@@ -42,22 +42,22 @@ def symmetric_product(
     right_symmetric: bool = False,
     blocks: int = BLOCKS,
 ) -> Float[Array, "*batch m m"]:
-    """Multiply ``left right^T`` where the caller knows that the result is symmetric; nothing checks that it is.
+    """Multiply `left right^T` where the caller knows that the result is symmetric; nothing checks that it is.
 
     Args:
         left: a batch of real floating matrices.
-        right: of the shape and dtype of ``left``.
-        method: ``"plain"`` or ``"blocks"``.
+        right: of the shape and dtype of `left`.
+        method: `"plain"` or `"blocks"`.
         wide_result: return the dtype of the sums, float32 for half precision.
-        right_symmetric: ``right`` is symmetric as well (m = k), so that it is its own transpose.
-        blocks: blocks per side under ``"blocks"``.
+        right_symmetric: `right` is symmetric as well (m = k), so that it is its own transpose.
+        blocks: blocks per side under `"blocks"`.
 
     Returns:
-        The products, in the dtype of ``left`` unless ``wide_result``. By blocks, entries outside the diagonal blocks
+        The products, in the dtype of `left` unless `wide_result`. By blocks, entries outside the diagonal blocks
         equal their mirror images bit for bit; plain, up to rounding.
 
     Raises:
-        ValueError: ``method`` or ``blocks`` is not one of those named above.
+        ValueError: `method` or `blocks` is not one of those named above.
     """
     check_choice("method", method, METHODS)
     if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 1:
@@ -70,7 +70,7 @@ def symmetric_product(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def mirrored(function: _Product, right_symmetric: bool, left: Array, right: Array) -> Array:
-    """``function(left, right)``, which computes half of a symmetric product, with the plain product's derivatives.
+    """`function(left, right)`, which computes half of a symmetric product, with the plain product's derivatives.
 
     A cotangent sent through the mirror would count for one half of P only. That is right for the sum over all uses of a
     symmetric P, but gives each factor another derivative than the plain product does.

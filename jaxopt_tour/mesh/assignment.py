@@ -2,7 +2,7 @@
 
 Terms:
 
-* The *layout* of a parameter says which mesh axes shard each of its dimensions, as a ``PartitionSpec`` does.
+* The *layout* of a parameter says which mesh axes shard each of its dimensions, as a `PartitionSpec` does.
 * A *sharded group* holds the matrices that one loop processes: of one shape and one layout.
 * An *assignment* distributes the matrices that travel in one exchange, one by one, the most expensive shape first, each
   to the device with the least work. Leftover matrices of one shape thus fill idle devices while another shape is
@@ -63,8 +63,8 @@ class Axes(NamedTuple):
 class Assignment:
     """The matrices of one exchange, distributed over devices.
 
-    The matrices of a group are numbered 0, 1, ... in the order of its members. Device d works on ``even[k]`` of group k
-    from ``d even[k]`` on, as every device does, and on ``extra[d][k]`` more. In the buffer that a device receives, the
+    The matrices of a group are numbered 0, 1, ... in the order of its members. Device d works on `even[k]` of group k
+    from `d even[k]` on, as every device does, and on `extra[d][k]` more. In the buffer that a device receives, the
     even parts of all groups come first, then its extra matrices.
 
     With 5 matrices of one group on 2 devices: device 0 has 0, 1 and 4, device 1 has 2 and 3.
@@ -239,7 +239,7 @@ def assign(
 def _layout_of_factors(
     name: str, view: MatrixAxes, shape: tuple[int, ...], layout: Layout, sizes: Mapping[str, int]
 ) -> Layout:
-    """The layout of the array after ``factors``: a sharded axis is sharded along its outermost factor."""
+    """The layout of the array after `factors`: a sharded axis is sharded along its outermost factor."""
     if not view.factors:
         return layout
     factored, axes = view.factored(shape)

@@ -2,13 +2,13 @@
 
 A device packs its blocks of all matrices into one row per device. A first all-to-all delivers the rows, each device
 works on its own matrices where they are in the buffer, and a second all-to-all returns the blocks. Which device works
-on what is planned in :mod:`jaxopt_tour.mesh.assignment`.
+on what is planned in `assignment`.
 
-A device holds ``1 / N`` of every matrix and sends ``(N - 1) / N`` of that, twice: ``2 (N - 1) / N^2`` of all bytes.
+A device holds `1 / N` of every matrix and sends `(N - 1) / N` of that, twice: `2 (N - 1) / N^2` of all bytes.
 That is the floor for whole matrices.
 
 Rows and columns of a matrix are put together in the order of the devices, not always in that of the parameter (a layout
-may shard the minor one of two flattened axes). ``P orthogonalize(X) Q = orthogonalize(P X Q)`` for permutations P and
+may shard the minor one of two flattened axes). `P orthogonalize(X) Q = orthogonalize(P X Q)` for permutations P and
 Q, so the result does not depend on it. Only a fan-out that is split on arrival is put in order first.
 """
 
@@ -67,7 +67,7 @@ def _send(rows: Array, assignment: Assignment) -> Array:
 
 
 def _send_back(buffer: Array, assignment: Assignment) -> Array:
-    """The inverse of :func:`_send`."""
+    """The inverse of `_send`."""
     axes, length = assignment.axes, assignment.length
     if axes.gather:
         buffer = buffer.reshape(-1, assignment.exchanged, length)
@@ -213,7 +213,7 @@ def _between(batches: Sequence[Array], first: int, last: int) -> list[Array]:
 
 
 def unpack(rows: Array, assignment: Assignment, counts: Sequence[Sequence[int]]) -> list[list[Array]]:
-    """The inverse of :func:`pack`, given the number of matrices of every member of every group."""
+    """The inverse of `pack`, given the number of matrices of every member of every group."""
     runs: list[list[tuple[int, Array]]] = [[] for _ in assignment.groups]  # the number of the first, and the blocks
     for d, row in enumerate(assignment.runs):
         at = 0

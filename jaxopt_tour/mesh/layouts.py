@@ -1,8 +1,8 @@
 """How parameters are sharded over a mesh: from their types, the partitioner, or the caller.
 
 * Explicit mesh axes: from the arrays' types.
-* Auto mesh axes: from XLA's partitioner, which chooses layouts after tracing. Outside ``jit``, from the arrays.
-* Inside ``jax.shard_map``: from the caller. The type of a shard does not say which axis of the array is sharded.
+* Auto mesh axes: from XLA's partitioner, which chooses layouts after tracing. Outside `jit`, from the arrays.
+* Inside `jax.shard_map`: from the caller. The type of a shard does not say which axis of the array is sharded.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from jaxopt_tour.mesh.on_mesh import Layouts
 
 
 def whole_shapes(leaves: Mapping[str, Array], layouts: Layouts | None) -> dict[str, tuple[int, ...]]:
-    """The shapes of the whole parameters. Inside ``jax.shard_map`` leaves are shards, of parameters with these layouts.
+    """The shapes of the whole parameters. Inside `jax.shard_map` leaves are shards, of parameters with these layouts.
 
-    Without ``layouts`` leaves are taken to be whole.
+    Without `layouts` leaves are taken to be whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
     sizes = {name: mesh.shape[name] for name, kind in axis_types(mesh).items() if kind == AxisType.Manual}
@@ -139,7 +139,7 @@ def gathered(leaf: Array) -> Array:
 
 
 def laid_like(x: Array, leaf: Array) -> Array:
-    """``x``, sharded like ``leaf`` of the same shape where Explicit axes shard one of them."""
+    """`x`, sharded like `leaf` of the same shape where Explicit axes shard one of them."""
     return _moved(x, leaf, spec_of(layout_of(leaf)))
 
 

@@ -25,8 +25,8 @@ class OnMesh:
         axes: the name of a mesh axis, or several: the axes whose devices share the work. Along other axes that shard a
             matrix it is gathered, and the work is repeated.
         layouts: how parameters are sharded, a tree of PartitionSpecs like the parameters, or a function of path name
-            and shard that returns one. Needed inside ``jax.shard_map`` only, where nothing else knows it.
-        wire_dtype: dtype of matrices while they travel, such as ``"bfloat16"``, which halves the bytes. None: theirs.
+            and shard that returns one. Needed inside `jax.shard_map` only, where nothing else knows it.
+        wire_dtype: dtype of matrices while they travel, such as `"bfloat16"`, which halves the bytes. None: theirs.
 
     Raises:
         ValueError: an axis is not a name or is given twice, or an option is not one of those named above.
@@ -66,7 +66,7 @@ def _check_layouts(layouts: Layouts | None) -> None:
             raise ValueError(f"layouts must have a PartitionSpec for {name!r}, got {spec!r}")
 
 
-#: What ``mesh=`` takes: a value, or the axis names alone.
+#: What `mesh=` takes: a value, or the axis names alone.
 MeshLike = OnMesh | str | Sequence[str]
 
 

@@ -20,9 +20,9 @@ def partitioned(
     arrays: Sequence[Array],
     mesh_axes: Sequence[str],
 ) -> list[Array]:
-    """Call ``on_shards(*arrays, layouts=, sizes=)`` on every device, with the layouts that the partitioner chooses.
+    """Call `on_shards(*arrays, layouts=, sizes=)` on every device, with the layouts that the partitioner chooses.
 
-    ``custom_partitioning`` has no rules for derivatives and ``vmap``. Both are those of ``on_whole``, whose
+    `custom_partitioning` has no rules for derivatives and `vmap`. Both are those of `on_whole`, whose
     communication is the partitioner's.
 
     Args:

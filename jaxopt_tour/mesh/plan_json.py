@@ -43,7 +43,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(data: Any) -> Any:
-    """The inverse of :func:`encode`.
+    """The inverse of `encode`.
 
     Raises:
         ValueError: a type that no plan has.

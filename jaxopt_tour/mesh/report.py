@@ -30,12 +30,12 @@ class PlanRow:
     """Matrices that are processed alike.
 
     Attributes:
-        parameters: path names, with numbers of layers folded to ``*``.
+        parameters: path names, with numbers of layers folded to `*`.
         matrices: how many, on all devices together.
         shape: (m, n), short side first; several n where Gram matrices of one m share a stack.
         coefficients: their name, and the number of steps.
         dtype: of the products.
-        form: ``"standard"``, ``"gram"`` or ``"exact"``.
+        form: `"standard"`, `"gram"` or `"exact"`.
         products: per matrix.
         where: stacks on every device, or matrices per device.
         operations: floating-point operations of one update, on all devices together.
@@ -60,8 +60,8 @@ class PlanTotals:
         matrices: how many.
         operations: floating-point operations of one update, on all devices together.
         busiest: operations of the device with the most work.
-        share: of a training step at the given number of tokens, ``operations / (operations + 6 parameters tokens)``,
-            with embeddings that are only looked up left out; None without ``tokens=``.
+        share: of a training step at the given number of tokens, `operations / (operations + 6 parameters tokens)`,
+            with embeddings that are only looked up left out; None without `tokens=`.
         wire_bytes: that one device sends in one update.
         temporary_bytes: estimate of what one device holds at once besides parameters, gradients and state.
         balance: mean work of a device by the most of any.
@@ -78,13 +78,13 @@ class PlanTotals:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to the matrices of a model on one platform. ``print`` it; ``rows`` and ``totals`` are its data.
+    """What is done to the matrices of a model on one platform. `print` it; `rows` and `totals` are its data.
 
     Attributes:
         platform: "cpu", "gpu" or "tpu".
         rows: what is processed alike.
         totals: sums.
-        matrix_plan: what :func:`jaxopt_tour.mesh.run.run_plan` executes, given the parameters' axes and eps.
+        matrix_plan: what `run_plan` executes, given the parameters' axes and eps.
     """
 
     platform: Platform
@@ -93,14 +93,14 @@ class Plan:
     matrix_plan: MatrixPlan
 
     def to_json(self) -> str:
-        """The plan as JSON: version, platform, rows, totals and the plan itself; :meth:`from_json` reads it."""
+        """The plan as JSON: version, platform, rows, totals and the plan itself; `from_json` reads it."""
         rows = [asdict(row) for row in self.rows]
         plan = {"platform": self.platform, "rows": rows, "totals": asdict(self.totals)}
         return json.dumps({"version": 1, **plan, "matrix_plan": encode(self.matrix_plan)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The plan that :meth:`to_json` wrote.
+        """The plan that `to_json` wrote.
 
         Raises:
             ValueError: the text is not such a plan.
@@ -145,17 +145,17 @@ def plan(
     """Plan the orthogonalization of a model's matrices, without running it.
 
     Args:
-        params_or_model: a parameter tree (arrays or ``jax.ShapeDtypeStruct``), an ``nnx.Module``, or linen variables.
-        orthogonalizer: as in :func:`jaxopt_tour.muon`.
-        routing: as in :func:`jaxopt_tour.muon`.
-        mesh: as in :func:`jaxopt_tour.muon`. Layouts are those of the arrays, or of ``OnMesh(..., layouts=)``; the mesh
-            is that of the arrays, or ``jax.set_mesh``'s.
-        platform: ``"cpu"``, ``"gpu"`` (or ``"cuda"``, ``"rocm"``) or ``"tpu"``; it need not be present. None: the
+        params_or_model: a parameter tree (arrays or `jax.ShapeDtypeStruct`), an `nnx.Module`, or linen variables.
+        orthogonalizer: as in `muon`.
+        routing: as in `muon`.
+        mesh: as in `muon`. Layouts are those of the arrays, or of `OnMesh(..., layouts=)`; the mesh
+            is that of the arrays, or `jax.set_mesh`'s.
+        platform: `"cpu"`, `"gpu"` (or `"cuda"`, `"rocm"`) or `"tpu"`; it need not be present. None: the
             arrays'.
         tokens: of one training step, for the share of the update.
 
     Returns:
-        A :class:`Plan`.
+        A `Plan`.
 
     Raises:
         ValueError: no platform is given and the parameters are not arrays on one, the mesh is not known, or an argument
@@ -351,7 +351,7 @@ def _products(iteration: Iteration) -> str:
 
 
 def _fold(names: Any) -> tuple[str, ...]:
-    """``blocks/0/up, blocks/1/up`` -> ``blocks/*/up``; a name that has no like stays."""
+    """`blocks/0/up, blocks/1/up` -> `blocks/*/up`; a name that has no like stays."""
     exact = list(dict.fromkeys(names))
     folded: dict[str, list[str]] = {}
     for name in exact:

@@ -1,12 +1,12 @@
 """Execution of a plan for the matrices of a model, on one device or on a mesh.
 
 A plan has groups, which every device processes without communication, and on a mesh exchanges as well
-(:mod:`jaxopt_tour.mesh.exchange`). The layouts of the parameters come from one of four places:
+(`exchange`). The layouts of the parameters come from one of four places:
 
 * no mesh: nothing travels;
-* Explicit axes, and arrays outside ``jit``: from the arrays;
-* Auto axes under ``jit``: from XLA's partitioner (:mod:`jaxopt_tour.mesh.partitioner`);
-* inside ``jax.shard_map``: from the caller, ``OnMesh(..., layouts=)``.
+* Explicit axes, and arrays outside `jit`: from the arrays;
+* Auto axes under `jit`: from XLA's partitioner (`partitioner`);
+* inside `jax.shard_map`: from the caller, `OnMesh(..., layouts=)`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Optimizer state that is sharded like the parameters, on any mesh and under any Flax API.
 
-``tx.init`` under ``jit`` creates zeros that do not depend on the parameters, so XLA may put a full copy on every
+`tx.init` under `jit` creates zeros that do not depend on the parameters, so XLA may put a full copy on every
 device. Here every array of the state gets a layout: that of its parameter if it has the parameter's shape; otherwise
 (counts, factored moments) it is replicated.
 """
@@ -18,19 +18,21 @@ from jaxopt_tour._types import Tree
 
 
 def state_shardings(tx: optax.GradientTransformation, params: Tree) -> Tree:
-    """Return the layout of ``tx``'s state: a tree like ``tx.init(params)`` with a NamedSharding for every array.
+    """Return the layout of `tx`'s state: a tree like `tx.init(params)` with a NamedSharding for every array.
 
-    For ``jax.jit(..., out_shardings=...)``, and for restoring a checkpoint on another mesh::
+    For `jax.jit(..., out_shardings=...)`, and for restoring a checkpoint on another mesh:
 
-        shardings = jt.state_shardings(tx, params)
-        like = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(tx.init, params), shardings,
-        )
+    ```python
+    shardings = jt.state_shardings(tx, params)
+    like = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(tx.init, params), shardings,
+    )
+    ```
 
     Args:
         tx: any Optax transformation.
-        params: arrays, or ``jax.ShapeDtypeStruct`` values with a sharding, all on one mesh, boxed in Flax variables or
+        params: arrays, or `jax.ShapeDtypeStruct` values with a sharding, all on one mesh, boxed in Flax variables or
             not.
 
     Raises:
@@ -59,16 +61,16 @@ def state_shardings(tx: optax.GradientTransformation, params: Tree) -> Tree:
 
 
 def sharded_state(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Wrap ``tx`` so that ``init`` creates its state sharded like the parameters.
+    """Wrap `tx` so that `init` creates its state sharded like the parameters.
 
-    ::
+    ```python
+    tx = jt.sharded_state(jt.muon(3e-3, mesh="fsdp"))
+    state = tx.init(params)                                              # plain JAX
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)                  # Flax nnx
+    state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)   # Flax linen
+    ```
 
-        tx = jt.sharded_state(jt.muon(3e-3, mesh="fsdp"))
-        state = tx.init(params)                                              # plain JAX
-        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)                  # Flax nnx
-        state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)   # Flax linen
-
-    No device ever holds more of the state than its shards. For parameters that are on no mesh, ``init`` is ``tx.init``.
+    No device ever holds more of the state than its shards. For parameters that are on no mesh, `init` is `tx.init`.
 
     Args:
         tx: any Optax transformation.

@@ -1,6 +1,6 @@
-"""What transformations tell about parameters at ``init``: their routes, and which of them are orthogonalized.
+"""What transformations tell about parameters at `init`: their routes, and which of them are orthogonalized.
 
-A tool that wraps an optimizer cannot see into it. It calls ``init`` inside :func:`listening` and reads the facts.
+A tool that wraps an optimizer cannot see into it. It calls `init` inside `listening` and reads the facts.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def same_axes_as_at_init(
 def numbers_shape(view: MatrixAxes, shape: tuple[int, ...], along: Along | None) -> tuple[int, ...]:
     """Return the shape in which a state holds one number a unit (`units_of`) of a parameter of this shape.
 
-    The parameter's own, with length 1 along the axes that are summed over. For a fused parameter ``(batch, total)``,
+    The parameter's own, with length 1 along the axes that are summed over. For a fused parameter `(batch, total)`,
     the units of one part after those of another.
     """
     units = [units_of(along, fan_in, fan_out) for _, fan_in, fan_out in view.matrix_shapes(shape)]

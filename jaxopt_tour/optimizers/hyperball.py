@@ -35,7 +35,7 @@ from jaxopt_tour.routing.axes import MatrixAxes
 class HyperballState(NamedTuple):
     """State of `hyperball`: a tree like the parameters.
 
-    A parameter (12, 768, 3072) of 12 layers has ``radius`` of shape (12, 1, 1), a fused one (batch, parts).
+    A parameter (12, 768, 3072) of 12 layers has `radius` of shape (12, 1, 1), a fused one (batch, parts).
     """
 
     count: Array  # type: ignore[assignment]  # t, int32

@@ -1,4 +1,4 @@
-"""One transformation for the matrices of a model, others for the rest: what ``muon`` and ``shampoo`` have in common."""
+"""One transformation for the matrices of a model, others for the rest: what `muon` and `shampoo` have in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxopt_tour.optimizers.multi_transform import MadeForAxes, multi_transform
 from jaxopt_tour.optimizers.weight_decay import Mask
 from jaxopt_tour.routing import ROLES, Routing
 
-#: What ``rest=`` takes: nothing, one transformation, or transformations by role.
+#: What `rest=` takes: nothing, one transformation, or transformations by role.
 Rest = Any  # optax.GradientTransformation | Mapping[str, optax.GradientTransformation] | None; Optax has no types
 
 
@@ -32,19 +32,19 @@ def matrix_optimizer(
     """Send matrices to one transformation, and every other parameter to the one for its role.
 
     Args:
-        matrices: for parameters routed as ``"matrix"``.
+        matrices: for parameters routed as `"matrix"`.
         rest: None: AdamW with b2 = 0.95 and the arguments below. A transformation: for every other parameter. A mapping
-            from roles to transformations, such as ``{"embedding": jt.adamw(1e-2), "other": jt.adamw(3e-3)}``; roles it
-            does not name go to ``"other"``, and without ``"other"`` to AdamW.
+            from roles to transformations, such as `{"embedding": jt.adamw(1e-2), "other": jt.adamw(3e-3)}`; roles it
+            does not name go to `"other"`, and without `"other"` to AdamW.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         mask: what AdamW decays.
         cautious: AdamW decays only where update and weight agree in sign.
         mu_dtype: of AdamW's first moment.
-        routing: see :func:`jaxopt_tour.routing.resolve`.
+        routing: see `resolve`.
 
     Raises:
-        ValueError: ``rest`` is none of these, or names a role that does not exist.
+        ValueError: `rest` is none of these, or names a role that does not exist.
     """
     check_rate("learning_rate", learning_rate)
     check_rate("weight_decay", weight_decay)

@@ -23,7 +23,7 @@ MadeForAxes = Callable[[Mapping[str, MatrixAxes]], optax.GradientTransformation]
 
 
 class MultiTransformState(NamedTuple):
-    """The states of the transformations by label; other transformations' parameters are ``optax.MaskedNode``."""
+    """The states of the transformations by label; other transformations' parameters are `optax.MaskedNode`."""
 
     inner_states: dict[str, Any]
 
@@ -36,12 +36,12 @@ def multi_transform(
 ) -> optax.GradientTransformationExtraArgs:
     """Update every parameter with the transformation that its route names.
 
-    Differs from ``optax.multi_transform`` in four ways:
+    Differs from `optax.multi_transform` in four ways:
 
-    * labels are roles, which come from routing: by name unless ``routing`` says otherwise, never from ``ndim == 2``;
-    * ``"other"`` is for all roles without a transformation, except ``"matrix"``;
-    * transformations receive the :class:`MatrixAxes` of their parameters as the extra argument ``matrix_axes``;
-    * ``optax.MaskedNode`` replaces a whole Flax variable, so that ``nnx.Optimizer`` also works on flax 0.11.
+    * labels are roles, which come from routing: by name unless `routing` says otherwise, never from `ndim == 2`;
+    * `"other"` is for all roles without a transformation, except `"matrix"`;
+    * transformations receive the `MatrixAxes` of their parameters as the extra argument `matrix_axes`;
+    * `optax.MaskedNode` replaces a whole Flax variable, so that `nnx.Optimizer` also works on flax 0.11.
 
     Example:
         >>> import jaxopt_tour as jt, optax
@@ -53,19 +53,19 @@ def multi_transform(
         ... })
 
     Args:
-        transforms: transformation by label: roles such as ``"matrix"`` and ``"embedding"``, ``"other"`` for all roles
-            without one (never ``"matrix"``), and labels of your own. A transformation whose state is shaped by the
-            axes, such as :func:`jaxopt_tour.scale_by_shampoo`, needs them at ``init``, where Optax has no extra
+        transforms: transformation by label: roles such as `"matrix"` and `"embedding"`, `"other"` for all roles
+            without one (never `"matrix"`), and labels of your own. A transformation whose state is shaped by the
+            axes, such as `scale_by_shampoo`, needs them at `init`, where Optax has no extra
             arguments. Give a function from axes by path name to the transformation:
-            ``lambda axes: optax.chain(jt.scale_by_shampoo(axes=axes), ...)``.
-        routing: see :func:`jaxopt_tour.routing.resolution.resolve`.
-        log: whether ``init`` logs how many parameters have each role, through ``logging.getLogger("jaxopt_tour")``.
+            `lambda axes: optax.chain(jt.scale_by_shampoo(axes=axes), ...)`.
+        routing: see `resolve`.
+        log: whether `init` logs how many parameters have each role, through `logging.getLogger("jaxopt_tour")`.
 
     Raises:
-        ValueError: ``routing`` is a function of other arguments than (path, leaf). At ``init``, a parameter's label has
+        ValueError: `routing` is a function of other arguments than (path, leaf). At `init`, a parameter's label has
             no transformation. The message names the path, the labels that have one, and the closest of them. At
-            ``update``, the state is of another routing, another tree or another optimizer: see
-            :func:`jaxopt_tour.migrate_state`.
+            `update`, the state is of another routing, another tree or another optimizer: see
+            `migrate_state`.
     """
 
     def transforms_for(axes: Mapping[str, MatrixAxes]) -> dict[str, optax.GradientTransformationExtraArgs]:
@@ -145,7 +145,7 @@ def _axes_of(routes: Routes) -> dict[str, MatrixAxes]:
 
 
 def _only(tree: Tree, routes: Routes | Mapping[str, Any], label: str) -> Tree:
-    """The tree with ``optax.MaskedNode`` in place of every parameter with another label."""
+    """The tree with `optax.MaskedNode` in place of every parameter with another label."""
     return map_with_names(lambda name, leaf: leaf if routes[name].label == label else HOLE, tree)
 
 
@@ -154,5 +154,5 @@ def _is_leaf(node: Any) -> bool:
 
 
 def _is_placeholder(params: Tree) -> bool:
-    """Whether this is the node that ``optax.tree.map_params`` passes to ``init``."""
+    """Whether this is the node that `optax.tree.map_params` passes to `init`."""
     return type(params).__name__ == "_ParamsPlaceholder"

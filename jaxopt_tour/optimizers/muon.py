@@ -31,15 +31,15 @@ def scale_by_muon(
 ) -> optax.GradientTransformationExtraArgs:
     """Replace the gradient of every matrix by the orthogonal polar factor of its momentum.
 
-    ::
+    ```text
+    m_t = beta m_(t-1) + (1 - beta) g_t
+    u_t = beta m_t + (1 - beta) g_t              (Nesterov)
+    O_t = orthogonalize(u_t)
+    ```
 
-        m_t = beta m_(t-1) + (1 - beta) g_t
-        u_t = beta m_t + (1 - beta) g_t              (Nesterov)
-        O_t = orthogonalize(u_t)
-
-    With ``bias_correction``, as in Optax: ``u_t = beta m_t / (1 - beta^(t+1)) + (1 - beta) g_t / (1 - beta^t)``. It
+    With `bias_correction`, as in Optax: `u_t = beta m_t / (1 - beta^(t+1)) + (1 - beta) g_t / (1 - beta^t)`. It
     changes the weights of m and g against each other in the first steps, not the size of the update. The momentum as a
-    sum, ``m_t = beta m_(t-1) + g_t``, gives the same updates: orthogonalization does not see the factor.
+    sum, `m_t = beta m_(t-1) + g_t`, gives the same updates: orthogonalization does not see the factor.
 
     Every singular value of an update is near 1, whatever the size of the gradient.
 
@@ -47,13 +47,13 @@ def scale_by_muon(
         beta: decay rate of the momentum, 0 <= beta < 1.
         nesterov: whether to look ahead by one step.
         bias_correction: Optax's correction; Keller Jordan's and PyTorch's Muon have none.
-        orthogonalizer: a :class:`jaxopt_tour.Orthogonalizer`, or coefficients by name or value, such as ``"fast"``.
-        axes: how parameters are seen as matrices, see :func:`jaxopt_tour.orthogonalize_via_newton_schulz`.
-        mesh: the mesh axes whose devices share the work, by name or as a :class:`jaxopt_tour.OnMesh`.
+        orthogonalizer: an `Orthogonalizer`, or coefficients by name or value, such as `"fast"`.
+        axes: how parameters are seen as matrices, see `orthogonalize_via_newton_schulz`.
+        mesh: the mesh axes whose devices share the work, by name or as an `OnMesh`.
         mu_dtype: dtype of the momentum; None: the parameter's.
 
     Raises:
-        ValueError: an argument is not one of those allowed; at ``init``, a parameter that is no matrix, by its path.
+        ValueError: an argument is not one of those allowed; at `init`, a parameter that is no matrix, by its path.
 
     Source: Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/
     """
@@ -84,54 +84,56 @@ def muon(
 ) -> optax.GradientTransformationExtraArgs:
     """Optimize the matrices of a model with Muon; embeddings, head, norms, biases and everything else with AdamW.
 
-    ::
-
-        O_t = orthogonalize(nesterov momentum of g_t)
-        theta_t = (1 - eta lambda) theta_(t-1) - eta s O_t         s: the shape factor
+    ```text
+    O_t = orthogonalize(nesterov momentum of g_t)
+    theta_t = (1 - eta lambda) theta_(t-1) - eta s O_t         s: the shape factor
+    ```
 
     Under the default shape factor the entries of an update have the root mean square of AdamW's, 0.2 eta, so one
     learning rate and one decay serve both groups: start at AdamW's rate, then try 2 and 4 times that.
 
-    ``print(jt.routing_table(model))`` shows which parameter goes where, and ``print(jt.plan(model, platform="tpu"))``
-    what is done to the matrices. Routing by use, ``routing=jt.routing.from_function(model, example_input)``, does not
+    `print(jt.routing_table(model))` shows which parameter goes where, and `print(jt.plan(model, platform="tpu"))`
+    what is done to the matrices. Routing by use, `routing=jt.routing.from_function(model, example_input)`, does not
     depend on names.
 
-    ``init`` logs one line, ``matrix 62 parameters (88.1 %), embedding 2, ...``, at level INFO, and warns if matrices
-    with more than 2 % of the elements are not understood. ``logging.getLogger("jaxopt_tour").setLevel("ERROR")``
+    `init` logs one line, `matrix 62 parameters (88.1 %), embedding 2, ...`, at level INFO, and warns if matrices
+    with more than 2 % of the elements are not understood. `logging.getLogger("jaxopt_tour").setLevel("ERROR")`
     silences both.
 
-    Published parametrizations, each one call::
+    Published parametrizations, each one call:
 
-        kj = jt.Orthogonalizer("keller_jordan", dtype="bfloat16")
-        jt.muon(lr, weight_decay=wd, orthogonalizer=kj, shape_factor="original")                    # torch.optim.Muon
-        jt.muon(lr, weight_decay=wd, shape_factor="original",                                       # Keller Jordan's
-                orthogonalizer=jt.Orthogonalizer("keller_jordan", dtype="bfloat16", eps=1e-7),
-                rest=jt.adamw(lr_rest, b2=0.95, eps=1e-10, weight_decay=wd))
-        jt.muon(lr, weight_decay=wd, shape_factor="original", bias_correction=True,                 # optax.contrib.muon
-                orthogonalizer=jt.Orthogonalizer("keller_jordan", eps=1e-8),
-                rest=jt.adamw(lr, weight_decay=0.0, nesterov=True),
-                routing=lambda path, leaf: "matrix" if leaf.ndim == 2 else "other")
+    ```python
+    kj = jt.Orthogonalizer("keller_jordan", dtype="bfloat16")
+    jt.muon(lr, weight_decay=wd, orthogonalizer=kj, shape_factor="original")                    # torch.optim.Muon
+    jt.muon(lr, weight_decay=wd, shape_factor="original",                                       # Keller Jordan's
+            orthogonalizer=jt.Orthogonalizer("keller_jordan", dtype="bfloat16", eps=1e-7),
+            rest=jt.adamw(lr_rest, b2=0.95, eps=1e-10, weight_decay=wd))
+    jt.muon(lr, weight_decay=wd, shape_factor="original", bias_correction=True,                 # optax.contrib.muon
+            orthogonalizer=jt.Orthogonalizer("keller_jordan", eps=1e-8),
+            rest=jt.adamw(lr, weight_decay=0.0, nesterov=True),
+            routing=lambda path, leaf: "matrix" if leaf.ndim == 2 else "other")
+    ```
 
     Args:
         learning_rate: eta, a number or a schedule.
         weight_decay: lambda, decoupled and multiplied by the learning rate, not by s; a number or a schedule.
-        mask: what is decayed: ``"matrices"`` (what is routed as a matrix), a tree of booleans, or a function of the
+        mask: what is decayed: `"matrices"` (what is routed as a matrix), a tree of booleans, or a function of the
             parameters that returns one. None: everything.
         cautious: whether to decay only where update and weight agree in sign.
         beta: decay rate of the momentum.
         nesterov: whether to look ahead by one step.
-        bias_correction: Optax's correction inside Nesterov, see :func:`scale_by_muon`.
-        orthogonalizer: a :class:`jaxopt_tour.Orthogonalizer`, or coefficients by name or value, such as ``"fast"``.
-        shape_factor: s: ``"match_rms_adamw"``, ``"original"``, ``"spectral"`` or None, see
-            :func:`jaxopt_tour.scale_by_matrix_shape`.
-        mu_dtype: dtype of the momentum, and of the first moment of the default ``rest``; None: the parameter's.
+        bias_correction: Optax's correction inside Nesterov, see `scale_by_muon`.
+        orthogonalizer: an `Orthogonalizer`, or coefficients by name or value, such as `"fast"`.
+        shape_factor: s: `"match_rms_adamw"`, `"original"`, `"spectral"` or None, see
+            `scale_by_matrix_shape`.
+        mu_dtype: dtype of the momentum, and of the first moment of the default `rest`; None: the parameter's.
         rest: what optimizes all other parameters. None: AdamW at this rate and decay, with b2 = 0.95. A transformation,
-            or one by role: ``{"embedding": jt.adamw(1e-2), "head": jt.adamw(1e-3), "other": jt.adamw(3e-3)}``.
-        routing: what each parameter is, see :func:`jaxopt_tour.routing.resolve`. None: by name and shape.
-        mesh: the mesh axes whose devices share the work, by name or as a :class:`jaxopt_tour.OnMesh`.
+            or one by role: `{"embedding": jt.adamw(1e-2), "head": jt.adamw(1e-3), "other": jt.adamw(3e-3)}`.
+        routing: what each parameter is, see `resolve`. None: by name and shape.
+        mesh: the mesh axes whose devices share the work, by name or as an `OnMesh`.
 
     Raises:
-        ValueError: an argument is not one of those allowed; at ``init``, a parameter cannot be what it is routed to.
+        ValueError: an argument is not one of those allowed; at `init`, a parameter cannot be what it is routed to.
 
     Source: Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/; shape factor and decay: Liu et al.,
     Muon is Scalable for LLM Training, 2025, https://arxiv.org/abs/2502.16982

@@ -46,7 +46,7 @@ from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor
 class NorMuonState(NamedTuple):
     """State of `scale_by_normuon`: a tree like the parameters.
 
-    A parameter (12, 768, 3072) of 12 layers has ``nu`` of shape (12, 1, 3072), a fused one (batch, units of all parts).
+    A parameter (12, 768, 3072) of 12 layers has `nu` of shape (12, 1, 3072), a fused one (batch, units of all parts).
     """
 
     count: Array  # type: ignore[assignment]  # t, int32

@@ -30,21 +30,21 @@ def orthogonalize_via_newton_schulz(
 ) -> optax.GradientTransformationExtraArgs:
     """Replace every update, seen as matrices, by its orthogonal polar factor, nearly.
 
-    ``U S V^T -> U p(S / |S|) V^T``, with ``p(s)`` near 1: the steepest descent direction under the spectral norm.
+    `U S V^T -> U p(S / |S|) V^T`, with `p(s)` near 1: the steepest descent direction under the spectral norm.
 
     Every singular value of an update is near 1, whatever the size of the gradient; its root mean square is
-    ``1 / sqrt(max(fan_in, fan_out))`` at full rank.
+    `1 / sqrt(max(fan_in, fan_out))` at full rank.
 
     Args:
-        orthogonalizer: a :class:`jaxopt_tour.Orthogonalizer`, or coefficients by name or value, such as ``"fast"``.
-        axes: how parameters are seen as matrices: one :class:`MatrixAxes` for all, or one by path name. None: what
-            :func:`jaxopt_tour.multi_transform` passes, else the reading by name; a plain 2-D parameter is (in, out).
+        orthogonalizer: an `Orthogonalizer`, or coefficients by name or value, such as `"fast"`.
+        axes: how parameters are seen as matrices: one `MatrixAxes` for all, or one by path name. None: what
+            `multi_transform` passes, else the reading by name; a plain 2-D parameter is (in, out).
         mesh: for parameters that are sharded over a device mesh: the axes whose devices share the work, by name or as a
-            :class:`jaxopt_tour.OnMesh`. None: Explicit axes that shard the matrices share it, Auto ones leave it to the
-            partitioner. The mesh is that of the arrays, or ``jax.set_mesh``'s.
+            `OnMesh`. None: Explicit axes that shard the matrices share it, Auto ones leave it to the
+            partitioner. The mesh is that of the arrays, or `jax.set_mesh`'s.
 
     Raises:
-        ValueError: an unknown name, option or mesh axis; at ``init``, a parameter that is no matrix, by its path.
+        ValueError: an unknown name, option or mesh axis; at `init`, a parameter that is no matrix, by its path.
     """
     orthogonalizer, on_mesh = as_orthogonalizer(orthogonalizer), as_on_mesh(mesh)
 
@@ -77,16 +77,16 @@ def scale_by_matrix_shape(
 ) -> optax.GradientTransformationExtraArgs:
     """Multiply every update by the factor of its fan-in and fan-out.
 
-    ``"original"`` sqrt(max(1, fan_out / fan_in)), ``"match_rms_adamw"`` 0.2 sqrt(max(fan_in, fan_out)), ``"spectral"``
-    sqrt(fan_out / fan_in), None 1; sources in :func:`jaxopt_tour.routing.shape_factors.shape_factor`.
+    `"original"` sqrt(max(1, fan_out / fan_in)), `"match_rms_adamw"` 0.2 sqrt(max(fan_in, fan_out)), `"spectral"`
+    sqrt(fan_out / fan_in), None 1; sources in `shape_factor`.
 
-    After orthogonalization the spectral norm of an update is the factor; under ``"match_rms_adamw"`` the root
+    After orthogonalization the spectral norm of an update is the factor; under `"match_rms_adamw"` the root
     mean square of a full-rank update is 0.2.
 
     Args:
         factor: its name, or None.
-        axes: as in :func:`orthogonalize_via_newton_schulz`.
-        mesh: as there; inside ``jax.shard_map`` its layouts tell fan-in and fan-out of the whole parameter.
+        axes: as in `orthogonalize_via_newton_schulz`.
+        mesh: as there; inside `jax.shard_map` its layouts tell fan-in and fan-out of the whole parameter.
 
     Raises:
         ValueError: an unknown factor; a parameter that is no matrix, by its path.
@@ -137,7 +137,7 @@ def resolve_axes(
     """The matrix view of every parameter: as given, else as handed over by routing, else by name.
 
     Raises:
-        ValueError: a parameter has no such view (unless ``complain`` is False), or the view does not fit its shape.
+        ValueError: a parameter has no such view (unless `complain` is False), or the view does not fit its shape.
     """
     leaves = named_leaves(tree)
     if isinstance(axes, MatrixAxes):

@@ -43,8 +43,8 @@ from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor
 class ShampooState(NamedTuple):
     """State of `scale_by_shampoo`: trees like the parameters, whose arrays have the shapes of the preconditioners.
 
-    A parameter seen as ``batch`` stacks of ``pieces`` (m, n) matrices has ``scale`` of shape (batch, pieces, 1, 1),
-    ``left`` of (batch, pieces, m, m) and ``right`` of (batch, pieces, n, n).
+    A parameter seen as `batch` stacks of `pieces` (m, n) matrices has `scale` of shape (batch, pieces, 1, 1),
+    `left` of (batch, pieces, m, m) and `right` of (batch, pieces, n, n).
     """
 
     count: Array  # type: ignore[assignment]  # t, int32
@@ -65,23 +65,25 @@ def scale_by_shampoo(
     nu_dtype: DTypeLike | None = None,
     axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Shampoo, for matrices alone::
+    """Shampoo, for matrices alone:
 
-        L <- b2 L + (1 - b2) G G^T                (b2 None: L <- L + G G^T)
-        R <- b2 R + (1 - b2) G^T G
-        L^ = L / (1 - b2^t), R^ = R / (1 - b2^t)
-        u = (L^ + eps tr(L^) I)^(-1/root) G (R^ + eps tr(R^) I)^(-1/root)
+    ```text
+    L <- b2 L + (1 - b2) G G^T                (b2 None: L <- L + G G^T)
+    R <- b2 R + (1 - b2) G^T G
+    L^ = L / (1 - b2^t), R^ = R / (1 - b2^t)
+    u = (L^ + eps tr(L^) I)^(-1/root) G (R^ + eps tr(R^) I)^(-1/root)
+    ```
 
-    At ``b2=0`` nothing is accumulated, and for ``root=4`` and ``eps=0`` the update of ``G = U S V^T`` is ``U V^T``,
+    At `b2=0` nothing is accumulated, and for `root=4` and `eps=0` the update of `G = U S V^T` is `U V^T`,
     Muon's by its exact polar factor. In float32 that holds for singular values above some 1e-3 of the largest: G G^T
     has their squares.
 
-    At ``root=4`` scaling the loss changes nothing. The singular values of the first update are 1 (but for eps);
+    At `root=4` scaling the loss changes nothing. The singular values of the first update are 1 (but for eps);
     later ones are smaller where gradients differ from step to step, since L holds more than G G^T. With sums they fall
-    like ``1 / sqrt(t)``.
+    like `1 / sqrt(t)`.
 
     L and R are kept relative to a power of two that follows the size of the gradients, so that G G^T neither overflows
-    nor underflows. They cost ``m^2 + n^2`` numbers for an (m, n) matrix, and as much again for their roots where these
+    nor underflows. They cost `m^2 + n^2` numbers for an (m, n) matrix, and as much again for their roots where these
     are kept. Pieces of a split fan-out that differ in width are padded to the widest.
 
     Args:
@@ -89,16 +91,16 @@ def scale_by_shampoo(
         root: a number >= 2: 4 as published; 2 preconditions fully on both sides. It may be traced, need not be an
             integer, and tends to G itself as it grows (for gradients of size 1).
         eps: ridge, relative to the trace.
-        bias_correction: divide the averages by ``1 - b2^t``; sums need none.
+        bias_correction: divide the averages by `1 - b2^t`; sums need none.
         update_every: steps between two inverse roots, each an eigendecomposition; the first step always takes them.
             None: every step, and no roots are kept in the state.
         nu_dtype: of L and R: float32 or float64; None: the parameter's, but at least float32.
-        axes: how parameters are seen as matrices: one :class:`MatrixAxes` for all, or one by path name. None: the
-            reading by name; a plain 2-D parameter is (in, out). Inside :func:`jaxopt_tour.multi_transform`, pass what
+        axes: how parameters are seen as matrices: one `MatrixAxes` for all, or one by path name. None: the
+            reading by name; a plain 2-D parameter is (in, out). Inside `multi_transform`, pass what
             it hands to a function in place of a transformation.
 
     Raises:
-        ValueError: an argument out of range; at ``init``, a parameter that is no matrix, by its path.
+        ValueError: an argument out of range; at `init`, a parameter that is no matrix, by its path.
 
     Source: Gupta, Koren & Singer, Shampoo, 2018, algorithm 1, https://arxiv.org/abs/1802.09568; averages in place of
     sums, and stale roots: Anil et al., 2020, https://arxiv.org/abs/2002.09018; bias correction: Shi et al., 2023,
@@ -197,7 +199,7 @@ def scale_by_shampoo(
 
 
 def _check_number(name: str, value: Any, least: int, integer: bool = False) -> None:
-    """Raise unless ``value`` is traced or a number of at least ``least``."""
+    """Raise unless `value` is traced or a number of at least `least`."""
     if isinstance(value, jax.core.Tracer):
         return
     allowed = f"{'an integer' if integer else 'a number'} >= {least}"
@@ -209,7 +211,7 @@ def _check_number(name: str, value: Any, least: int, integer: bool = False) -> N
 
 
 def _stack_shape(view: MatrixAxes, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """``(batch, pieces, m, n)``, n the width of the widest piece."""
+    """`(batch, pieces, m, n)`, n the width of the widest piece."""
     pieces = view.matrix_shapes(shape)
     batch, m, _ = pieces[0]
     return batch, len(pieces), m, max(n for _, _, n in pieces)
@@ -223,7 +225,7 @@ def _to_stack(view: MatrixAxes, leaf: Array) -> Array:
 
 
 def _from_stack(view: MatrixAxes, stack: Array, shape: tuple[int, ...]) -> Array:
-    """The inverse of :func:`_to_stack` for a parameter of this shape."""
+    """The inverse of `_to_stack` for a parameter of this shape."""
     widths = [n for _, _, n in view.matrix_shapes(shape)]
     return view.from_matrices([stack[:, i, :, :n] for i, n in enumerate(widths)], shape)
 
@@ -256,7 +258,7 @@ def _accumulate(b2: Scalar | None, g: Array, scale: Array, left: Array, right: A
 
 
 def _true_root(scale: Array, side: Array, root: Scalar, eps: Scalar) -> Array:
-    """``(s^2 A + eps tr(s^2 A) I)^(-1/root)`` from ``A = L / s^2``; in range for any s, since root >= 2."""
+    """`(s^2 A + eps tr(s^2 A) I)^(-1/root)` from `A = L / s^2`; in range for any s, since root >= 2."""
     ridge = eps * jnp.trace(side, axis1=-2, axis2=-1)
     return (inverse_root(side, root, ridge) * scale ** (-2 / root)).astype(scale.dtype)
 
@@ -280,38 +282,38 @@ def shampoo(
     rest: Rest = None,
     routing: Routing = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Optimize the matrices of a model with Shampoo, everything else with AdamW: ``muon`` with another middle part.
+    """Optimize the matrices of a model with Shampoo, everything else with AdamW: `muon` with another middle part.
 
-    ::
+    ```text
+    u = L^(-1/root) m R^(-1/root)                      m: momentum of g; L and R: averages of m m^T and m^T m
+    theta <- (1 - eta lambda) theta - eta s u          s: the shape factor
+    ```
 
-        u = L^(-1/root) m R^(-1/root)                      m: momentum of g; L and R: averages of m m^T and m^T m
-        theta <- (1 - eta lambda) theta - eta s u          s: the shape factor
+    The momentum is what is preconditioned, as in Muon, so that `b2=0, eps=0` is Muon by its exact polar factor.
 
-    The momentum is what is preconditioned, as in Muon, so that ``b2=0, eps=0`` is Muon by its exact polar factor.
-
-    ``init`` logs what the parameters are, as :func:`jaxopt_tour.muon` does.
+    `init` logs what the parameters are, as `muon` does.
 
     Args:
         learning_rate: eta, a number or a schedule.
         weight_decay: lambda, decoupled and multiplied by the learning rate, not by s; a number or a schedule.
-        mask: what is decayed: ``"matrices"`` (what is routed as a matrix), a tree of booleans, or a function of the
+        mask: what is decayed: `"matrices"` (what is routed as a matrix), a tree of booleans, or a function of the
             parameters that returns one. None: everything.
         cautious: whether to decay only where update and weight agree in sign.
         beta: decay rate of the momentum.
         nesterov: whether to look ahead by one step.
-        b2: decay rate of L and R; None: sums. See :func:`scale_by_shampoo`, as for the next four.
+        b2: decay rate of L and R; None: sums. See `scale_by_shampoo`, as for the next four.
         root: 4 as published.
         eps: ridge, relative to the trace.
         bias_correction: whether to correct L and R for their start at zero.
         update_every: steps between eigendecompositions; None: every step.
-        shape_factor: s, see :func:`jaxopt_tour.scale_by_matrix_shape`.
-        mu_dtype: dtype of the momentum, and of the first moment of the default ``rest``; None: the parameter's.
+        shape_factor: s, see `scale_by_matrix_shape`.
+        mu_dtype: dtype of the momentum, and of the first moment of the default `rest`; None: the parameter's.
         nu_dtype: dtype of L and R, float32 or float64; None: the parameter's, but at least float32.
-        rest: what optimizes all other parameters, see :func:`jaxopt_tour.muon`.
-        routing: what each parameter is, see :func:`jaxopt_tour.routing.resolve`. None: by name and shape.
+        rest: what optimizes all other parameters, see `muon`.
+        routing: what each parameter is, see `resolve`. None: by name and shape.
 
     Raises:
-        ValueError: an argument is not one of those allowed; at ``init``, a parameter cannot be what it is routed to.
+        ValueError: an argument is not one of those allowed; at `init`, a parameter cannot be what it is routed to.
 
     Source: Gupta, Koren & Singer, Shampoo, 2018, https://arxiv.org/abs/1802.09568
     """

@@ -1,12 +1,14 @@
-"""The Gram form: all steps happen on m x m matrices, and X is read twice::
+"""The Gram form: all steps happen on m x m matrices, and X is read twice:
 
-    R = X X^T                                 the Gram matrix of the iterate
-    Z = b R + c R R                           every step
-    Q <- Q Z + a Q;   R <- Z (R Z + a R) + a (R Z + a R)
-    X <- Q X                                  Q: the product of all steps
+```text
+R = X X^T                                 the Gram matrix of the iterate
+Z = b R + c R R                           every step
+Q <- Q Z + a Q;   R <- Z (R Z + a R) + a (R Z + a R)
+X <- Q X                                  Q: the product of all steps
+```
 
 Z is that of a step of degree 5; one of degree 9 or 17 takes one or two products more. Every matrix here commutes with
-R, so each is symmetric. Rational functions have the Gram form alone (:mod:`jaxopt_tour.orthogonalization.rational`).
+R, so each is symmetric. Rational functions have the Gram form alone (`rational`).
 
 Source: Dao-AILab, gram-newton-schulz, 2026, https://github.com/Dao-AILab/gram-newton-schulz
 """
@@ -50,13 +52,13 @@ def gram_form(x: Float[Array, "*batch m n"], iteration: Iteration, eps: Array | 
 
 
 def gram_matrix(x: Float[Array, "*batch m n"], iteration: Iteration) -> Array:
-    """The Gram matrix of the short side: ``X X^T`` or, of a tall X, ``X^T X``."""
+    """The Gram matrix of the short side: `X X^T` or, of a tall X, `X^T X`."""
     wide = x if x.shape[-2] <= x.shape[-1] else x.mT
     return symmetric_product(wide, wide, method=iteration.gram_product)
 
 
 def factor(gram: Float[Array, "*batch m m"], scale: Array, iteration: Iteration, eps: Array | float) -> Array:
-    """The Q of ``O = Q X`` (``X Q``, of a tall X), from the Gram matrix of an X scaled by ``scale``; in full precision.
+    """The Q of `O = Q X` (`X Q`, of a tall X), from the Gram matrix of an X scaled by `scale`; in full precision.
 
     Gram matrices of one m are worked on in one stack, however long the other sides of their X are: of GPT-2-small,
     (48, 768, 768) for kernels of (768, 768), (768, 2304), (768, 3072) and (3072, 768).
@@ -72,18 +74,18 @@ def factor(gram: Float[Array, "*batch m m"], scale: Array, iteration: Iteration,
 
 
 def apply_factor(q: Float[Array, "*batch k k"], x: Float[Array, "*batch m n"]) -> Array:
-    """``Q X``, or ``X Q`` of a tall X."""
+    """`Q X`, or `X Q` of a tall X."""
     return product(q, x) if x.shape[-2] <= x.shape[-1] else product(x, q.mT)
 
 
 def _product_of_steps(
     r: Array, square: Array | None, polynomials: Sequence[Polynomial], products: Method, loop: bool
 ) -> tuple[Array, float]:
-    """Q and f with ``(Q + f I) X`` the result of all steps, from the Gram matrix R of X; f is 0 in full precision.
+    """Q and f with `(Q + f I) X` the result of all steps, from the Gram matrix R of X; f is 0 in full precision.
 
-    ``square`` is R R where the caller has it.
+    `square` is R R where the caller has it.
 
-    Example: two steps of ``1.5 s - 0.5 s^3`` on a 1 x 1 matrix X = 0.5, so R = 0.25. Step one multiplies by
+    Example: two steps of `1.5 s - 0.5 s^3` on a 1 x 1 matrix X = 0.5, so R = 0.25. Step one multiplies by
     1.5 - 0.5 * 0.25 = 1.375, after which R = 0.25 * 1.375^2 = 0.4727; step two by 1.5 - 0.5 * 0.4727 = 1.2637. So
     Q = 1.375 * 1.2637 = 1.7375, and Q X = 0.869 is nearer to one than X.
     """

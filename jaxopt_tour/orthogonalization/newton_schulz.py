@@ -1,8 +1,10 @@
-"""The standard form of the iteration, on X itself::
+"""The standard form of the iteration, on X itself:
 
-    X <- X / S(X)                             S: a norm above the spectral norm
-    A = X X^T                                 every step
-    X <- (a I + b A + c A A) X                so that every singular value s becomes a s + b s^3 + c s^5
+```text
+X <- X / S(X)                             S: a norm above the spectral norm
+A = X X^T                                 every step
+X <- (a I + b A + c A A) X                so that every singular value s becomes a s + b s^3 + c s^5
+```
 
 for wide matrices, m <= n. Singular vectors stay; singular values end near 1. Source: Jordan et al., Muon, 2024,
 https://kellerjordan.github.io/posts/muon/; Björck & Bowie, 1971, doi:10.1137/0708036

@@ -30,7 +30,7 @@ GROUPINGS: Final = ("auto", "by_shape", "none")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a plan is made from; documented where users see it, in :class:`jaxopt_tour.Orthogonalizer`."""
+    """What a plan is made from; documented where users see it, in `Orthogonalizer`."""
 
     coefficients: CoefficientsLike = "auto"
     _: dataclasses.KW_ONLY

@@ -15,38 +15,38 @@ from jaxopt_tour.orthogonalization.options import Options
 from jaxopt_tour.orthogonalization.plan import PLATFORMS, Group, Key, Matrices, plan_groups
 from jaxopt_tour.orthogonalization.run import on_lowered_platform, run_groups
 
-#: What ``orthogonalizer=`` takes: a value, or coefficients with all other options at their defaults.
+#: What `orthogonalizer=` takes: a value, or coefficients with all other options at their defaults.
 OrthogonalizerLike = Options | CoefficientsLike
 
 
 @dataclasses.dataclass(frozen=True)
 class Orthogonalizer(Options):
-    """Brings every singular value of a matrix near 1: ``U S V^T -> U p(S / |S|) V^T``.
+    """Brings every singular value of a matrix near 1: `U S V^T -> U p(S / |S|) V^T`.
 
-    A frozen value, checked when it is made; call it on a batch of matrices, or pass it as ``orthogonalizer=``. The
-    result does not depend on the size of the matrix (at ``eps=0``), and zero stays zero. What it does to given
-    parameters on a given platform is a plan: ``print(jt.plan(params, orthogonalizer=..., platform="tpu"))``.
+    A frozen value, checked when it is made; call it on a batch of matrices, or pass it as `orthogonalizer=`. The
+    result does not depend on the size of the matrix (at `eps=0`), and zero stays zero. What it does to given
+    parameters on a given platform is a plan: `print(jt.plan(params, orthogonalizer=..., platform="tpu"))`.
 
     Args:
-        coefficients: the function of the singular values, by name or as a value from :mod:`jaxopt_tour.coefficients`,
-            or one polynomial (a, b, c) per step. ``"auto"``: two rational functions on CPUs from 128 rows on, five
-            Polar Express quintics elsewhere; ``"fast"``: fewer operations, less exact; ``"keller_jordan"``,
-            ``"polar_express"``, ``"zolotarev"``, ``"cans"``, ``"you"``, ``"modula"``, ``"turbo"``, ``"cubic"``;
-            ``"exact"``: the polar factor by SVD.
-        steps: number of steps, for coefficients given by the name of a generator, such as ``"polar_express"``. None:
+        coefficients: the function of the singular values, by name or as a value from `coefficients`,
+            or one polynomial (a, b, c) per step. `"auto"`: two rational functions on CPUs from 128 rows on, five
+            Polar Express quintics elsewhere; `"fast"`: fewer operations, less exact; `"keller_jordan"`,
+            `"polar_express"`, `"zolotarev"`, `"cans"`, `"you"`, `"modula"`, `"turbo"`, `"cubic"`;
+            `"exact"`: the polar factor by SVD.
+        steps: number of steps, for coefficients given by the name of a generator, such as `"polar_express"`. None:
             their default.
-        form: ``"standard"`` iterates on X, ``"gram"`` on X X^T; ``"auto"`` takes the one with fewer operations at the
-            matrix's shape where its rounding is harmless in ``dtype``. Inverses have the Gram form alone; under
-            ``"standard"`` the polynomials that replace them run.
-        dtype: of the products, such as ``"bfloat16"``. None: float32 on CPUs, float16 on GPUs, bfloat16 on TPUs, and
+        form: `"standard"` iterates on X, `"gram"` on X X^T; `"auto"` takes the one with fewer operations at the
+            matrix's shape where its rounding is harmless in `dtype`. Inverses have the Gram form alone; under
+            `"standard"` the polynomials that replace them run.
+        dtype: of the products, such as `"bfloat16"`. None: float32 on CPUs, float16 on GPUs, bfloat16 on TPUs, and
             float64 for matrices of float64. Products of half precision are summed in float32; results keep the dtype of
             their matrices.
         eps: added to the prescaling norm, in the units of the matrix. Keller Jordan's Muon has 1e-7, Optax's 1e-8. Any
-            eps > 0 makes small gradients count less. Not used by ``"exact"``.
-        symmetric: how products that are known to be symmetric are computed: ``"plain"``, ``"blocks"`` (half of the
-            blocks, mirrored), or ``"auto"``: blocks on CPUs from 1,024 rows on.
-        grouping: ``"by_shape"`` processes matrices of one shape in one stack, in the Gram form those of one short side;
-            ``"none"`` every parameter by itself; ``"auto"``: by shape, and on CPUs in stacks of equal length, with few
+            eps > 0 makes small gradients count less. Not used by `"exact"`.
+        symmetric: how products that are known to be symmetric are computed: `"plain"`, `"blocks"` (half of the
+            blocks, mirrored), or `"auto"`: blocks on CPUs from 1,024 rows on.
+        grouping: `"by_shape"` processes matrices of one shape in one stack, in the Gram form those of one short side;
+            `"none"` every parameter by itself; `"auto"`: by shape, and on CPUs in stacks of equal length, with few
             small matrices separate.
 
     Raises:
@@ -67,10 +67,10 @@ class Orthogonalizer(Options):
             x: matrices of a real floating dtype.
 
         Returns:
-            Matrices of the shape and dtype of ``x``, with singular values near 1.
+            Matrices of the shape and dtype of `x`, with singular values near 1.
 
         Raises:
-            ValueError: ``x`` is not a batch of real floating matrices.
+            ValueError: `x` is not a batch of real floating matrices.
         """
         if getattr(x, "ndim", 0) < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(
@@ -100,17 +100,17 @@ def as_orthogonalizer(orthogonalizer: OrthogonalizerLike) -> Orthogonalizer:
 def orthogonalize(
     x: Float[Array, "*batch m n"], orthogonalizer: OrthogonalizerLike = "auto"
 ) -> Float[Array, "*batch m n"]:
-    """Bring every singular value of every matrix near 1: ``as_orthogonalizer(orthogonalizer)(x)``.
+    """Bring every singular value of every matrix near 1: `as_orthogonalizer(orthogonalizer)(x)`.
 
     Args:
         x: a batch of real matrices, wide or tall.
-        orthogonalizer: a :class:`Orthogonalizer`, or coefficients by name or value.
+        orthogonalizer: an `Orthogonalizer`, or coefficients by name or value.
 
     Returns:
-        Matrices of the shape and dtype of ``x``.
+        Matrices of the shape and dtype of `x`.
 
     Raises:
-        ValueError: ``x`` is not a batch of real floating matrices, or the orthogonalizer is not one.
+        ValueError: `x` is not a batch of real floating matrices, or the orthogonalizer is not one.
     """
     return as_orthogonalizer(orthogonalizer)(x)
 

@@ -1,7 +1,7 @@
 """Every decision of an orthogonalization: pure functions of shapes, dtypes, options and the platform.
 
-``plan_groups`` says which matrices are processed together and how. Executing that, in
-:mod:`jaxopt_tour.orthogonalization.run`, decides nothing. No array and no device is looked at here, so a plan can be
+`plan_groups` says which matrices are processed together and how. Executing that, in
+`run`, decides nothing. No array and no device is looked at here, so a plan can be
 made, printed and compared for a platform that is not there. Each table below names the measurement behind its numbers.
 """
 
@@ -29,7 +29,7 @@ PLATFORMS: Final[tuple[Platform, ...]] = ("cpu", "gpu", "tpu")
 DEFAULT_DTYPE: Final[dict[Platform, str]] = {"cpu": "float32", "gpu": "float16", "tpu": "bfloat16"}
 
 #: Short side from which rational coefficients run on a CPU, and not the polynomials given for elsewhere.
-#: benchmarks/inverses.py: from 128 rows on they are faster (at 192 x 192 by 1 % for ``fast``), at 96 rows nowhere.
+#: benchmarks/inverses.py: from 128 rows on they are faster (at 192 x 192 by 1 % for `fast`), at 96 rows nowhere.
 INVERSES_FROM: Final = 128
 
 #: Short side from which a CPU computes products of two symmetric matrices in blocks. benchmarks/symmetric.py: from
@@ -61,10 +61,10 @@ class Iteration:
 
     Attributes:
         coefficients: the polynomials, the rational functions, or the exact polar factor.
-        form: ``"standard"``, ``"gram"``, or ``"exact"`` by SVD.
+        form: `"standard"`, `"gram"`, or `"exact"` by SVD.
         dtype: of the products.
-        gram_product: how ``X X^T`` is computed, see :func:`jaxopt_tour.linalg.symmetric.symmetric_product`.
-        commuting_product: how products of two polynomials of ``X X^T`` are computed.
+        gram_product: how `X X^T` is computed, see `symmetric_product`.
+        commuting_product: how products of two polynomials of `X X^T` are computed.
         restarts: steps before which the Gram form returns to X.
         loop: equal steps are a loop of the program.
     """
@@ -112,8 +112,8 @@ class Group:
     Attributes:
         members: which matrices, in the order of the stack.
         iteration: what is done to each.
-        stacked: what is stacked: ``"gram matrices"``, of which those of one short side share a stack however long the
-            other side is, or the ``"matrices"`` themselves, tall ones transposed.
+        stacked: what is stacked: `"gram matrices"`, of which those of one short side share a stack however long the
+            other side is, or the `"matrices"` themselves, tall ones transposed.
         slice_bytes: bound on the memory of one slice of the stack; 0: one matrix at a time.
     """
 
@@ -129,7 +129,7 @@ class Group:
 
 
 def check_platform(platform: str) -> Platform:
-    """The platform whose plan is meant; ``"cuda"`` and ``"rocm"`` are GPUs."""
+    """The platform whose plan is meant; `"cuda"` and `"rocm"` are GPUs."""
     if platform in ("cuda", "rocm"):
         return "gpu"
     check_choice("platform", platform, (*PLATFORMS, "cuda", "rocm"))
@@ -222,7 +222,7 @@ def _coefficients_at(
 def _form(
     options: Options, coefficients: PolynomialCoefficients | RationalCoefficients, m: int, n: int, dtype: jnp.dtype
 ) -> Literal["standard", "gram"]:
-    """``"gram"`` where it takes fewer operations at this shape; inverses have the Gram form alone.
+    """`"gram"` where it takes fewer operations at this shape; inverses have the Gram form alone.
 
     In bfloat16 polynomials always take the standard form: eight bits are too few for the product of the steps to stay
     symmetric, and the error shows on square and on steep spectra. So does float16 beyond five steps, over which its

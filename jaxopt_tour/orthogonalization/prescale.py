@@ -30,7 +30,7 @@ def unit_scale(x: Float[Array, "*batch m n"]) -> Array:
 
 
 def near_unit(x: Float[Array, "*batch m n"], scale: Array, dtype: DTypeLike) -> Array:
-    """``scale x`` in the iteration's dtype, largest entry in [0.5, 1): neither squares nor sums overflow."""
+    """`scale x` in the iteration's dtype, largest entry in [0.5, 1): neither squares nor sums overflow."""
     return (x.astype(wide_dtype(x.dtype)) * scale).astype(dtype)
 
 
@@ -54,9 +54,9 @@ def prescaled(
     eps: Array | float,
     commuting_product: Method,
 ) -> Prescaled:
-    """Fold ``X / (S(X) + eps)`` into the Gram matrix of X and, where it is needed, its square, both in ``dtype``.
+    """Fold `X / (S(X) + eps)` into the Gram matrix of X and, where it is needed, its square, both in `dtype`.
 
-    For half precision ``gram`` comes in float32: norms and scales are taken before rounding.
+    For half precision `gram` comes in float32: norms and scales are taken before rounding.
     """
 
     def square_if_needed(gram: Array, wide_result: bool = False) -> Array | None:

@@ -4,7 +4,7 @@ With R the Gram matrix of the iterate and Q the product of the steps, one step i
 
     W_j = (R + c_j I)^-1;   Z = C I + sum_j a_j W_j;   Q <- Q Z;   R <- Z R Z
 
-``R W_j = I - c_j W_j`` gives R Z without a product, so that a step takes its inverses and two products, of which the
+`R W_j = I - c_j W_j` gives R Z without a product, so that a step takes its inverses and two products, of which the
 first step spares Q Z and the last Z R Z.
 """
 
@@ -24,7 +24,7 @@ from jaxopt_tour.linalg.symmetric import Method, symmetric_product
 def product_of_rational_steps(
     r: Float[Array, "*batch m m"], functions: Sequence[Rational], commuting_product: Method
 ) -> Float[Array, "*batch m m"]:
-    """Q with ``Q X`` the result of all steps, from the Gram matrix R of X, whose norm is at most 1.
+    """Q with `Q X` the result of all steps, from the Gram matrix R of X, whose norm is at most 1.
 
     Two steps are a loop in the program (more are not), and so are the inverses of a step: each would be compiled anew.
 

@@ -55,9 +55,9 @@ def iterate(x: Float[Array, "*batch m n"], iteration: Iteration, eps: Array | fl
 
 
 def on_lowered_platform(plans: Mapping[Platform, Any], run: Callable[..., Tree], *arrays: Array) -> Tree:
-    """``run(plan, *arrays)`` with the plan of the platform that the program is lowered for.
+    """`run(plan, *arrays)` with the plan of the platform that the program is lowered for.
 
-    The platform is known once the program is lowered: ``jax.export`` for several platforms gets the plan of each, and a
+    The platform is known once the program is lowered: `jax.export` for several platforms gets the plan of each, and a
     program for a device other than the first gets that device's.
     """
     functions = [functools.partial(run, plan) for plan in plans.values()]
@@ -72,7 +72,7 @@ def on_lowered_platform(plans: Mapping[Platform, Any], run: Callable[..., Tree],
 
 
 def over_slices(slice_bytes: int, function: Callable[..., Array], *stacks: Array) -> Array:
-    """``function(*stacks)``, as many matrices at a time as a slice holds."""
+    """`function(*stacks)`, as many matrices at a time as a slice holds."""
     count, m, n = max((stack.shape for stack in stacks), key=lambda shape: shape[-1] * shape[-2])
     size = at_once(slice_bytes, m, n, stacks[0].dtype.itemsize)
     if count <= size or any(stack.size == 0 for stack in stacks):
@@ -81,7 +81,7 @@ def over_slices(slice_bytes: int, function: Callable[..., Array], *stacks: Array
 
 
 def _batched(function: Callable[..., Array], *stacks: Array) -> Array:
-    """``function(*stacks)``. Without a batch axis of one XLA:CPU reads a factor to be transposed where it is stored."""
+    """`function(*stacks)`. Without a batch axis of one XLA:CPU reads a factor to be transposed where it is stored."""
     return function(*(stack[0] for stack in stacks))[None] if stacks[0].shape[0] == 1 else function(*stacks)
 
 

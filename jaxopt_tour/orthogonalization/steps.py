@@ -17,7 +17,7 @@ from jaxopt_tour.linalg.symmetric import Method, symmetric_product
 def polynomial_of(
     gram: Array, square: Array | None, polynomial: Sequence[Any], commuting_product: Method
 ) -> tuple[Array, float]:
-    """Z and f with ``Z + f I = a I + b A + c A A + ...``, in the dtype of A.
+    """Z and f with `Z + f I = a I + b A + c A A + ...`, in the dtype of A.
 
     In full precision f is 0: one matrix, and no pass over memory after a product. In half precision a I is kept
     separate, because the sum would lose the last bits of b A + c A A.
@@ -48,7 +48,7 @@ def polynomial_of(
 
 
 def repeat(step: Callable[[Any, Any, bool], Any], carry: Any, polynomials: Sequence[Polynomial], loop: bool) -> Any:
-    """``carry = step(carry, polynomial, is_cubic(polynomial))`` for every polynomial."""
+    """`carry = step(carry, polynomial, is_cubic(polynomial))` for every polynomial."""
     if not loop or not polynomials:
         for polynomial in polynomials:
             carry = step(carry, polynomial, is_cubic(polynomial))
@@ -63,7 +63,7 @@ def repeat(step: Callable[[Any, Any, bool], Any], carry: Any, polynomials: Seque
 
 
 def apply(q: Array, identity_part: float, x: Array, scale: Array | None) -> Array:
-    """``(Q + f I) X``, times the prescale where that is still to come."""
+    """`(Q + f I) X`, times the prescale where that is still to come."""
     if scale is not None and not identity_part:
         q, scale = q * scale.astype(q.dtype), None  # m x m entries to scale, not m x n
     result = weighted_sum(x, (1.0, product(q, x, wide_result=True)), (identity_part, x))
@@ -83,7 +83,7 @@ def commuting(left: Array, right: Array, method: Method, wide_result: bool = Fal
 
 
 def weighted_sum(like: Array, *terms: tuple[float, Array]) -> Array:
-    """``sum weight * term``, added in the widest dtype among the terms and rounded once, to that of ``like``."""
+    """`sum weight * term`, added in the widest dtype among the terms and rounded once, to that of `like`."""
     wide = jnp.result_type(*(term for _, term in terms))
     # Weighted in the wide dtype: a X and Q X nearly cancel, so that rounding a X by itself would cost 1 % of the sum.
     weighted = [weight * term.astype(wide) if weight != 1 else term.astype(wide) for weight, term in terms if weight]

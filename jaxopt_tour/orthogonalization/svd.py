@@ -11,11 +11,11 @@ from jaxopt_tour.linalg.decompositions import decompose
 
 @jax.custom_jvp
 def polar_factor(x: Float[Array, "*batch m n"]) -> Float[Array, "*batch m n"]:
-    """The orthogonal polar factor ``U V^T`` of ``X = U S V^T``, over the singular values that are not zero.
+    """The orthogonal polar factor `U V^T` of `X = U S V^T`, over the singular values that are not zero.
 
-    Singular values below ``max(m, n) * eps * s_max`` count as zero, so a matrix of rank r gives a partial isometry of
-    rank r and the zero matrix gives zero, as the iterations do. It minimizes ``|X - O|`` in every unitarily invariant
-    norm, and ``<O, X>`` is the nuclear norm of X. The derivative is defined through the polar factor, not the singular
+    Singular values below `max(m, n) * eps * s_max` count as zero, so a matrix of rank r gives a partial isometry of
+    rank r and the zero matrix gives zero, as the iterations do. It minimizes `|X - O|` in every unitarily invariant
+    norm, and `<O, X>` is the nuclear norm of X. The derivative is defined through the polar factor, not the singular
     vectors, so equal singular values do no harm.
 
     Args:
@@ -46,7 +46,7 @@ def _svd(x: Array) -> tuple[Array, Array, Array, Array]:
 
 @polar_factor.defjvp
 def _polar_factor_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    """``dO = U [(U^T dX V - V^T dX^T U) / (s_i + s_j)] V^T`` plus the parts outside the spans of U and V."""
+    """`dO = U [(U^T dX V - V^T dX^T U) / (s_i + s_j)] V^T` plus the parts outside the spans of U and V."""
     (x,), (dx,) = primals, tangents
     u, s, vt, kept = _svd(x)
     dx = dx.astype(u.dtype)

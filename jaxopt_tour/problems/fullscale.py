@@ -1,14 +1,16 @@
 """Settings for the real scale: the same workloads on whole data sets and larger models, for a machine with a GPU.
 
-Each is a :class:`jaxopt_tour.problems.workloads.Workload` that runs wherever the small ones do. Data comes from a
-function, so that nothing is read before a run begins::
+Each is a `Workload` that runs wherever the small ones do. Data comes from a
+function, so that nothing is read before a run begins:
 
-    from jaxopt_tour.problems import fullscale
-    from jaxopt_tour.problems.data import fullsize
+```python
+from jaxopt_tour.problems import fullscale
+from jaxopt_tour.problems.data import fullsize
 
-    fullscale.fashion_cnn(lambda: fullsize.fashion_mnist("fashion-mnist"))
-    fullscale.cifar_resnet(lambda: fullsize.cifar10("cifar-10-batches-bin"))
-    fullscale.byte_gpt(lambda: pathlib.Path("enwik8").read_bytes(), size="26M", tokens=65_536)
+fullscale.fashion_cnn(lambda: fullsize.fashion_mnist("fashion-mnist"))
+fullscale.cifar_resnet(lambda: fullsize.cifar10("cifar-10-batches-bin"))
+fullscale.byte_gpt(lambda: pathlib.Path("enwik8").read_bytes(), size="26M", tokens=65_536)
+```
 
 Make a workload once and keep it: compiled programs belong to it. Targets are goals for runs of this kind, not results.
 """
@@ -131,7 +133,7 @@ def byte_gpt(
             batches, of which a few dozen of 65,536 tokens are several passes over these.
         size: one of `GPT_SIZES`.
         tokens: of a step.
-        length: of a window; it divides ``tokens``.
+        length: of a window; it divides `tokens`.
         steps: of a run.
         target: held-out cross-entropy to reach, nats a byte.
 

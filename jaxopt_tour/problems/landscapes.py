@@ -2,7 +2,7 @@
 
 A landscape is a function of one array, a vector or a matrix, and is drawn over a plane with coordinates (x, y). For
 two parameters the plane is all there is; a matrix landscape is drawn over the two directions that matter to it. Their
-minima and saddles are computed in :mod:`jaxopt_tour.problems.stationary`.
+minima and saddles are computed in `stationary`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from jaxopt_tour._types import Array
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plane:
-    """The plane over which a landscape is drawn: ``params = origin + x first + y second``, both of length one."""
+    """The plane over which a landscape is drawn: `params = origin + x first + y second`, both of length one."""
 
     origin: np.ndarray
     first: np.ndarray
     second: np.ndarray
 
     def params(self, x: Any, y: Any) -> np.ndarray:
-        """Parameters at coordinates; ``x`` and ``y`` may be arrays, whose axes come first."""
+        """Parameters at coordinates; `x` and `y` may be arrays, whose axes come first."""
         x, y = (np.asarray(each, np.float64)[(...,) + (None,) * self.origin.ndim] for each in (x, y))
         return self.origin + x * self.first + y * self.second
 
@@ -50,7 +50,7 @@ class Landscape:
         formula: its formula as text.
         source: where it is from.
         about: what to look for on it, in a sentence.
-        fn: array of ``shape`` -> scalar.
+        fn: array of `shape` -> scalar.
         start: where a run begins, in coordinates of the plane.
         box: ((lowest x, highest x), (lowest y, highest y)) of what is drawn.
         plane: the plane over which it is drawn.
@@ -80,12 +80,12 @@ class Landscape:
         return self.plane.origin.shape
 
     def init(self, start: Any = None) -> Array:
-        """The parameters at the start, or at other coordinates ``(..., 2)`` of the plane."""
+        """The parameters at the start, or at other coordinates `(..., 2)` of the plane."""
         at = np.asarray(self.start if start is None else start, np.float64)
         return jnp.asarray(self.plane.params(at[..., 0], at[..., 1]), jnp.result_type(float))
 
     def loss(self, params: Array, key: Array) -> Array:
-        """The value; its gradient carries the noise, if there is any, drawn with ``key``."""
+        """The value; its gradient carries the noise, if there is any, drawn with `key`."""
         value = self.fn(params)
         if not self.noise:
             return value
@@ -105,7 +105,7 @@ class Landscape:
 
 
 def _coordinate_plane(dimensions: int, rest: float = 0.0) -> Plane:
-    """The first two coordinates; the others stay at ``rest``."""
+    """The first two coordinates; the others stay at `rest`."""
     first, second = np.eye(dimensions)[:2]
     origin = np.full(dimensions, float(rest))
     origin[:2] = 0
@@ -273,7 +273,7 @@ def saddle() -> Landscape:
 
 
 def quadratic(condition_number: float = 25.0) -> Landscape:
-    """A bowl with axes along the coordinates: ``f = (c x^2 + y^2 / c) / 2`` with ``c^2`` the condition number.
+    """A bowl with axes along the coordinates: `f = (c x^2 + y^2 / c) / 2` with `c^2` the condition number.
 
     Args:
         condition_number: largest over smallest curvature, at least 1.
@@ -310,13 +310,13 @@ _TARGET: Final = np.array([[0.5, -0.3], [0.2, 0.4]])
 
 
 def _singular_plane() -> Plane:
-    """``W = W* + x q1 p1^T + y q2 p2^T``: x and y are the singular values (with sign) of the error W - W*."""
+    """`W = W* + x q1 p1^T + y q2 p2^T`: x and y are the singular values (with sign) of the error W - W*."""
     first, second = (np.outer(_INPUTS[:, i], _OUTPUTS[:, i]) for i in range(2))
     return Plane(_TARGET, first, second)
 
 
 def _regression(gram: np.ndarray) -> Callable[[Array], Array]:
-    """``W -> 1/2 tr((W - W*)^T gram (W - W*))``: half the mean-square error of inputs with second moments ``gram``."""
+    """`W -> 1/2 tr((W - W*)^T gram (W - W*))`: half the mean-square error of inputs with second moments `gram`."""
 
     def fn(w: Array) -> Array:
         error = w - jnp.asarray(_TARGET, w.dtype)

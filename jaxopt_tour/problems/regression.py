@@ -1,6 +1,6 @@
 """Problems in one matrix W (fan_in, fan_out) whose optimum is known: least squares, a quadratic, softmax regression.
 
-Their data are drawn once, with NumPy and seed 0. A run's seed decides its first weights, ``W_0 ~ N(0, 1 / fan_in)``,
+Their data are drawn once, with NumPy and seed 0. A run's seed decides its first weights, `W_0 ~ N(0, 1 / fan_in)`,
 and its batches. What is measured is the exact gap to the optimum on all data, as a share of where runs start.
 """
 
@@ -36,7 +36,7 @@ CLASSES: Final = ("balanced", "zipf")
 
 
 def power_law(size: int, exponent: float) -> np.ndarray:
-    """``lambda_i = i^-exponent``, i = 1 ... size: the largest is 1, all are where the exponent is 0."""
+    """`lambda_i = i^-exponent`, i = 1 ... size: the largest is 1, all are where the exponent is 0."""
     return np.arange(1, size + 1, dtype=np.float64) ** -exponent
 
 
@@ -47,7 +47,7 @@ def rotation(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _root(size: int, exponent: float, aligned: bool, rng: np.random.Generator) -> np.ndarray:
-    """R of ``Q = R^T R = V diag(lambda) V^T``; V is the identity where the axes are those of the coordinates."""
+    """R of `Q = R^T R = V diag(lambda) V^T`; V is the identity where the axes are those of the coordinates."""
     v = np.eye(size) if aligned else rotation(size, rng)
     return np.sqrt(power_law(size, exponent))[:, None] * v.T
 
@@ -64,12 +64,12 @@ def _single_precision(data: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _quadratic(params: Tree, data: Data) -> Array:
-    """``1/2 |R (W - W*)|_F^2``: no difference of large numbers, so single precision keeps a small gap."""
+    """`1/2 |R (W - W*)|_F^2`: no difference of large numbers, so single precision keeps a small gap."""
     return 0.5 * jnp.sum(jnp.square(data["root"] @ (params["w"] - data["optimum"])))
 
 
 def _mean_start(root: np.ndarray, optimum: np.ndarray) -> float:
-    """The mean of ``1/2 |R (W_0 - W*)|_F^2`` over ``W_0 ~ N(0, 1 / fan_in)``."""
+    """The mean of `1/2 |R (W_0 - W*)|_F^2` over `W_0 ~ N(0, 1 / fan_in)`."""
     fan_in, fan_out = optimum.shape
     return 0.5 * (float(np.sum((root @ optimum) ** 2)) + fan_out / fan_in * float(np.sum(root**2)))
 
@@ -93,15 +93,15 @@ def matrix_quadratic(
     fan_out: int = 64,
     target: float = 1e-3,
 ) -> Workload:
-    """``f(W) = 1/2 tr(W^T Q W)``, with eigenvalues ``i^-exponent`` of Q; its optimum is ``f(0) = 0``.
+    """`f(W) = 1/2 tr(W^T Q W)`, with eigenvalues `i^-exponent` of Q; its optimum is `f(0) = 0`.
 
     Every column of W is a problem of its own with the same Hessian Q: what couples them is the optimizer alone.
 
     Args:
-        exponent: of the spectrum: the condition number is ``fan_in^exponent``.
+        exponent: of the spectrum: the condition number is `fan_in^exponent`.
         aligned: whether Q is diagonal. Else its eigenvectors are a random rotation of the coordinates. SGD and Muon,
             which turn with the coordinates, cannot tell the two apart; rules that work entry by entry can.
-        uneven: whether W_0 is longer along some directions of the outputs than along others: ``W_0 diag(1/j) V^T`` with
+        uneven: whether W_0 is longer along some directions of the outputs than along others: `W_0 diag(1/j) V^T` with
             a random rotation V in place of the even W_0. A rule whose steps have one length along all directions is
             made for the even one.
         fan_in: rows of W.
@@ -148,15 +148,15 @@ def linear_regression(
     examples: int = EXAMPLES,
     target: float = 1e-2,
 ) -> Workload:
-    """``f(W) = 1/(2 N) |X W - Y|_F^2`` for ``Y = X W* + E diag(sigma)``: several outputs, each with noise of its own.
+    """`f(W) = 1/(2 N) |X W - Y|_F^2` for `Y = X W* + E diag(sigma)`: several outputs, each with noise of its own.
 
-    ``X^T X / N = V diag(i^-exponent) V^T`` with a random rotation V, exactly; ``sigma_j`` grows geometrically over the
-    outputs, from 0.1 to 1 times the standard deviation of the signal (:data:`NOISE`). The noise is made orthogonal to
-    the features, ``X^T E = 0``, so the least-squares solution is W* itself, and
+    `X^T X / N = V diag(i^-exponent) V^T` with a random rotation V, exactly; `sigma_j` grows geometrically over the
+    outputs, from 0.1 to 1 times the standard deviation of the signal (`NOISE`). The noise is made orthogonal to
+    the features, `X^T E = 0`, so the least-squares solution is W* itself, and
 
-        ``f(W) - f(W*) = 1/2 tr((W - W*)^T (X^T X / N) (W - W*))``
+        `f(W) - f(W*) = 1/2 tr((W - W*)^T (X^T X / N) (W - W*))`
 
-    Noise acts through batches alone. Under the full batch only ``W_0 - W*`` matters: other first weights are as good as
+    Noise acts through batches alone. Under the full batch only `W_0 - W*` matters: other first weights are as good as
     another W*.
 
     Args:
@@ -236,11 +236,11 @@ def class_counts(classes: int, examples: int, kind: str) -> np.ndarray:
 def least_softmax_loss(
     x: np.ndarray, labels: np.ndarray, classes: int, ridge: float, *, tolerance: float = 1e-9
 ) -> tuple[np.ndarray, float]:
-    """The W that minimizes ``mean cross-entropy(x W, labels) + ridge/2 |W|_F^2``, and the minimum, in double precision.
+    """The W that minimizes `mean cross-entropy(x W, labels) + ridge/2 |W|_F^2`, and the minimum, in double precision.
 
     Newton's method; each step is solved for by conjugate gradients and halved until the loss falls enough (Armijo).
-    Since the loss is strongly convex, a gradient G proves ``f(W) - f(W*) <= |G|_F^2 / (2 ridge)``: the search ends
-    where ``|G|_F <= tolerance``.
+    Since the loss is strongly convex, a gradient G proves `f(W) - f(W*) <= |G|_F^2 / (2 ridge)`: the search ends
+    where `|G|_F <= tolerance`.
 
     Source: Nocedal & Wright, Numerical Optimization, 2006, algorithm 7.1.
 
@@ -281,7 +281,7 @@ def least_softmax_loss(
 def _conjugate_gradients(
     apply: Callable[[np.ndarray], np.ndarray], b: np.ndarray, *, tolerance: float, most: int = 1000
 ) -> np.ndarray:
-    """d with ``|A d - b| <= tolerance`` for a positive definite A (Hestenes & Stiefel 1952)."""
+    """d with `|A d - b| <= tolerance` for a positive definite A (Hestenes & Stiefel 1952)."""
     d, residual = np.zeros_like(b), b
     direction, square = residual, np.sum(residual**2)
     for _ in range(most):
@@ -304,15 +304,15 @@ def softmax_regression(
     examples: int = EXAMPLES,
     target: float = 1e-2,
 ) -> Workload:
-    """``f(W) = mean cross-entropy(x W, label) + ridge/2 |W|_F^2`` on examples around one center a class.
+    """`f(W) = mean cross-entropy(x W, label) + ridge/2 |W|_F^2` on examples around one center a class.
 
-    ``x = mu_label + N(0, I)`` with centers ``mu_c ~ N(0, 4 / fan_in)``, two standard deviations from zero. Classes have
+    `x = mu_label + N(0, I)` with centers `mu_c ~ N(0, 4 / fan_in)`, two standard deviations from zero. Classes have
     equal numbers of examples, or Zipf's, 1/1, 1/2, 1/3, ... of the first's: under such numbers the rare classes are
     what gradient descent is slow at (Kunstner et al. 2024, https://arxiv.org/abs/2402.19449). The optimum is found by
-    Newton's method in double precision, :func:`least_softmax_loss`.
+    Newton's method in double precision, `least_softmax_loss`.
 
     Args:
-        kind: ``"balanced"`` or ``"zipf"``.
+        kind: `"balanced"` or `"zipf"`.
         batch: examples of a step, drawn with replacement; None: all.
         fan_in: features.
         classes: how many.

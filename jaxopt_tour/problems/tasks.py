@@ -42,12 +42,12 @@ class Task:
     """A problem to train on.
 
     Attributes:
-        name: what ``--task`` calls it.
+        name: what `--task` calls it.
         title: what the report calls it.
-        model: ``rngs -> nnx.Module``, fresh parameters.
-        loss: ``(model, batch) -> scalar``.
-        metrics: name -> ``(model, batch) -> scalar``, beside the loss on held-out data.
-        batch: ``(seed, step) -> Batch``, the training data at that step.
+        model: `rngs -> nnx.Module`, fresh parameters.
+        loss: `(model, batch) -> scalar`.
+        metrics: name -> `(model, batch) -> scalar`, beside the loss on held-out data.
+        batch: `(seed, step) -> Batch`, the training data at that step.
         held_out: batches of equal size that are never trained on.
         steps: training steps of one run.
         batch_text: the batch in words.
@@ -79,13 +79,13 @@ def shuffled_positions(size: int, batch_size: int, seed: int, step: int) -> np.n
 
 
 def random_windows(tokens: np.ndarray, batch_size: int, length: int, seed: int, step: int) -> Batch:
-    """Windows of ``length`` characters at random places, and the same windows one character later."""
+    """Windows of `length` characters at random places, and the same windows one character later."""
     starts = np.random.default_rng((seed, step)).integers(len(tokens) - length, size=batch_size)
     return windows_at(tokens, starts, length)
 
 
 def windows_at(tokens: np.ndarray, starts: np.ndarray, length: int) -> Batch:
-    """Windows that begin at ``starts``, and the characters that follow each of theirs."""
+    """Windows that begin at `starts`, and the characters that follow each of theirs."""
     windows = tokens[starts[:, None] + np.arange(length + 1)]  # (B, T + 1)
     return Batch(windows[:, :-1], windows[:, 1:])
 

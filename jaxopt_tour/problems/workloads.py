@@ -1,6 +1,6 @@
 """Problems as pure functions of arrays, so that a whole training run of one is a single compiled program.
 
-A :class:`Workload` draws its batches inside the program from data that is an argument of it: runs with other rates and
+A `Workload` draws its batches inside the program from data that is an argument of it: runs with other rates and
 seeds are the same program with other numbers.
 """
 
@@ -38,7 +38,7 @@ class Workload:
         loss: (parameters, batch) -> the loss that is trained on, a scalar.
         measure: (parameters, data) -> what is compared at the end of a run, a scalar; lower is better.
         measured: that number in words.
-        target: the value of ``measure`` that a run shall reach.
+        target: the value of `measure` that a run shall reach.
         steps: of a run whose length is not the question.
         batch_text: the batch in words.
         side_by_side: how many runs are one vmapped program; 1 where a single run fills the machine.
@@ -68,7 +68,7 @@ def parameters(workload: Workload) -> int:
 def functions_of_model(
     make: Callable[[nnx.Rngs], nnx.Module],
 ) -> tuple[Callable[[Array], Tree], Callable[[Tree], Any]]:
-    """``init: key -> parameters`` and ``build: parameters -> model``.
+    """`init: key -> parameters` and `build: parameters -> model`.
 
     Raises:
         ValueError: the model has arrays other than parameters, which a training step would not carry along.
@@ -93,7 +93,7 @@ def model_workload(
         make: fresh model.
         held_out: data -> what is never trained on.
         parts: in how many equal parts the held-out data is measured, one after the other.
-        attributes: the others of :class:`Workload`.
+        attributes: the others of `Workload`.
     """
     init, build = functions_of_model(make)
 
@@ -149,7 +149,7 @@ def fashion_workload(
     Args:
         name: what files call it.
         title: what pages call it.
-        make: a model of images (B, 28, 28), or of those that ``data`` has.
+        make: a model of images (B, 28, 28), or of those that `data` has.
         target: held-out cross-entropy to reach.
         batch: images of a step, drawn with replacement.
         steps: of a run whose length is not the question.
@@ -261,7 +261,7 @@ def text_workload(
         batch: windows of a step.
         length: tokens of a window.
         steps: of a run whose length is not the question.
-        data: ``tokens``, ``held_out_inputs`` and ``held_out_targets``.
+        data: `tokens`, `held_out_inputs` and `held_out_targets`.
         unit: what a token is.
     """
 

@@ -22,33 +22,33 @@ def _as_axes(name: str, axes: int | Sequence[int]) -> tuple[int, ...]:
 class MatrixAxes:
     """Fan-in and fan-out axes of a parameter of any rank, which make it a batch of matrices.
 
-    ``y[..., fan_out] = sum over fan_in of x[..., fan_in] w[batch, fan_in, fan_out]``. Axes that are neither fan-in nor
+    `y[..., fan_out] = sum over fan_in of x[..., fan_in] w[batch, fan_in, fan_out]`. Axes that are neither fan-in nor
     fan-out are the batch: scanned layers, experts, or attention heads as separate matrices. Fan-in axes are flattened
     into one dimension in the given order, and so are fan-out axes.
 
     | parameter | shape | axes |
     |---|---|---|
-    | Dense | (in, out) | ``MatrixAxes(0, 1)`` |
-    | attention query, key, value | (in, heads, head_dim) | ``MatrixAxes(0, (1, 2))`` |
-    | the same, a matrix per head | (in, heads, head_dim) | ``MatrixAxes(0, 2)`` |
-    | attention output | (heads, head_dim, out) | ``MatrixAxes((0, 1), 2)`` |
-    | convolution | (kh, kw, in, out) | ``MatrixAxes((0, 1, 2), 3)`` |
-    | scanned layers, experts | (layers, experts, in, out) | ``MatrixAxes(2, 3)`` |
-    | fused query, key, value | (in, 3 * width) | ``MatrixAxes(0, 1, split=(width, width, width))`` |
-    | a matrix per head, heads flattened | (in, heads * 64) | ``MatrixAxes(0, 2, factors={1: (64,)})`` |
-    | output, a matrix per head | (heads * 64, out) | ``MatrixAxes(1, 2, factors={0: (64,)})`` |
-    | query, key, value interleaved by head | (in, heads * 3 * 64) | ``MatrixAxes(0, (1, 3), factors={1: (3, 64)})`` |
+    | Dense | (in, out) | `MatrixAxes(0, 1)` |
+    | attention query, key, value | (in, heads, head_dim) | `MatrixAxes(0, (1, 2))` |
+    | the same, a matrix per head | (in, heads, head_dim) | `MatrixAxes(0, 2)` |
+    | attention output | (heads, head_dim, out) | `MatrixAxes((0, 1), 2)` |
+    | convolution | (kh, kw, in, out) | `MatrixAxes((0, 1, 2), 3)` |
+    | scanned layers, experts | (layers, experts, in, out) | `MatrixAxes(2, 3)` |
+    | fused query, key, value | (in, 3 * width) | `MatrixAxes(0, 1, split=(width, width, width))` |
+    | a matrix per head, heads flattened | (in, heads * 64) | `MatrixAxes(0, 2, factors={1: (64,)})` |
+    | output, a matrix per head | (heads * 64, out) | `MatrixAxes(1, 2, factors={0: (64,)})` |
+    | query, key, value interleaved by head | (in, heads * 3 * 64) | `MatrixAxes(0, (1, 3), factors={1: (3, 64)})` |
 
     Args:
         fan_in: axis or axes that are summed over. Negative axes count from the end.
         fan_out: axis or axes of the output.
         split: sizes of the parts of a fused projection, which add up to the flattened fan-out; every part is a separate
             matrix. None: one matrix.
-        factors: inner sizes of axes that are products, by axis: ``{1: (3, 64)}`` reshapes axis 1 of size 2304 to
-            (12, 3, 64). Fan-in and fan-out then number the axes of the reshaped array. Not together with ``split``.
+        factors: inner sizes of axes that are products, by axis: `{1: (3, 64)}` reshapes axis 1 of size 2304 to
+            (12, 3, 64). Fan-in and fan-out then number the axes of the reshaped array. Not together with `split`.
 
     Raises:
-        ValueError: no axis is given, ``split`` or ``factors`` are not positive sizes, or both are given. Once a shape
+        ValueError: no axis is given, `split` or `factors` are not positive sizes, or both are given. Once a shape
             is given: an axis does not exist or is used twice, the split does not add up to fan-out, or factors do not
             divide their axis.
     """
@@ -88,7 +88,7 @@ class MatrixAxes:
         return f"MatrixAxes(fan_in={self.fan_in}, fan_out={self.fan_out}, split={self.split}{factors})"
 
     def factored(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int | None, ...]]:
-        """Return the shape that ``factors`` give an array, and for each axis of it the array's axis.
+        """Return the shape that `factors` give an array, and for each axis of it the array's axis.
 
         None stands for an inner factor: a sharded axis is sharded along its outermost factor.
         """
@@ -110,7 +110,7 @@ class MatrixAxes:
     def dimensions(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Return the batch, fan-in and fan-out axes of an array of this shape, as non-negative numbers.
 
-        With ``factors`` they number the axes of the reshaped array.
+        With `factors` they number the axes of the reshaped array.
         """
         shape, _ = self.factored(shape)
         rank = len(shape)
@@ -125,7 +125,7 @@ class MatrixAxes:
         return batch, fan_in, fan_out
 
     def matrix_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
-        """Return ``(batch, fan_in, fan_out)`` of every part of a parameter of this shape; one part unless split."""
+        """Return `(batch, fan_in, fan_out)` of every part of a parameter of this shape; one part unless split."""
         axes = self.dimensions(shape)
         shape, _ = self.factored(shape)
         batch, fan_in, fan_out = (math.prod(shape[axis] for axis in group) for group in axes)
@@ -148,7 +148,7 @@ class MatrixAxes:
         return tuple(matrix[..., end - size : end] for end, size in zip(ends, self.split, strict=True))
 
     def from_matrices(self, parts: Sequence[Num[Array, "batch fan_in _"]], shape: tuple[int, ...]) -> Num[Array, ...]:
-        """Return the parameter of this shape from its matrices: the inverse of :meth:`to_matrices`."""
+        """Return the parameter of this shape from its matrices: the inverse of `to_matrices`."""
         batch, fan_in, fan_out = self.dimensions(shape)
         order = batch + fan_in + fan_out
         matrix = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)

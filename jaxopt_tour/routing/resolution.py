@@ -1,4 +1,4 @@
-"""Resolve what a user passes as ``routing=`` to the route of every parameter."""
+"""Resolve what a user passes as `routing=` to the route of every parameter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxopt_tour.routing.route import ROLES, Route, Routes
 #: A user's routing function: path name and leaf -> label, axes, route, or None for the default.
 RoutingFunction = Callable[..., "str | MatrixAxes | Route | None"]
 
-#: What ``routing=`` takes: see :func:`resolve`.
+#: What `routing=` takes: see `resolve`.
 Routing = ByName | Mapping[str, Any] | RoutingFunction | Tree | None
 
 
@@ -30,31 +30,31 @@ def resolve(routing: Routing, params: Tree) -> Routes:
     Args:
         routing: one of
 
-            * None: by name and shape, :func:`routes_by_name`; with options, ``ByName(split_heads=True)``;
-            * the :class:`Routes` that :func:`from_function` returns for this model: by use;
-            * a function ``(path, leaf) -> entry``;
+            * None: by name and shape, `routes_by_name`; with options, `ByName(split_heads=True)`;
+            * the `Routes` that `from_function` returns for this model: by use;
+            * a function `(path, leaf) -> entry`;
             * a tree of entries, or a mapping from path names to entries. An entry for a module, such as
-              ``{"encoder": "other"}``, applies to all parameters in it. Patterns match names of modules, ``*`` one and
-              ``**`` one or several: ``{"blocks/*/attn/q/kernel": "frozen"}``. The longest path has precedence, and
+              `{"encoder": "other"}`, applies to all parameters in it. Patterns match names of modules, `*` one and
+              `**` one or several: `{"blocks/*/attn/q/kernel": "frozen"}`. The longest path has precedence, and
               paths have precedence over patterns. Parameters without an entry are routed by name;
-            * a tree of ``optax.contrib.MuonDimensionNumbers``, with None for what is no matrix.
+            * a tree of `optax.contrib.MuonDimensionNumbers`, with None for what is no matrix.
 
             An entry is one of
 
-            * a role such as ``"matrix"`` or ``"head"``, which becomes the parameter's role and label;
-            * another label: ``"other"``, ``"frozen"``, or the name of a transformation of yours. The role is then the
+            * a role such as `"matrix"` or `"head"`, which becomes the parameter's role and label;
+            * another label: `"other"`, `"frozen"`, or the name of a transformation of yours. The role is then the
               one by name;
-            * :class:`MatrixAxes`: a matrix with these axes;
-            * a :class:`Route`;
+            * `MatrixAxes`: a matrix with these axes;
+            * a `Route`;
             * None: by name.
         params: a tree of arrays, or of anything with their shapes and dtypes.
 
     Returns:
-        :class:`Routes` by path name, in the order of the tree.
+        `Routes` by path name, in the order of the tree.
 
     Raises:
         ValueError: an entry is none of these, matches no parameter, or is impossible for the parameter (a vector
-            labelled ``"matrix"``, axes that do not exist); or two parameters have one path name. The message names the
+            labelled `"matrix"`, axes that do not exist); or two parameters have one path name. The message names the
             path.
     """
     leaves = named_leaves(params)
@@ -87,7 +87,7 @@ def resolve(routing: Routing, params: Tree) -> Routes:
 
 
 def check_routing(routing: Any) -> None:
-    """Raise if ``routing`` is a function of other arguments than path and leaf."""
+    """Raise if `routing` is a function of other arguments than path and leaf."""
     if callable(routing) and not is_model(routing):
         check_call("routing", routing, ("", None), allowed="None, Routes, a tree of labels, or a function (path, leaf)")
 
@@ -118,9 +118,9 @@ def _entries_by_leaf(routing: Tree, leaves: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _matches(patterns: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether patterns match the names of a path or of a module around it; ``**`` matches one name or several.
+    """Whether patterns match the names of a path or of a module around it; `**` matches one name or several.
 
-    ``["blocks", "*", "attn"]`` matches ``["blocks", "0", "attn", "q", "kernel"]``.
+    `["blocks", "*", "attn"]` matches `["blocks", "0", "attn", "q", "kernel"]`.
     """
     if not patterns:
         return True
@@ -131,7 +131,7 @@ def _matches(patterns: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _is_dimensions(node: Any) -> bool:
-    """Whether this is an ``optax.contrib.MuonDimensionNumbers``; Optax is not imported."""
+    """Whether this is an `optax.contrib.MuonDimensionNumbers`; Optax is not imported."""
     return type(node).__name__ == "MuonDimensionNumbers"
 
 

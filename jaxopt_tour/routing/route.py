@@ -29,9 +29,9 @@ class Pieces:
     """How a matrix can be split into matrices of its own: by heads of attention, or by the parts of a fused projection.
 
     Args:
-        kind: ``"heads"`` or ``"fused"``.
+        kind: `"heads"` or `"fused"`.
         axes: the axes of the split parameter; None if it cannot be split.
-        what: the pieces in words, such as ``"12 heads of 64"``; or why the parameter is not split.
+        what: the pieces in words, such as `"12 heads of 64"`; or why the parameter is not split.
     """
 
     kind: Literal["heads", "fused"]
@@ -46,25 +46,25 @@ class Route:
     Args:
         role: what the parameter is.
 
-            * ``"matrix"``: a matrix, or a batch of matrices, between hidden layers;
-            * ``"embedding"``: a table whose rows are looked up;
-            * ``"head"``: the last matrix before the outputs;
-            * ``"tied"``: an embedding that is also the head;
-            * ``"vector"``: a bias, a scale, or a matrix with fan-in or fan-out 1;
-            * ``"scalar"``: a single number;
-            * ``"depthwise"``: the kernel of a depthwise convolution;
-            * ``"position"``: positions, class tokens and other learned inputs;
-            * ``"not understood"``: anything else, with the cause in ``reason``.
-        axes: fan-in and fan-out axes. Required for the label ``"matrix"``, optional otherwise.
+            * `"matrix"`: a matrix, or a batch of matrices, between hidden layers;
+            * `"embedding"`: a table whose rows are looked up;
+            * `"head"`: the last matrix before the outputs;
+            * `"tied"`: an embedding that is also the head;
+            * `"vector"`: a bias, a scale, or a matrix with fan-in or fan-out 1;
+            * `"scalar"`: a single number;
+            * `"depthwise"`: the kernel of a depthwise convolution;
+            * `"position"`: positions, class tokens and other learned inputs;
+            * `"not understood"`: anything else, with the cause in `reason`.
+        axes: fan-in and fan-out axes. Required for the label `"matrix"`, optional otherwise.
         reason: the evidence for the role, in words.
-        label: name of the transformation that updates the parameter, see :func:`jaxopt_tour.multi_transform`. None: the
+        label: name of the transformation that updates the parameter, see `multi_transform`. None: the
             role.
         pieces: how a matrix can be split, whether it is or not.
         uses: the operations that the parameter meets, in the order of the function.
         order: the place of the first of them in the function.
 
     Raises:
-        ValueError: the label is empty, the role does not exist, or a parameter labelled ``"matrix"`` has no axes.
+        ValueError: the label is empty, the role does not exist, or a parameter labelled `"matrix"` has no axes.
     """
 
     role: Role
@@ -103,9 +103,9 @@ def _to_data(route: Route) -> dict[str, Any]:
 
 
 class Routes(dict[str, Route]):
-    """Routes by the path name of the parameter, such as ``"blocks/0/attention/kernel"``.
+    """Routes by the path name of the parameter, such as `"blocks/0/attention/kernel"`.
 
-    ``print`` shows them in the order of the function, if they are by use: role, axes, pieces, and the operations that
+    `print` shows them in the order of the function, if they are by use: role, axes, pieces, and the operations that
     each parameter meets.
     """
 
@@ -114,7 +114,7 @@ class Routes(dict[str, Route]):
         return sorted(self, key=lambda name: self[name].order)
 
     def to_json(self) -> str:
-        """The routes as text, to save beside a checkpoint: everything that :meth:`from_json` needs for equal routes.
+        """The routes as text, to save beside a checkpoint: everything that `from_json` needs for equal routes.
 
         Example:
             >>> import jaxopt_tour as jt, jax.numpy as jnp
@@ -125,7 +125,7 @@ class Routes(dict[str, Route]):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Routes:
-        """The routes that :meth:`to_json` wrote.
+        """The routes that `to_json` wrote.
 
         Args:
             text: the whole document.

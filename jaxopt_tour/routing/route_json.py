@@ -19,7 +19,7 @@ _AXES_FIELDS: Final = ("fan_in", "fan_out", "split", "factors")
 
 
 def axes_to_data(axes: MatrixAxes | None) -> dict[str, Any] | None:
-    """Axes as dictionaries and lists; ``factors`` as pairs, because JSON has no integer keys."""
+    """Axes as dictionaries and lists; `factors` as pairs, because JSON has no integer keys."""
     if axes is None:
         return None
     return {
@@ -38,7 +38,7 @@ def to_text(routes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def from_text(text: str | bytes) -> dict[str, dict[str, Any]]:
-    """The fields of every route: axes as :class:`MatrixAxes`, lists as tuples.
+    """The fields of every route: axes as `MatrixAxes`, lists as tuples.
 
     Raises:
         ValueError: the text is no JSON, not of this format or version, or has a field that is missing, unknown or of a

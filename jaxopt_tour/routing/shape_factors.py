@@ -14,12 +14,12 @@ SHAPE_FACTORS: Final = ("original", "match_rms_adamw", "spectral", None)
 def shape_factor(name: ShapeFactor | None, fan_in: int, fan_out: int) -> float:
     """Return the factor s that multiplies an update whose singular values are 1.
 
-    * ``"original"``: ``sqrt(max(1, fan_out / fan_in))``. Jordan et al. 2024,
+    * `"original"`: `sqrt(max(1, fan_out / fan_in))`. Jordan et al. 2024,
       https://kellerjordan.github.io/posts/muon/
-    * ``"match_rms_adamw"``: ``0.2 sqrt(max(fan_in, fan_out))``, which gives the entries of a full-rank update a
+    * `"match_rms_adamw"`: `0.2 sqrt(max(fan_in, fan_out))`, which gives the entries of a full-rank update a
       root mean square of 0.2, as AdamW's have, so that both can share learning rate and weight decay. Liu et al. 2025,
       section 2.2, https://arxiv.org/abs/2502.16982
-    * ``"spectral"``: ``sqrt(fan_out / fan_in)``, with which a learning rate transfers between widths.
+    * `"spectral"`: `sqrt(fan_out / fan_in)`, with which a learning rate transfers between widths.
       Bernstein & Newhouse 2024, https://arxiv.org/abs/2409.20325
     * None: 1. The spectral norm of the update is the learning rate.
     """

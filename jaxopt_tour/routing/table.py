@@ -27,9 +27,9 @@ class Row:
         role: what it is.
         label: name of the transformation that updates it; the role unless the routing gives another.
         matrices: (batch, fan_in, fan_out) of every part of a matrix; empty for all other roles.
-        factor: shape factor, for parameters labelled ``"matrix"``.
+        factor: shape factor, for parameters labelled `"matrix"`.
         reason: the evidence for the role.
-        by_use: role and reason by use, if ``usage=`` is given.
+        by_use: role and reason by use, if `usage=` is given.
         pieces: into what the matrix could be split, whether it is or not.
         uses: the operations that the parameter meets, where routing is by use.
     """
@@ -48,9 +48,9 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class RoutingTable:
-    """The routes of a model: ``print`` shows a table, ``rows`` holds the same as data.
+    """The routes of a model: `print` shows a table, `rows` holds the same as data.
 
-    Layers that are alike share a line, ``blocks/0-11/attn/kernel``; the last line has the totals. Notebooks show the
+    Layers that are alike share a line, `blocks/0-11/attn/kernel`; the last line has the totals. Notebooks show the
     table as HTML.
     """
 
@@ -102,19 +102,19 @@ def routing_table(
 ) -> RoutingTable:
     """Return the table of the routes of a model, to print before a long run.
 
-    The column ``to`` shows the role of every parameter. Where the routing gives a label that is not the role, the
+    The column `to` shows the role of every parameter. Where the routing gives a label that is not the role, the
     column shows the label, with the role in parentheses. Routed by use, rows are in the order of the function, and
     further columns show into what a matrix could be split, and which operations the parameter meets.
 
     Args:
-        params_or_model: a parameter tree, a Flax ``nnx.Module``, or a linen variables dictionary.
-        routing: as in :func:`resolve`.
-        usage: the :class:`Routes` from :func:`from_function`, shown for comparison in a further column, in which
-            ``DIFFERS`` marks other roles or axes.
-        shape_factor: which shape factor to show, as in :func:`jaxopt_tour.muon`.
+        params_or_model: a parameter tree, a Flax `nnx.Module`, or a linen variables dictionary.
+        routing: as in `resolve`.
+        usage: the `Routes` from `from_function`, shown for comparison in a further column, in which
+            `DIFFERS` marks other roles or axes.
+        shape_factor: which shape factor to show, as in `muon`.
 
     Raises:
-        ValueError: as in :func:`resolve`, or ``shape_factor`` is not one of those of ``muon``.
+        ValueError: as in `resolve`, or `shape_factor` is not one of those of `muon`.
     """
     params = params_of(params_or_model)
     routes = resolve(routing, params)

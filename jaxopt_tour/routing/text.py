@@ -15,7 +15,7 @@ def folded(rows: Iterable[tuple[str, Hashable]]) -> list[tuple[str, int]]:
     """Rows of path and content, with rows of one content that differ in the number of the layer as one.
 
     Returns:
-        The paths, such as ``"blocks/0-11/attn/kernel"``, and for each the place of its first row.
+        The paths, such as `"blocks/0-11/attn/kernel"`, and for each the place of its first row.
     """
     groups: dict[tuple[str, str, Hashable], tuple[int, list[int]]] = {}
     for place, (path, content) in enumerate(rows):
@@ -27,7 +27,7 @@ def folded(rows: Iterable[tuple[str, Hashable]]) -> list[tuple[str, int]]:
 
 
 def _numbers(numbers: Sequence[int]) -> str:
-    """``0-11``, or ``0,2,4`` with gaps."""
+    """`0-11`, or `0,2,4` with gaps."""
     runs = itertools.groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0])
     ends = [(run[0][1], run[-1][1]) for run in (list(run) for _, run in runs)]
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ends)

@@ -18,30 +18,30 @@ def moments_from_torch(
     transpose: bool | Iterable[str] = False,
     momentum_buffer: Literal["average", "sum"] = "average",
 ) -> SavedMoments:
-    """Read the state of a ``torch.optim`` optimizer, for :func:`jaxopt_tour.migrate_state`.
+    """Read the state of a `torch.optim` optimizer, for `migrate_state`.
 
-    ::
+    ```python
+    arrays = {paths[name]: {key: value.cpu().numpy() for key, value in optimizer.state[parameter].items()}
+              for name, parameter in model.named_parameters()}       # paths: PyTorch's names to path names
+    old = jt.moments_from_torch(arrays, transpose=["**/kernel"])
+    state = jt.migrate_state(old, tx, params).state
+    ```
 
-        arrays = {paths[name]: {key: value.cpu().numpy() for key, value in optimizer.state[parameter].items()}
-                  for name, parameter in model.named_parameters()}       # paths: PyTorch's names to path names
-        old = jt.moments_from_torch(arrays, transpose=["**/kernel"])
-        state = jt.migrate_state(old, tx, params).state
-
-    A ``torch.nn.Linear`` keeps its weight as (out, in), and so are its moments. A Flax kernel is (in, out): name these
-    parameters in ``transpose``. An embedding is (tokens, width) in both and needs nothing. Permute the axes of a
+    A `torch.nn.Linear` keeps its weight as (out, in), and so are its moments. A Flax kernel is (in, out): name these
+    parameters in `transpose`. An embedding is (tokens, width) in both and needs nothing. Permute the axes of a
     convolution's moments as you permute its weight, from (out, in, height, width) to (height, width, in, out), before
     the call.
 
     Args:
-        arrays: by the path name of the parameter in JAX, the arrays by PyTorch's name: ``"exp_avg"``,
-            ``"exp_avg_sq"`` and ``"step"`` of Adam and AdamW, ``"momentum_buffer"`` of Muon and SGD, ``"square_avg"``
-            of RMSProp, ``"sum"`` of Adagrad.
+        arrays: by the path name of the parameter in JAX, the arrays by PyTorch's name: `"exp_avg"`,
+            `"exp_avg_sq"` and `"step"` of Adam and AdamW, `"momentum_buffer"` of Muon and SGD, `"square_avg"`
+            of RMSProp, `"sum"` of Adagrad.
         transpose: which moments with two axes are transposed: True all, False none, or patterns of path names such as
-            ``"blocks/*/up/kernel"``; ``*`` also matches ``/``.
-        momentum_buffer: what this array is: ``"average"`` in ``torch.optim.Muon``, ``"sum"`` in ``torch.optim.SGD``.
+            `"blocks/*/up/kernel"`; `*` also matches `/`.
+        momentum_buffer: what this array is: `"average"` in `torch.optim.Muon`, `"sum"` in `torch.optim.SGD`.
 
     Returns:
-        The moments. A moment that has not the shape of its parameter is an error in ``migrate_state``.
+        The moments. A moment that has not the shape of its parameter is an error in `migrate_state`.
 
     Raises:
         ValueError: a name that PyTorch's optimizers do not have, a pattern that matches no parameter, or a step that is
@@ -76,7 +76,7 @@ def moments_from_torch(
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a pattern matches a path name; ``**/`` also matches nothing."""
+    """Whether a pattern matches a path name; `**/` also matches nothing."""
     return fnmatch.fnmatchcase(f"/{name}", f"/{pattern}") or (
         pattern.startswith("**/") and fnmatch.fnmatchcase(name, pattern.removeprefix("**/"))
     )

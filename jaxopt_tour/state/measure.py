@@ -29,7 +29,7 @@ class Layer:
 
     Attributes:
         name: its path name.
-        role: what it is, see :class:`jaxopt_tour.Route`.
+        role: what it is, see `Route`.
         size: number of entries.
         axes: its matrices, if it is a matrix.
         orthogonalized: whether its updates are.
@@ -55,7 +55,7 @@ class Layer:
 def rows_of(layers: Sequence[Layer]) -> list[tuple[str, tuple[int, ...]]]:
     """What is measured: every parameter, every role, and all together, as label and indices of parameters.
 
-    Labels of parameters begin with ``"/"``, those of roles with ``"_by_role/"``.
+    Labels of parameters begin with `"/"`, those of roles with `"_by_role/"`.
     """
     roles = dict.fromkeys(layer.role for layer in layers)
     by_role = [(role, tuple(i for i, layer in enumerate(layers) if layer.role == role)) for role in roles]
@@ -67,7 +67,7 @@ def rows_of(layers: Sequence[Layer]) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def keys_of(layers: Sequence[Layer], with_decay: bool) -> list[str]:
-    """The keys of the dictionary, in the order of :func:`measure`'s values."""
+    """The keys of the dictionary, in the order of `measure`'s values."""
     return [
         metric + label
         for metric in (*ENTRYWISE, *MATRIXWISE)
@@ -95,7 +95,7 @@ def measure(
         momenta: momenta after the update, for the layers that have one.
 
     Returns:
-        The values of :func:`keys_of`, float32.
+        The values of `keys_of`, float32.
     """
     sums = [_sums(layer, gradients, updates, weights, decays or {}, momenta) for layer in layers]
     table = jnp.stack(sums) if sums else jnp.zeros((0, 8))
@@ -184,7 +184,7 @@ def _polar_errors(layer: Layer, updates: Mapping[str, Array], decays: Mapping[st
 def stable_rank(x: Float[Array, "batch m n"]) -> Float[Array, " batch"]:
     r"""Estimate $|X|_F^2 / |X|_2^2$ of every matrix, from above; 0 for a matrix of zeros.
 
-    The spectral norm is $|X v|$ after :data:`POWER_ITERATIONS` steps $v \leftarrow X^T X v$, normalized, from a fixed
+    The spectral norm is $|X v|$ after `POWER_ITERATIONS` steps $v \leftarrow X^T X v$, normalized, from a fixed
     random vector. That is a lower bound, so the stable rank is an upper bound.
     """
     tiny = jnp.finfo(x.dtype).tiny

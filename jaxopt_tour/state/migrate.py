@@ -43,7 +43,7 @@ class Migration:
 
     Args:
         state: the state to go on with; its arrays may share memory with the old state's.
-        report: what was kept and what was not; ``print`` it.
+        report: what was kept and what was not; `print` it.
     """
 
     state: Any
@@ -59,20 +59,20 @@ def migrate_state(
     trace: Literal["sum", "average"] = "sum",
     count: int | None = None,
 ) -> Migration:
-    r"""Return a state of ``tx`` with every moment of another state whose meaning is the same.
+    r"""Return a state of `tx` with every moment of another state whose meaning is the same.
 
-    ::
-
-        migration = jt.migrate_state(old_state, tx, params)
-        print(migration.report)
-        updates, state = tx.update(grads, migration.state, params)
+    ```python
+    migration = jt.migrate_state(old_state, tx, params)
+    print(migration.report)
+    updates, state = tx.update(grads, migration.state, params)
+    ```
 
     A moment goes to the same parameter, by path name, and to the field with the same meaning, whatever wraps it:
 
     | old | new | value |
     |---|---|---|
-    | average of g (Adam, Muon, Lion, ``form="ema"``) | the same | unchanged |
-    | sum of g (``optax.trace``, ``form="sum"``) | average of g | $(1 - \beta) m$ |
+    | average of g (Adam, Muon, Lion, `form="ema"`) | the same | unchanged |
+    | sum of g (`optax.trace`, `form="sum"`) | average of g | $(1 - \beta) m$ |
     | average of g | sum of g | $m / (1 - \beta)$ |
     | average of g^2 | the same | unchanged |
     | average of g^2 | sum of g^2 (Adagrad) | $t v$ |
@@ -84,28 +84,28 @@ def migrate_state(
     square of 0.2: $v = \text{mean}(m^2) / 0.04$. A parameter without any moment gets the mean of its neighbours' v.
 
     Counts, and with them schedules and bias corrections, go on. A holder of moments none of which comes from the old
-    state counts from 0. Hyperparameters that ``optax.inject_hyperparams`` keeps are those of ``tx``.
+    state counts from 0. Hyperparameters that `optax.inject_hyperparams` keeps are those of `tx`.
 
     A new array has the sharding of its parameter; where parameters are on no mesh, that of the old array.
 
     Args:
         old_state: the state of any optimizer of this library or of Optax; also as dictionaries, which Orbax restores
-            without a target; or what :func:`jaxopt_tour.moments_from_torch` returns. Dictionaries lose the classes:
+            without a target; or what `moments_from_torch` returns. Dictionaries lose the classes:
             fields count, mu and nu are then read as Adam's.
         tx: the optimizer to go on with.
-        params: the parameters, as for ``tx.init``.
+        params: the parameters, as for `tx.init`.
         beta: decay rate of the momentum that is a sum, in the old state or in the new one. Required where a sum becomes
             an average or an average a sum.
-        trace: what a field named ``trace`` holds. ``"average"`` for states of ``jt.muon`` and ``jt.shampoo`` that were
+        trace: what a field named `trace` holds. `"average"` for states of `jt.muon` and `jt.shampoo` that were
             saved before 0.1.
-        count: the steps so far. Required where the old state does not count them, as that of ``optax.sgd`` at a
+        count: the steps so far. Required where the old state does not count them, as that of `optax.sgd` at a
             constant rate.
 
     Returns:
-        A :class:`Migration`: the state and the report. A line in the log says how many moments are new or dropped.
+        A `Migration`: the state and the report. A line in the log says how many moments are new or dropped.
 
     Raises:
-        ValueError: ``beta`` or ``count`` is required and not given; a moment from PyTorch has not the shape of its
+        ValueError: `beta` or `count` is required and not given; a moment from PyTorch has not the shape of its
             parameter. The message names the parameter.
 
     Source:
@@ -322,6 +322,6 @@ def _common_end(first: tuple[str, ...], second: tuple[str, ...]) -> int:
 
 
 def _placed(array: Any, like: Any) -> Any:
-    """The array as sharded as ``like``; as it is where that is on no mesh."""
+    """The array as sharded as `like`; as it is where that is on no mesh."""
     sharding = getattr(like, "sharding", None)
     return jax.device_put(array, sharding) if isinstance(sharding, NamedSharding) else jnp.asarray(array)

@@ -114,7 +114,7 @@ class Moment:
 
     @property
     def field(self) -> str:
-        """The name of the field, such as ``"mu"``."""
+        """The name of the field, such as `"mu"`."""
         return self.place[-1]
 
 

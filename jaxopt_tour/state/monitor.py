@@ -103,7 +103,7 @@ def monitored(
     subjects: dict[Any, _Subject] = {}
 
     def subject_of(params: Tree) -> _Subject:
-        """Of this tree, once: in an ``init`` that is compiled twice, transformations would not tell twice."""
+        """Of this tree, once: in an `init` that is compiled twice, transformations would not tell twice."""
         leaves = named_leaves(params)
         shape = tuple((name, tuple(leaf.shape), jnp.dtype(leaf.dtype)) for name, leaf in leaves.items())
         if shape not in subjects:
@@ -239,7 +239,7 @@ def _arrays(tree: Tree) -> dict[str, Array]:
 
 
 def _places_of_momenta(state: Tree, leaves: Mapping[str, Any]) -> dict[str, int]:
-    """For every parameter the first leaf of a state's ``trace`` or ``mu`` that has its path and shape."""
+    """For every parameter the first leaf of a state's `trace` or `mu` that has its path and shape."""
     places: dict[str, int] = {}
     for place, (path, leaf) in enumerate(_leaves_with_paths(state)):
         fields = [i for i, key in enumerate(path) if getattr(key, "name", None) in _MOMENTA]
@@ -252,7 +252,7 @@ def _places_of_momenta(state: Tree, leaves: Mapping[str, Any]) -> dict[str, int]
 
 
 def _is_in_muon_state(state: Tree, place: int | None) -> bool:
-    """Whether this leaf is in a state of ``optax.contrib.muon``, which tells nothing."""
+    """Whether this leaf is in a state of `optax.contrib.muon`, which tells nothing."""
     if place is None:
         return False
     inside: set[int] = set()
@@ -277,7 +277,7 @@ def _linearized(
 ) -> tuple[Tree, Tree, Callable[[Sequence[Array]], Tree]]:
     """The update, the new state, and the derivative of the update as a function of a direction of the weights.
 
-    In the direction of the weights themselves, the derivative of decoupled weight decay ``-eta lambda theta`` is the
+    In the direction of the weights themselves, the derivative of decoupled weight decay `-eta lambda theta` is the
     decay itself. Only what depends on the weights is differentiated: the momentum, the orthogonalization and all else
     run as they are.
     """
@@ -317,7 +317,7 @@ def _decay_is_linear(inner: optax.GradientTransformationExtraArgs, params: Tree,
 
 
 def _moves_weights(state: Tree) -> Array:
-    """Whether no ``optax.MultiSteps`` in the state is still accumulating gradients."""
+    """Whether no `optax.MultiSteps` in the state is still accumulating gradients."""
     steps = [unbox(leaf) for path, leaf in _leaves_with_paths(state) if getattr(path[-1], "name", None) == "mini_step"]
     return jnp.all(jnp.stack([step == 0 for step in steps])) if steps else jnp.asarray(True)
 

@@ -21,11 +21,11 @@ class Line:
         moment: the field of the new state, or of the old one if it was dropped.
         outcome: what was done.
 
-            * ``"kept"``: the array of the old state, perhaps in another dtype;
-            * ``"converted"``: the same moment in another form;
-            * ``"estimated"``: a second moment that the old state lacks, from its first moment or from other parameters;
-            * ``"new"``: what ``init`` makes;
-            * ``"dropped"``: in the old state, and of no use to the new optimizer.
+            * `"kept"`: the array of the old state, perhaps in another dtype;
+            * `"converted"`: the same moment in another form;
+            * `"estimated"`: a second moment that the old state lacks, from its first moment or from other parameters;
+            * `"new"`: what `init` makes;
+            * `"dropped"`: in the old state, and of no use to the new optimizer.
         why: where it comes from, or why it could not be kept.
     """
 
@@ -37,7 +37,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class MigrationReport:
-    """What became of every moment: ``print`` shows a table, ``lines`` holds the same as data.
+    """What became of every moment: `print` shows a table, `lines` holds the same as data.
 
     Layers that are alike share a line. The last line has the totals.
     """
@@ -51,7 +51,7 @@ class MigrationReport:
 
     @property
     def totals(self) -> str:
-        """How many moments had each outcome: ``"kept 12, converted 2, dropped 4"``."""
+        """How many moments had each outcome: `"kept 12, converted 2, dropped 4"`."""
         counts = Counter(line.outcome for line in self.lines)
         return ", ".join(f"{outcome} {counts[outcome]}" for outcome in OUTCOMES if counts[outcome]) or "no moments"
 

@@ -34,7 +34,7 @@ def round_to_nearest(x: Array, dtype: DTypeLike) -> Array:
     """Round float32 numbers to the nearest number of a dtype, ties to even; the result is float32.
 
     XLA may leave out a conversion to bfloat16 and back, because that gains precision. It never leaves out
-    ``lax.reduce_precision``, which however takes subnormal numbers of float16 for zero.
+    `lax.reduce_precision`, which however takes subnormal numbers of float16 for zero.
     """
     info = jnp.finfo(dtype)
     rounded = jax.lax.reduce_precision(x, info.nexp, info.nmant)
@@ -47,7 +47,7 @@ def round_to_nearest(x: Array, dtype: DTypeLike) -> Array:
 def round_stochastically(key: Array, x: Array, dtype: DTypeLike) -> Array:
     """Round float32 numbers to one of their two neighbors in a dtype, the nearer one more often; the result is float32.
 
-    Between neighbors ``a < x < b`` the result is b with probability ``(x - a) / (b - a)``, so its mean is x. Infinities
+    Between neighbors `a < x < b` the result is b with probability `(x - a) / (b - a)`, so its mean is x. Infinities
     and NaN stay.
     """
     dropped = 23 - jnp.finfo(dtype).nmant  # bits of float32 that the dtype lacks: 16 of bfloat16, 13 of float16
@@ -66,12 +66,12 @@ def round_stochastically(key: Array, x: Array, dtype: DTypeLike) -> Array:
 def update_to(target: Array, weight: Array) -> Array:
     """Return the float32 update that takes a half-precision weight to a target that its dtype can hold.
 
-    ``optax.apply_updates`` adds in float32 and rounds once. The sum is the target unless the target is smaller than
+    `optax.apply_updates` adds in float32 and rounds once. The sum is the target unless the target is smaller than
     2^-16 of the weight: then no float32 update reaches it, and the sum is off by at most 2^-24 of the weight.
     """
     return target - weight.astype(jnp.float32)
 
 
 def applied(weight: Array, update: Array) -> Array:
-    """Return what ``optax.apply_updates`` makes of a half-precision weight and a float32 update, as float32."""
+    """Return what `optax.apply_updates` makes of a half-precision weight and a float32 update, as float32."""
     return round_to_nearest(weight.astype(jnp.float32) + update, weight.dtype)

@@ -33,8 +33,8 @@ class Contender:
     """An optimizer in a race.
 
     Attributes:
-        name: what tables and ``--optimizers`` call it.
-        optimizer: its key in ``OPTIMIZERS``.
+        name: what tables and `--optimizers` call it.
+        optimizer: its key in `OPTIMIZERS`.
         share_of_steps: the part of the race's steps that it gets; its own schedule ends there.
     """
 

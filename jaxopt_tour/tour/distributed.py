@@ -1,13 +1,15 @@
 """Train the race's GPT with Muon, its parameters spread over the devices of several processes (FSDP).
 
-One command a process, the same on every host but for the number::
+One command a process, the same on every host but for the number:
 
-    python -m jaxopt_tour.tour.distributed --coordinator HOST:PORT --processes 4 --process 0 --checkpoints DIR
+```text
+python -m jaxopt_tour.tour.distributed --coordinator HOST:PORT --processes 4 --process 0 --checkpoints DIR
+```
 
-On TPUs, Slurm and other clusters that JAX knows, ``--detect`` in place of the first three. A run that was cut off goes
+On TPUs, Slurm and other clusters that JAX knows, `--detect` in place of the first three. A run that was cut off goes
 on from its last checkpoint when it is started again with the same folder, on any number of processes.
 
-When a process is lost the others end within ``--patience`` seconds, with exit status 3 and a message; none of them
+When a process is lost the others end within `--patience` seconds, with exit status 3 and a message; none of them
 waits forever. docs/mesh.md has the whole story.
 """
 
@@ -131,7 +133,7 @@ class Training:
         return TrainState(spread, jax.tree.map(placed, opt_state, state_shardings(self.tx, spread)))
 
     def restore(self, manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainState, int]:
-        """The last checkpoint, laid out for this mesh, however many devices wrote it; ``like`` and 0 without one."""
+        """The last checkpoint, laid out for this mesh, however many devices wrote it; `like` and 0 without one."""
         latest = manager.latest_step()
         if latest is None:
             return like, 0
@@ -167,7 +169,7 @@ def say(text: str) -> None:
 
 
 class Watch:
-    """Ends this process when no step has been completed for ``patience`` seconds.
+    """Ends this process when no step has been completed for `patience` seconds.
 
     A collective whose peer is gone may fail at once, or wait for it forever; this bounds the wait.
     """

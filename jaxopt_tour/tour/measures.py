@@ -13,7 +13,7 @@ from jaxopt_tour.tour.rollout import Trajectory
 
 
 def effective_learning_rate(trajectory: Trajectory) -> Array:
-    """``|update| / |gradient|`` of every coordinate at every step: the rate at which SGD would have made that step.
+    """`|update| / |gradient|` of every coordinate at every step: the rate at which SGD would have made that step.
 
     NaN where the gradient is exactly zero and there is no such rate.
     """
@@ -25,7 +25,7 @@ def angles(trajectory: Trajectory) -> dict[str, Array]:
     """Angles in degrees at every step, 0 to 180.
 
     Returns:
-        ``gradient``: between a step and the direction of steepest descent; ``previous``: between a step and the one
+        `gradient`: between a step and the direction of steepest descent; `previous`: between a step and the one
         before it (NaN at the first).
     """
     axis = _step_axis(trajectory)
@@ -35,7 +35,7 @@ def angles(trajectory: Trajectory) -> dict[str, Array]:
 
 
 def singular_values(trajectory: Trajectory) -> dict[str, Array]:
-    """Singular values of ``gradient``, ``momentum`` (where there is one) and ``update`` at every step, largest first.
+    """Singular values of `gradient`, `momentum` (where there is one) and `update` at every step, largest first.
 
     A vector is a column: its one singular value is its length.
     """

@@ -12,12 +12,12 @@ from typing import Any
 
 
 def resource(package: str | None, name: str) -> str:
-    """The text of a file that lies beside a module; ``package`` is the module's ``__package__``."""
+    """The text of a file that lies beside a module; `package` is the module's `__package__`."""
     return importlib.resources.files(package or "").joinpath(name).read_text(encoding="utf-8")
 
 
 def embedded(data: Any) -> str:
-    """JSON that no text in it can break out of: a script element ends at ``</``, whatever stands around it."""
+    """JSON that no text in it can break out of: a script element ends at `</`, whatever stands around it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

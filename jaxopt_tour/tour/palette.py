@@ -59,7 +59,7 @@ def lines_of(optimizers: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def style_sheet() -> str:
-    """The hues as variables of a style sheet, ``--blue`` and the like, and a class ``hue-blue`` that sets ``--hue``."""
+    """The hues as variables of a style sheet, `--blue` and the like, and a class `hue-blue` that sets `--hue`."""
     light, dark = (
         " ".join(f"--{hue}: {colors[scheme]};" for hue, colors in HUES.items()) for scheme in (0, 1)
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Pictures of trajectories: over the landscape, against the step, and of what orthogonalizing does.
 
-Every function draws into the Axes it is given and returns them; runs come as ``{optimizer: Trajectory}``. An optimizer
-has the line of :mod:`jaxopt_tour.tour.palette` in all of them.
+Every function draws into the Axes it is given and returns them; runs come as `{optimizer: Trajectory}`. An optimizer
+has the line of `palette` in all of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _QUANTITIES: Final = {"gradient": (0, (1, 1.6)), "momentum": (0, (5, 2)), "updat
 
 
 def line(name: str) -> dict[str, Any]:
-    """Color and dashes of an optimizer, as keyword arguments of ``Axes.plot``."""
+    """Color and dashes of an optimizer, as keyword arguments of `Axes.plot`."""
     hue, dashes = lines_of([name])[name]
     pattern = tuple(float(part) / 1.6 for part in dashes.split())
     return {"color": HUES[hue][0], "linestyle": (0, pattern) if pattern else "-"}
@@ -131,7 +131,7 @@ def landscape_figure(landscape: Landscape, runs: Runs, size: tuple[float, float]
 
 
 def surface(ax: Any, landscape: Landscape, runs: Runs | None = None, points: int = 90) -> Any:
-    """The landscape as a surface, and paths on it; ``ax`` from ``figure.add_subplot(projection="3d")``."""
+    """The landscape as a surface, and paths on it; `ax` from `figure.add_subplot(projection="3d")`."""
     x, y, values = _grid(landscape, points)
     lowest = _lowest(landscape, values)
     colors = GROUND(_heights(values))
@@ -306,7 +306,7 @@ def newton_schulz_map(ax: Axes, coefficients: CoefficientsLike = "polar_express"
     """What the steps of an orthogonalization make of a singular value; the last one in full color.
 
     Raises:
-        ValueError: the coefficients are ``"exact"``, which has no steps.
+        ValueError: the coefficients are `"exact"`, which has no steps.
     """
     known = as_coefficients(coefficients)
     if isinstance(known, Exact):

@@ -23,7 +23,7 @@ MakeOptimizer = Callable[[ScalarOrSchedule], optax.GradientTransformation]
 
 
 def as_columns(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Let ``inner`` see every vector of d entries as a matrix of shape (d, 1); other parameters as they are.
+    """Let `inner` see every vector of d entries as a matrix of shape (d, 1); other parameters as they are.
 
     So Muon can run on a vector. The one singular value of a column is its length, so orthogonalizing makes a unit
     vector of it: every update has the same length (the learning rate times the shape factor), however small the
@@ -49,16 +49,16 @@ def muon_on_everything(
     nesterov: bool = True,
     orthogonalizer: OrthogonalizerLike = "polar_express",
 ) -> optax.GradientTransformation:
-    """Muon's own chain with nothing routed elsewhere: vectors are columns (:func:`as_columns`), matrices themselves.
+    """Muon's own chain with nothing routed elsewhere: vectors are columns (`as_columns`), matrices themselves.
 
-    Its updates have the root mean square that :func:`jaxopt_tour.muon` gives them, 0.2 of the rate at full rank.
+    Its updates have the root mean square that `muon` gives them, 0.2 of the rate at full rank.
 
     Args:
         learning_rate: eta.
         weight_decay: lambda, decoupled.
         beta: decay of the momentum.
         nesterov: look ahead by one step.
-        orthogonalizer: a :class:`jaxopt_tour.Orthogonalizer`, or coefficients by name or value.
+        orthogonalizer: an `Orthogonalizer`, or coefficients by name or value.
     """
     axes = jt.MatrixAxes(fan_in=0, fan_out=1)
     return as_columns(

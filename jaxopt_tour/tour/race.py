@@ -17,10 +17,10 @@ from jaxopt_tour.tour.contenders import OPTIMIZERS, Contender, contenders
 from jaxopt_tour.tour.results import Results, new_results, read_results, write_json
 from jaxopt_tour.tour.train import History, Run, Trainer, TrainState, state_bytes_per_parameter
 
-#: Steps of ``--quick``: enough to see every part at work, too few to rank anybody.
+#: Steps of `--quick`: enough to see every part at work, too few to rank anybody.
 QUICK_STEPS = {"cnn": 60, "gpt": 30}
 
-#: Contenders of ``--quick``, one a family: most of its time goes into compiling them.
+#: Contenders of `--quick`, one a family: most of its time goes into compiling them.
 QUICK_CONTENDERS = ("sgd", "momentum", "sgd-momentum", "rmsprop", "adam", "adamw", "muon", "muon-0.7")
 
 
@@ -30,10 +30,10 @@ class Settings:
 
     Attributes:
         tasks: names of the problems.
-        optimizers: names of the contenders; None for all of each task, or for one a family where ``quick``.
+        optimizers: names of the contenders; None for all of each task, or for one a family where `quick`.
         seeds: how many; they are 0, 1, 2, ...
         steps: of every run; None for the task's own number.
-        quick: a few steps only, unless ``steps`` says how many.
+        quick: a few steps only, unless `steps` says how many.
     """
 
     tasks: tuple[str, ...] = tuple(TASKS)
@@ -84,7 +84,7 @@ class RunListener(Protocol):
 
 
 class Listener(Protocol):
-    """Hears how a race goes; :class:`jaxopt_tour.tour.progress.Display` is one."""
+    """Hears how a race goes; `Display` is one."""
 
     def note(self, text: str) -> None:
         """Something to tell the person who watches."""
@@ -93,19 +93,19 @@ class Listener(Protocol):
         """So many steps need not be run."""
 
     def run(self, name: str, steps: int) -> Any:
-        """A context manager that gives a :class:`RunListener` for the time of one run."""
+        """A context manager that gives a `RunListener` for the time of one run."""
 
 
 def race(
     settings: Settings, out: Path, listener: Listener, *, resume: bool = False, rates_file: Path = rates.EMBEDDED
 ) -> Results:
-    """Run all that is planned, one after the other, and keep ``out/results.json`` up to date.
+    """Run all that is planned, one after the other, and keep `out/results.json` up to date.
 
     Args:
         settings: who races on what.
         out: the folder for results and checkpoints.
         listener: is told what happens.
-        resume: go on from what an earlier call with the same ``out`` left: finished runs are taken over, an unfinished
+        resume: go on from what an earlier call with the same `out` left: finished runs are taken over, an unfinished
             one continues from its checkpoint to the same numbers, bit for bit. Otherwise each run starts over.
         rates_file: the learning rates.
     """

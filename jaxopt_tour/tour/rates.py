@@ -61,11 +61,11 @@ def round_rate(rate: float) -> float:
 def best_rate(score: Callable[[float], float], start: float) -> tuple[float, dict[float, float]]:
     """The rate with the lowest score, by a grid that widens until the best one is inside it.
 
-    First ``start`` and its neighbors half a decade away; a neighbor on the side of the best rate as long as that is at
+    First `start` and its neighbors half a decade away; a neighbor on the side of the best rate as long as that is at
     an edge; then the two rates a quarter of a decade beside the best one.
 
     Args:
-        score: ``rate -> loss``, infinite or NaN where the run diverged.
+        score: `rate -> loss`, infinite or NaN where the run diverged.
         start: the middle of the first grid.
 
     Returns:

@@ -1,15 +1,17 @@
 """The file of results: what is in it, where it was measured, and writing it so that it is never half there.
 
-``results.json``::
+`results.json`:
 
-    {"format": 1, "created": ISO time, "machine": {...}, "versions": {...}, "revision": str or null,
-     "settings": {...},
-     "tasks": {task: {"title", "metric": "accuracy" or null, "parameters", "routing", "batch", "runs": [
-         {"optimizer", "seed", "learning_rate", "steps",
-          "curve": {"step", "seconds", "train_loss", "validation_loss": [...], "validation_accuracy": [...] or null},
-          "final": {"validation_loss", "validation_accuracy"},
-          "milliseconds_per_step", "optimizer_share", "state_bytes_per_parameter", "seconds"}]}},
-     "claims": [{"name", "text", "holds", "numbers"}]}
+```text
+{"format": 1, "created": ISO time, "machine": {...}, "versions": {...}, "revision": str or null,
+ "settings": {...},
+ "tasks": {task: {"title", "metric": "accuracy" or null, "parameters", "routing", "batch", "runs": [
+     {"optimizer", "seed", "learning_rate", "steps",
+      "curve": {"step", "seconds", "train_loss", "validation_loss": [...], "validation_accuracy": [...] or null},
+      "final": {"validation_loss", "validation_accuracy"},
+      "milliseconds_per_step", "optimizer_share", "state_bytes_per_parameter", "seconds"}]}},
+ "claims": [{"name", "text", "holds", "numbers"}]}
+```
 
 A number that is not finite (a run that diverged) is null.
 """
@@ -81,7 +83,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str | None:
-    """The git revision of the source, with ``+changes`` where files differ from it; None outside a checkout."""
+    """The git revision of the source, with `+changes` where files differ from it; None outside a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -109,7 +111,7 @@ def without_nonfinite(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write to a temporary file beside ``path`` and rename it: a reader sees the old file or the new one."""
+    """Write to a temporary file beside `path` and rename it: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(without_nonfinite(value), indent=1, allow_nan=False) + "\n"
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

@@ -1,6 +1,6 @@
 """A run of an optimizer as one compiled loop that keeps everything: parameters, gradients, updates, state.
 
-``rollout(tx, problem, steps, key) -> Trajectory``; `sweep` runs it over learning rates, starts and seeds at once. A
+`rollout(tx, problem, steps, key) -> Trajectory`; `sweep` runs it over learning rates, starts and seeds at once. A
 trajectory is plain arrays with the step as leading axis: it can be saved, averaged and drawn without an optimizer.
 """
 
@@ -35,7 +35,7 @@ class Problem(Protocol):
         """The parameters at a start; at the problem's own for None."""
 
     def loss(self, params: Tree, key: Array) -> Array:
-        """The loss at a step; ``key`` decides what is random about it."""
+        """The loss at a step; `key` decides what is random about it."""
 
 
 class Trajectory(NamedTuple):
@@ -45,7 +45,7 @@ class Trajectory(NamedTuple):
         params: (T + 1, ...), theta_0 to theta_T.
         loss: (T + 1,), the loss at each of them.
         gradient: (T + 1, ...), the gradient at each of them: that at t makes step t + 1.
-        update: (T, ...), what each step added: ``params[t + 1] = params[t] + update[t]``.
+        update: (T, ...), what each step added: `params[t + 1] = params[t] + update[t]`.
         state: by symbol, (T, ...): m (momentum), v (second moment) and d (AdaDelta's), those that the optimizer has,
             after each step.
     """
@@ -68,7 +68,7 @@ def rollout(
 ) -> Trajectory:
     """Run an optimizer on a problem and keep every step.
 
-    One ``lax.scan`` in one compiled program; a second call with the same optimizer, problem and number of steps
+    One `lax.scan` in one compiled program; a second call with the same optimizer, problem and number of steps
     compiles nothing, whatever the start and the key.
 
     Args:
@@ -76,7 +76,7 @@ def rollout(
         problem: what is minimized.
         steps: number of steps, T.
         key: decides the problem's noise; None: key 0.
-        start: where to begin, as the problem's ``init`` takes it; None: the problem's own.
+        start: where to begin, as the problem's `init` takes it; None: the problem's own.
         record: symbols of the state to keep, among m, v and d; None: all that the optimizer has.
 
     Returns:
@@ -107,7 +107,7 @@ def sweep(
         problem: what is minimized.
         steps: number of steps.
         learning_rates: a number, or R of them.
-        starts: one start as ``problem.init`` takes it, or S of them stacked; None: the problem's own.
+        starts: one start as `problem.init` takes it, or S of them stacked; None: the problem's own.
         seeds: an integer, or K of them; None: seed 0.
         record: as in `rollout`.
 

@@ -58,7 +58,7 @@ class History:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> History:
-        """The inverse of ``dataclasses.asdict``."""
+        """The inverse of `dataclasses.asdict`."""
         return cls(**{**content, "curve": Curve(**content["curve"])})
 
     @property
@@ -79,7 +79,7 @@ class Run:
 
 
 class Store(Protocol):
-    """Where a run is kept; :class:`jaxopt_tour.tour.checkpoints.Checkpoints` is one."""
+    """Where a run is kept; `Checkpoints` is one."""
 
     def save(self, state: TrainState, history: History) -> None:
         """Keep this state in place of the one before."""
@@ -91,8 +91,8 @@ class Store(Protocol):
 def warmup_then_decay(count: Array | int, *, peak: float | Array, steps: int | Array, shape: str = "linear") -> Array:
     """Learning rate at a step: up linearly over the first 5 % of the steps, then down to zero.
 
-    ``peak min((count + 1) / warmup, d)`` with ``d = left / (steps - warmup)`` for a linear decay and
-    ``(1 - cos(pi d)) / 2`` for a cosine one. The first step and the last are not wasted on a rate of zero.
+    `peak min((count + 1) / warmup, d)` with `d = left / (steps - warmup)` for a linear decay and
+    `(1 - cos(pi d)) / 2` for a cosine one. The first step and the last are not wasted on a rate of zero.
 
     Args:
         count: steps done before this one.
@@ -171,7 +171,7 @@ class Trainer:
         on_step: Callable[[int, float], None] = lambda step, loss: None,
         on_resume: Callable[[int], None] = lambda step: None,
     ) -> tuple[TrainState, History]:
-        """Train from the start, or from where ``store`` left off, to the end.
+        """Train from the start, or from where `store` left off, to the end.
 
         A loss that is not finite ends the run there.
 
@@ -179,7 +179,7 @@ class Trainer:
             run: what to run.
             store: keeps the state at every evaluation and gives it back.
             on_step: called after every step with the number of steps done and the training loss.
-            on_resume: called with the number of steps that ``store`` had done already.
+            on_resume: called with the number of steps that `store` had done already.
         """
         state, history = self.init(run.seed), History()
         if self.task.metrics:
@@ -230,7 +230,7 @@ def finite(number: float) -> float | None:
 
 @functools.lru_cache(maxsize=8)
 def model_builder(task: Task) -> Callable[[Tree], Any]:
-    """``parameters -> model`` for a task.
+    """`parameters -> model` for a task.
 
     Raises:
         ValueError: the model has arrays other than parameters, which the training step would not carry along.

@@ -23,7 +23,7 @@ def test_the_best_equioscillates(low: float, high: float, inverses: int) -> None
 
 
 def test_one_inverse_is_the_halley_iteration() -> None:
-    """The dynamically weighted one, ``s (a + b s^2) / (1 + c s^2)``, up to its scale (Nakatsukasa, Bai & Gygi 2010)."""
+    """The dynamically weighted one, `s (a + b s^2) / (1 + c s^2)`, up to its scale (Nakatsukasa, Bai & Gygi 2010)."""
     for low in (1e-3, 0.05, 0.6):
         d = (4 * (1 - low**2) / low**4) ** (1 / 3)
         a = np.sqrt(1 + d) + 0.5 * np.sqrt(8 - 4 * d + 8 * (2 - low**2) / (low**2 * np.sqrt(1 + d)))

@@ -1,16 +1,18 @@
-"""Make ``after_muon.npz``: what others' Lion, NorMuon and hyperball do to the problem of ``make_torch_golden.py``.
+"""Make `after_muon.npz`: what others' Lion, NorMuon and hyperball do to the problem of `make_torch_golden.py`.
 
 All in float64 but for heavyball's state, with the cast to bfloat16 taken out of the Newton-Schulz iteration. Every
 fourth row of W is kept after 1, 20 and 50 steps at a constant learning rate of 0.02.
 
-* ``lion``, ``normuon``: pytorch_optimizer, whose NorMuon follows the authors' code (``normuon``) or the paper's
-  scaling to a root mean square of 0.2 (``normuon_paper``);
-* ``hyperball``: heavyball's HyperBallAdamW without decay, whose update of matrices is RMSProp's, bias-corrected and
+* `lion`, `normuon`: pytorch_optimizer, whose NorMuon follows the authors' code (`normuon`) or the paper's
+  scaling to a root mean square of 0.2 (`normuon_paper`);
+* `hyperball`: heavyball's HyperBallAdamW without decay, whose update of matrices is RMSProp's, bias-corrected and
   without momentum (version 3.2); its state is float32.
 
-Run with torch 2.14, pytorch_optimizer 4.1 and heavyball 3.2 (CPU)::
+Run with torch 2.14, pytorch_optimizer 4.1 and heavyball 3.2 (CPU):
 
-    python tests/golden/make_after_muon_golden.py
+```text
+python tests/golden/make_after_muon_golden.py
+```
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ KEEP = (1, 20, 50)
 
 
 def run(make: Callable[[list[torch.Tensor]], torch.optim.Optimizer]) -> dict[int, np.ndarray]:
-    """The rows kept of W after each of the steps in ``KEEP``."""
+    """The rows kept of W after each of the steps in `KEEP`."""
     data = {name: torch.tensor(value, dtype=torch.float64) for name, value in problem().items()}
     weight = torch.nn.Parameter(data["W"].clone())
     optimizer = make([weight])

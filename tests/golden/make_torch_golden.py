@@ -1,16 +1,18 @@
-"""Make ``torch.npz``: what the optimizers of PyTorch do to one linear regression, for ``tests/test_against_torch.py``.
+"""Make `torch.npz`: what the optimizers of PyTorch do to one linear regression, for `tests/test_against_torch.py`.
 
 The protocol: a weight W of shape (64, 32) as PyTorch keeps it, (out, in); inputs x of shape (16, 32); the loss
-``mean((x W^T - y)^2)``; a constant learning rate of 0.02 unless the table below gives another. Every fourth row of W is
+`mean((x W^T - y)^2)`; a constant learning rate of 0.02 unless the table below gives another. Every fourth row of W is
 kept after 1, 20 and 200 steps (all rows are trained; a quarter of them keeps the file small). All in float64, so that a
 difference in a definition cannot hide behind rounding. Muon is kept three times over:
 
-* ``float64`` and ``float32``: the whole run in that type, with the cast to bfloat16 taken out of PyTorch's iteration;
-* ``bfloat16``: as PyTorch ships it, parameters in float32, the iteration in bfloat16.
+* `float64` and `float32`: the whole run in that type, with the cast to bfloat16 taken out of PyTorch's iteration;
+* `bfloat16`: as PyTorch ships it, parameters in float32, the iteration in bfloat16.
 
-Run with torch 2.13 (CPU)::
+Run with torch 2.13 (CPU):
 
-    python tests/golden/make_torch_golden.py
+```text
+python tests/golden/make_torch_golden.py
+```
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ def problem() -> dict[str, np.ndarray]:
 
 
 def run(make: Callable[[list[torch.Tensor]], torch.optim.Optimizer], dtype: torch.dtype) -> dict[int, np.ndarray]:
-    """The rows kept of W after each of the steps in ``KEEP``."""
+    """The rows kept of W after each of the steps in `KEEP`."""
     data = {name: torch.tensor(value, dtype=dtype) for name, value in problem().items()}
     weight = data["W"].clone().requires_grad_()
     optimizer = make([weight])

@@ -1,8 +1,10 @@
 """The tests of this folder need a session of eight virtual devices; in any other session they are not collected.
 
-JAX fixes the number of devices when it starts, so the command says it::
+JAX fixes the number of devices when it starts, so the command says it:
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m pytest tests/mesh
+```text
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m pytest tests/mesh
+```
 """
 
 from __future__ import annotations

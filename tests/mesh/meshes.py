@@ -120,7 +120,7 @@ def one_device() -> Tree:
 
 @functools.cache
 def mesh_of(kind: AxisType = AxisType.Auto, **sizes: int) -> Any:
-    """A mesh of the first devices; of ``fsdp=8`` where no sizes are given."""
+    """A mesh of the first devices; of `fsdp=8` where no sizes are given."""
     sizes = sizes or {"fsdp": 8}
     count = int(np.prod(list(sizes.values())))
     types = (kind,) * len(sizes)

@@ -333,7 +333,7 @@ def test_loss_scale_invariance(seed: int, exponent: int) -> None:
 
 @given(shape=st.sampled_from([*SHAPES, (1, 4)]), seed=st.integers(0, 999))
 def test_the_update_goes_downhill(shape: tuple[int, int], seed: int) -> None:
-    """``<update, gradient> < 0`` at the first step: minus the nuclear norm, nearly."""
+    """`<update, gradient> < 0` at the first step: minus the nuclear norm, nearly."""
     g = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     assert np.sum(first_update(jt.muon(1.0, weight_decay=0.0, routing="matrix"), g) * g) < 0
 

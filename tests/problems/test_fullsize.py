@@ -150,7 +150,7 @@ def test_a_missing_package_is_named_with_what_to_install(load, package: str, ins
 
 
 class Columns(dict):
-    """A split as ``datasets`` gives it."""
+    """A split as `datasets` gives it."""
 
     @property
     def column_names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Stand-ins for frameworks that are not installed, with the structure that ``from_function`` recognizes."""
+"""Stand-ins for frameworks that are not installed, with the structure that `from_function` recognizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 class EquinoxModule:
-    """A dataclass that is a pytree of all its fields, as ``eqx.Module``: functions, None and strings are leaves."""
+    """A dataclass that is a pytree of all its fields, as `eqx.Module`: functions, None and strings are leaves."""
 
     def __init_subclass__(cls) -> None:
         dataclasses.dataclass(cls)
@@ -94,7 +94,7 @@ class KerasModel:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["data_array"], meta_fields=["named_axes"])
 @dataclasses.dataclass
 class PenzaiArray:
-    """An array whose axes have names, as ``pz.nx.NamedArray``."""
+    """An array whose axes have names, as `pz.nx.NamedArray`."""
 
     data_array: Any
     named_axes: Any

@@ -1,7 +1,7 @@
 """Parameters of models that other people published: paths, shapes, and what each is.
 
 Sizes are small; those that are equal in the models are equal here. A matrix has its axes, everything else is
-``REST``: Muon must not have it.
+`REST`: Muon must not have it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _vectors(width: int, *names: str) -> Model:
 
 
 def _maxtext_layers_second() -> Model:
-    """MaxText's default, ``param_scan_axis: 1``: four layers of width 64."""
+    """MaxText's default, `param_scan_axis: 1`: four layers of width 64."""
     return {
         "token_embedder/embedding": ((512, 64), REST),
         "decoder/decoder_norm/scale": ((64,), REST),
@@ -39,7 +39,7 @@ def _maxtext_layers_second() -> Model:
 
 
 def _maxtext_layers_first() -> Model:
-    """The same with ``param_scan_axis: 0``."""
+    """The same with `param_scan_axis: 0`."""
     return {
         "token_embedder/embedding": ((512, 64), REST),
         "decoder/decoder_norm/scale": ((64,), REST),
@@ -228,7 +228,7 @@ def _lstm_with_peepholes() -> Model:
 
 
 def _hugging_face_gpt2() -> Model:
-    """``FlaxConv1D`` stores (out, in) under the name kernel; a bias tells where the sizes differ."""
+    """`FlaxConv1D` stores (out, in) under the name kernel; a bias tells where the sizes differ."""
     return {
         "transformer/wte/embedding": ((512, 64), REST),
         "transformer/wpe/embedding": ((128, 64), REST),

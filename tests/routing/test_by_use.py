@@ -248,7 +248,7 @@ def test_experts_that_are_summed_over_are_a_batch(order):
 
 
 def test_scans_of_newer_jax_name_their_inputs_otherwise():
-    """JAX after 0.11 packs the groups of a scan's inputs in a tuple-like ``ft_in`` in place of two counts."""
+    """JAX after 0.11 packs the groups of a scan's inputs in a tuple-like `ft_in` in place of two counts."""
     groups = SimpleNamespace(unpack=lambda: (["w"], ["x", "y"], []))
     assert interpreter._scan_counts(SimpleNamespace(params={"ft_in": groups})) == (1, 2)
     assert interpreter._scan_counts(SimpleNamespace(params={"num_consts": 1, "num_carry": 2})) == (1, 2)

@@ -98,7 +98,7 @@ def test_slices_of_an_inner_factor_repeat():
 
 
 def test_sides_of_three_factors():
-    """``x @ (b @ (c @ a))``: data flows in at b's rows and c's and a's shared axes."""
+    """`x @ (b @ (c @ a))`: data flows in at b's rows and c's and a's shared axes."""
     b, c, a = (ln.whole(i, shape) for i, shape in enumerate([(8, 2), (2, 3), (3, 9)]))
     atom = ln.Atom
     origins = [

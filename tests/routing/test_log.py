@@ -1,4 +1,4 @@
-"""``init`` says once what the parameters are, and warns where matrices are not understood."""
+"""`init` says once what the parameters are, and warns where matrices are not understood."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ def test_a_label_that_is_no_role_leaves_the_role(entry: str, role: Role, axes: M
 
 @jax.tree_util.register_pytree_with_keys_class
 class Numbered(dict):
-    """A dictionary that allows keys of several types, which JAX cannot sort in a ``dict``."""
+    """A dictionary that allows keys of several types, which JAX cannot sort in a `dict`."""
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[object, object]], tuple[object, ...]]:
         return [(jax.tree_util.DictKey(key), value) for key, value in self.items()], tuple(self)

@@ -27,7 +27,7 @@ FLAGS = (
 
 
 class Browser:
-    """One tab of a headless browser. ``messages`` are its console errors, ``requests`` the addresses it asked for."""
+    """One tab of a headless browser. `messages` are its console errors, `requests` the addresses it asked for."""
 
     def __init__(self, process: subprocess.Popen, write: int, read: int) -> None:
         self.process, self._write, self._read = process, write, read
@@ -100,7 +100,7 @@ class Browser:
         )
 
     def prefer(self, **features: str) -> None:
-        """What the reader prefers: ``color_scheme="dark"``, ``reduced_motion="reduce"``."""
+        """What the reader prefers: `color_scheme="dark"`, `reduced_motion="reduce"`."""
         named = [{"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in features.items()]
         self.call("Emulation.setEmulatedMedia", features=named)
 

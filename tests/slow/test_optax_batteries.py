@@ -1,6 +1,6 @@
 """Optax's own tests of its optimizers, read from the installed wheel and run on ours.
 
-``optax/_src/alias_test.py`` and ``optax/contrib/_common_test.py`` each hold one table of optimizers, one function that
+`optax/_src/alias_test.py` and `optax/contrib/_common_test.py` each hold one table of optimizers, one function that
 looks an optimizer up by its name, and one class whose methods are expanded over the table when the class is made. So:
 run the module up to that class, put our table and our look-up in place of theirs, then make the class. The tests
 themselves stay exactly as Optax ships them.
@@ -30,7 +30,7 @@ pytest.importorskip("absl.testing.parameterized", reason="Optax's test batteries
 
 
 def make_battery(module: str, class_name: str, **replacements: Any) -> type[unittest.TestCase]:
-    """The test class of a test module in the wheel, made over ``replacements`` of the module's names."""
+    """The test class of a test module in the wheel, made over `replacements` of the module's names."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         pytest.skip(f"the installed optax ships without {module}", allow_module_level=True)

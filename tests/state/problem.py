@@ -38,7 +38,7 @@ def loss(params: Tree) -> jax.Array:
 
 
 def train(tx: optax.GradientTransformation, steps: int) -> Any:
-    """A compiled ``(params, state, key) -> (params, state, losses)``, with noise in the gradients."""
+    """A compiled `(params, state, key) -> (params, state, losses)`, with noise in the gradients."""
 
     @jax.jit
     def run(params: Tree, state: Any, key: jax.Array) -> tuple[Tree, Any, jax.Array]:

@@ -46,12 +46,12 @@ class Shakespeare:
         return np.array([position[character] for character in text], np.int32)
 
     def decode(self, tokens: np.ndarray) -> str:
-        """The inverse of :meth:`encode`."""
+        """The inverse of `encode`."""
         return "".join(self.alphabet[token] for token in tokens)
 
 
 def read_checked(name: str, directory: Path = DIRECTORY) -> bytes:
-    """The bytes of a data file, after comparing them with ``SHA256SUMS``.
+    """The bytes of a data file, after comparing them with `SHA256SUMS`.
 
     Raises:
         ValueError: the file is not listed, is missing, or is not the file that the sum was made from.

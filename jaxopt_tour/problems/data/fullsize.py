@@ -1,7 +1,7 @@
 """The data sets at full size, from files that the user has, or from optional packages that fetch them.
 
-No file here is part of the package, and importing this module fetches nothing. ``fashion_mnist``, ``cifar10`` and
-``tiny_shakespeare`` read local files; the functions that end in ``_from_datasets`` and ``_from_tensorflow_datasets``
+No file here is part of the package, and importing this module fetches nothing. `fashion_mnist`, `cifar10` and
+`tiny_shakespeare` read local files; the functions that end in `_from_datasets` and `_from_tensorflow_datasets`
 are those that may go to the network, through the package of that name, which must be installed.
 """
 
@@ -61,11 +61,11 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def fashion_mnist(folder: str | Path, *, whole: bool = True) -> Images:
-    """Fashion-MNIST from its four IDX files, as its authors and Debian's ``dataset-fashion-mnist`` have them.
+    """Fashion-MNIST from its four IDX files, as its authors and Debian's `dataset-fashion-mnist` have them.
 
     Args:
-        folder: with ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-            ``t10k-labels-idx1-ubyte``, each with or without ``.gz``.
+        folder: with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
+            `t10k-labels-idx1-ubyte`, each with or without `.gz`.
         whole: it must be the whole set of 60,000 and 10,000 images of 28 x 28 pixels; False takes any IDX files.
 
     Raises:
@@ -85,13 +85,13 @@ def fashion_mnist(folder: str | Path, *, whole: bool = True) -> Images:
 
 
 def cifar10(folder: str | Path, *, whole: bool = True) -> Images:
-    """CIFAR-10 from the binary version: ``data_batch_1.bin`` to ``data_batch_5.bin`` and ``test_batch.bin``.
+    """CIFAR-10 from the binary version: `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`.
 
     Every image is one byte of class and 3 x 1,024 bytes of red, green and blue, row by row. The version "for Python" is
     pickled, and unpickling runs whatever code is in a file: it is not read.
 
     Args:
-        folder: with the files, or with ``cifar-10-batches-bin`` in it; ``.gz`` is taken, too.
+        folder: with the files, or with `cifar-10-batches-bin` in it; `.gz` is taken, too.
         whole: it must be the whole set of 50,000 and 10,000 images; False takes as many as there are.
 
     Raises:
@@ -129,7 +129,7 @@ def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tiny_shakespeare(path: str | Path, *, whole: bool = True) -> str:
-    """Karpathy's tiny-shakespeare from its one text file (``input.txt``).
+    """Karpathy's tiny-shakespeare from its one text file (`input.txt`).
 
     Args:
         path: of the file.
@@ -154,12 +154,12 @@ def tiny_shakespeare(path: str | Path, *, whole: bool = True) -> str:
 
 
 def cifar10_from_datasets(name: str = "uoft-cs/cifar10", *, whole: bool = True) -> Images:
-    """CIFAR-10 through Hugging Face's ``datasets``, which fetches it where its cache does not have it.
+    """CIFAR-10 through Hugging Face's `datasets`, which fetches it where its cache does not have it.
 
     Args:
-        name: a data set of the hub, or a local folder that ``datasets.load_dataset`` reads, with splits ``train`` and
-            ``test`` and columns ``img`` and ``label``.
-        whole: as in :func:`cifar10`.
+        name: a data set of the hub, or a local folder that `datasets.load_dataset` reads, with splits `train` and
+            `test` and columns `img` and `label`.
+        whole: as in `cifar10`.
 
     Raises:
         ImportError: the package is missing.
@@ -176,7 +176,7 @@ def cifar10_from_datasets(name: str = "uoft-cs/cifar10", *, whole: bool = True) 
 
 
 def cifar10_from_tensorflow_datasets(data_dir: str | None = None, *, download: bool = True) -> Images:
-    """CIFAR-10 through ``tensorflow_datasets``.
+    """CIFAR-10 through `tensorflow_datasets`.
 
     Args:
         data_dir: where it keeps its files; None: its own place.
@@ -197,12 +197,12 @@ def cifar10_from_tensorflow_datasets(data_dir: str | None = None, *, download: b
 def tiny_shakespeare_from_datasets(
     name: str = "karpathy/tiny_shakespeare", revision: str | None = "refs/convert/parquet", *, whole: bool = True
 ) -> str:
-    """tiny-shakespeare through Hugging Face's ``datasets``: its splits joined again.
+    """tiny-shakespeare through Hugging Face's `datasets`: its splits joined again.
 
     Args:
-        name: a data set of the hub, or a local folder, with a column ``text``.
+        name: a data set of the hub, or a local folder, with a column `text`.
         revision: of the hub; the branch with data files in place of a loading script, which newer versions do not run.
-        whole: as in :func:`tiny_shakespeare`.
+        whole: as in `tiny_shakespeare`.
 
     Raises:
         ImportError: the package is missing.

@@ -28,7 +28,7 @@ PLAYS = (
 
 
 def balanced_draw(rng: np.random.Generator, labels: np.ndarray, per_class: int) -> np.ndarray:
-    """Positions of ``per_class`` examples of each class, shuffled."""
+    """Positions of `per_class` examples of each class, shuffled."""
     drawn = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in range(10)]
     return rng.permutation(np.concatenate(drawn))
 

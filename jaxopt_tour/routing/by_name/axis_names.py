@@ -1,8 +1,8 @@
 """What the names of a parameter's axes say, where a framework stores them: the first evidence of routing by name.
 
-Flax boxes carry names (linen ``Partitioned``, nnx metadata), Haliax and Penzai name every axis of every array. Nothing
+Flax boxes carry names (linen `Partitioned`, nnx metadata), Haliax and Penzai name every axis of every array. Nothing
 of these packages is imported: attributes are read. A name counts only if it is in a list below, because the axes of a
-mesh (``"fsdp"``, ``"tp"``) are stored in the same place.
+mesh (`"fsdp"`, `"tp"`) are stored in the same place.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def axes_from_names(names: Names, into_width: bool | None) -> MatrixAxes | None:
         names: a name an axis.
         into_width: whether the layer computes the model's width; None if nothing says.
 
-    Example: ``("layers", "heads", "head_size", "embed")`` is ``MatrixAxes((1, 2), 3)`` if the layer computes "embed".
+    Example: `("layers", "heads", "head_size", "embed")` is `MatrixAxes((1, 2), 3)` if the layer computes "embed".
     """
     if into_width is None or any(name not in BATCH | WIDTH | INSIDE for name in names):
         return None
@@ -97,7 +97,7 @@ def axes_from_names(names: Names, into_width: bool | None) -> MatrixAxes | None:
 
 
 def named_role(names: Names) -> str | None:
-    """``"vocabulary"``, ``"position"`` or ``"vector"`` if the names of the axes say so."""
+    """`"vocabulary"`, `"position"` or `"vector"` if the names of the axes say so."""
     if set(names) & VOCABULARY:
         return "vocabulary"
     rest = [name for name in names if name not in BATCH]

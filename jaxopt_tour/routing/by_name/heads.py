@@ -72,7 +72,7 @@ def _without_collection(leaf: Leaf) -> list[str]:
 
 
 def _place_in_sequence(leaf: Leaf) -> tuple[tuple[str, str], int] | None:
-    """Sequence and number of a layer: (("dense", "kernel"), 2) for ``Dense_2/kernel``, (("w", ""), 2) for ``w2``."""
+    """Sequence and number of a layer: (("dense", "kernel"), 2) for `Dense_2/kernel`, (("w", ""), 2) for `w2`."""
     parts = _without_collection(leaf)
     if len(parts) == 3 and parts[1].isdigit():
         stem, number, last = parts[0], parts[1], parts[2]
@@ -84,5 +84,5 @@ def _place_in_sequence(leaf: Leaf) -> tuple[tuple[str, str], int] | None:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A sort key in which ``layers_10`` comes after ``layers_9``."""
+    """A sort key in which `layers_10` comes after `layers_9`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,4 +1,4 @@
-"""Axes of stacked layers, as ``scan`` over layers makes them: found, and left out."""
+"""Axes of stacked layers, as `scan` over layers makes them: found, and left out."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def without_layers(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
     """Leave out the axis that all parameters of a module share, where it is one of layers.
 
     MaxText's default puts it second: query kernels (64, 3, 4, 16), scales (64, 3). Only where the module is called
-    ``layers`` or the like, or where its vectors have two axes, are layers looked for. Two axes that could both be the
+    `layers` or the like, or where its vectors have two axes, are layers looked for. Two axes that could both be the
     layers make the module's parameters unclear.
 
     Layers inside of layers, as in Qwen 3 Next, are left out one after the other, outer ones first.
 
-    Example: ``layers/norm/scale`` (6, 8) and ``layers/query/kernel`` (6, 8, 2, 4) become (8,) and (8, 2, 4).
+    Example: `layers/norm/scale` (6, 8) and `layers/query/kernel` (6, 8, 2, 4) become (8,) and (8, 2, 4).
     """
     below: dict[str, list[Leaf]] = {}
     for leaf in leaves.values():

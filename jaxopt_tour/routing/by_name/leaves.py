@@ -20,7 +20,7 @@ class Leaf:
         name: its path name.
         shape: its shape without those axes.
         dtype: its dtype.
-        axes: where each axis of ``shape`` stands in the parameter.
+        axes: where each axis of `shape` stands in the parameter.
         layers: what is known of the axes left out; empty if there are none.
         unclear: why it cannot be said which axes those are; None if it can.
     """
@@ -44,13 +44,13 @@ class Leaf:
 
     @property
     def module(self) -> str:
-        """The name of the parameter's module, skipping list indices: "blocks" for ``blocks/0/kernel``."""
+        """The name of the parameter's module, skipping list indices: "blocks" for `blocks/0/kernel`."""
         modules = [part for part in self.parts[:-1] if not part.isdigit()]
         return modules[-1] if modules else ""
 
     @property
     def telling_name(self) -> str:
-        """The module's name if the parameter is called ``kernel``, ``weight`` or ``w``; else the parameter's."""
+        """The module's name if the parameter is called `kernel`, `weight` or `w`; else the parameter's."""
         return self.module if self.last in ("kernel", "weight", "w") and self.module else self.last
 
     @property
@@ -83,7 +83,7 @@ def vector_reason(leaf: Leaf, leaves: Mapping[str, Leaf]) -> str | None:
 
 
 def lookup_role(leaf: Leaf) -> Literal["embedding", "position"] | None:
-    """``"embedding"`` or ``"position"`` if the name says so. A kernel is contracted, never looked up."""
+    """`"embedding"` or `"position"` if the name says so. A kernel is contracted, never looked up."""
     if leaf.last == "kernel" or "lora" in words(leaf.last):
         return None
     either = words(leaf.last) | words(leaf.module)
@@ -107,7 +107,7 @@ def widths(leaves: Mapping[str, Leaf]) -> frozenset[int]:
 
 
 def _is_low_rank_factor(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
-    """Whether ``b`` is a factor and no bias: its module also has an ``a`` with which it shares an inner dimension."""
+    """Whether `b` is a factor and no bias: its module also has an `a` with which it shares an inner dimension."""
     other = leaves.get(leaf.name[: -len(leaf.last)] + "a") if leaf.last == "b" else None
     if other is None or len(other.shape) != len(leaf.shape) or len(leaf.shape) < 2:
         return False

@@ -33,7 +33,7 @@ _HIDDEN: Final = (INTO_HEADS | OUT_OF_HEADS | FUSED.keys() | ROUTERS | EXPERTS) 
 #: Modules that Flax and Haiku number by themselves: two networks in one module share one sequence of numbers.
 _NUMBERED_BY_THE_FRAMEWORK: Final = re.compile(r"Dense_\d+|linear(_\d+)?")
 
-#: ``layers_3``, ``block3`` and ``3``, but not a model's name such as ``vjepa2``.
+#: `layers_3`, `block3` and `3`, but not a model's name such as `vjepa2`.
 _NUMBERED: Final = re.compile(r"(^|_)\d+$|^(layers?|blocks?|stages?|h|groups?)\d+$", re.IGNORECASE)
 
 
@@ -43,8 +43,8 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
     A hidden matrix has a name that says so or is scanned with other layers; or it is in a numbered block and keeps to
     the model's widths; or another matrix beside it takes its outputs.
 
-    Example: in an actor-critic, ``Dense_2/kernel`` (64, 4) is the actor's head and ``Dense_3/kernel`` (4, 64) the
-    critic's first layer. That ``Dense_3`` takes 4 inputs says nothing, because ``Dense_0`` takes as many.
+    Example: in an actor-critic, `Dense_2/kernel` (64, 4) is the actor's head and `Dense_3/kernel` (4, 64) the
+    critic's first layer. That `Dense_3` takes 4 inputs says nothing, because `Dense_0` takes as many.
     """
     if leaf.layers or _is_named_hidden(leaf, leaves):
         return False
@@ -81,8 +81,8 @@ def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
 def _follows(other: Leaf, leaf: Leaf) -> bool:
     """Whether the names say that one module comes after the other: one name with two numbers, or a head's.
 
-    Square matrices need it, since what takes their outputs may as well take their inputs: CLIP's ``text_projection``
-    and ``visual_projection`` are parallel.
+    Square matrices need it, since what takes their outputs may as well take their inputs: CLIP's `text_projection`
+    and `visual_projection` are parallel.
     """
     stems = [re.sub(r"_?\d+$", "", module) for module in (other.module, leaf.module)]
     return stems[0] == stems[1] or bool(words(other.module) & (HEADS | ROOT_HEADS))
@@ -115,7 +115,7 @@ def _siblings(leaf: Leaf, leaves: Mapping[str, Leaf]) -> list[Leaf]:
 
 
 def _above(leaf: Leaf) -> list[str]:
-    """The path above a parameter's module: ``["mlp"]`` of ``mlp/layers/0/kernel``, without numbers at its end."""
+    """The path above a parameter's module: `["mlp"]` of `mlp/layers/0/kernel`, without numbers at its end."""
     above = leaf.parts[:-1]
     while above and above[-1].isdigit():
         above = above[:-1]
@@ -128,5 +128,5 @@ def _fan_in(other: Leaf, leaf: Leaf, fan_in: int) -> int:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A sort key in which ``layers_10`` comes after ``layers_9``."""
+    """A sort key in which `layers_10` comes after `layers_9`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -50,7 +50,7 @@ class Evidence:
         leaves: every parameter, without axes of layers.
         widths: sizes of activations between layers, from embeddings and norms.
         many_one_channel: several convolutions have one input channel, so they are depthwise.
-        turned: last parts of paths, such as ``kernel``, of which some bias contradicts the convention.
+        turned: last parts of paths, such as `kernel`, of which some bias contradicts the convention.
     """
 
     leaves: Mapping[str, Leaf]
@@ -71,7 +71,7 @@ def evidence_of(leaves: Mapping[str, Leaf]) -> Evidence:
 
 
 def read(leaf: Leaf, batch: int, evidence: Evidence, split_heads: bool, split_fused: bool) -> Reading:
-    """Read a parameter whose leading ``batch`` axes are experts or layers; axes number those of ``leaf.shape``."""
+    """Read a parameter whose leading `batch` axes are experts or layers; axes number those of `leaf.shape`."""
     shape = leaf.shape
     axis = tuple(range(batch, len(shape)))
     rank, its_words = len(axis), words(leaf.telling_name)
@@ -153,7 +153,7 @@ def _two_axes(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence, parts: int 
 
 
 def _is_called_a_matrix(leaf: Leaf) -> bool:
-    """Numbers alone are no name, and of a named array (``weight/0``) the axes are not in the path."""
+    """Numbers alone are no name, and of a named array (`weight/0`) the axes are not in the path."""
     if leaf.last.isdigit():
         parents = [part for part in leaf.parts[:-1] if not part.isdigit()]
         return bool(parents) and parents[-1].lower() not in ("weight", "bias")

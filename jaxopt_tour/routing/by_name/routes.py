@@ -2,9 +2,9 @@
 
 The names of axes are asked first, where a framework stores them. Then come shapes: which axis all parameters of a
 module share (layers), what a bias says of fan-out, what embeddings and norms say of the model's width. Names come last,
-from lists of what they may mean. A matrix also needs evidence that it is no head (``outputs.py``).
+from lists of what they may mean. A matrix also needs evidence that it is no head (`outputs.py`).
 Where this leaves two readings or none, the role is "not understood", the parameter goes to the optimizer for the rest,
-and the reason says why. Routing by use (:mod:`jaxopt_tour.routing.by_use.trace`) does not depend on names.
+and the reason says why. Routing by use (`trace`) does not depend on names.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from jaxopt_tour.routing.route import Route, Routes
 
 @dataclasses.dataclass(frozen=True)
 class ByName:
-    """Routing by name and shape, with its options; ``ByName()`` is the default of ``muon``.
+    """Routing by name and shape, with its options; `ByName()` is the default of `muon`.
 
     Args:
         split_heads: whether every attention head of a query, key, value or output kernel is a separate matrix. By
             default all heads are one matrix: the fan-out of (in, heads, head_dim) is heads times head_dim.
-        split_fused: whether the parts of a fused projection (``qkv``, ``gate_up``) are separate matrices.
+        split_fused: whether the parts of a fused projection (`qkv`, `gate_up`) are separate matrices.
     """
 
     split_heads: bool = False
@@ -101,5 +101,5 @@ def _agreed(named: Route, shaped: Route) -> Route:
 
 
 def routes_by_name(params: Tree) -> Routes:
-    """Return the route of every parameter by its name and shape: ``ByName().routes(params)``."""
+    """Return the route of every parameter by its name and shape: `ByName().routes(params)`."""
     return ByName().routes(params)

@@ -31,7 +31,7 @@ FUSED: Final = {"qkv": 3, "cattn": 3, "inproj": 3, "wqkv": 3, "kv": 2, "gateup":
 CONVOLUTIONS: Final = word_set("conv convolution conv1d conv2d conv3d patchify")
 DEPTHWISE: Final = word_set("depthwise dw dwconv")
 PLAIN_STEMS: Final = word_set("dense linear lin fc layers layer w weight weights kernel proj")
-#: What a matrix with two axes is called that is neither ``kernel`` nor ``weight`` nor begins with w.
+#: What a matrix with two axes is called that is neither `kernel` nor `weight` nor begins with w.
 MATRICES: Final = (
     PLAIN_STEMS
     | INTO_HEADS
@@ -42,7 +42,7 @@ MATRICES: Final = (
 
 
 def words(name: str) -> set[str]:
-    """``"QKVProj_0"`` -> {"qkv", "proj", "qkvproj"}; camel case, underscores and numbers separate words."""
+    """`"QKVProj_0"` -> {"qkv", "proj", "qkvproj"}; camel case, underscores and numbers separate words."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     parts = [word for word in re.split(r"[^A-Za-z]+", spaced.lower()) if word]
     joined = "".join(parts)

@@ -53,7 +53,7 @@ def by_parameter(record: Record) -> dict[int, dict[tuple[Any, ...], Use]]:
 
 
 def _word(use: Use) -> str:
-    """An operation that a parameter meets, such as ``"dot_general over axis 0"``."""
+    """An operation that a parameter meets, such as `"dot_general over axis 0"`."""
     name = use.lineage.opaque or use.primitive
     axes = sorted({atom.axis for atom in use.sides.get("in", ())}) if use.op == "contract" else []
     return f"{name} over {_numbered(tuple(axes))}" if axes else name
@@ -203,7 +203,7 @@ def _indexed(cuts: frozenset[Part], shape: tuple[int, ...]) -> frozenset[int]:
 
 
 def _numbered(axes: Axes) -> str:
-    """``"axis 0"`` or ``"axes 0, 1"``."""
+    """`"axis 0"` or `"axes 0, 1"`."""
     return f"{'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes))}"
 
 

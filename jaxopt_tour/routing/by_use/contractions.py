@@ -29,7 +29,7 @@ def contract(
     walker: Walker, key: Key, name: str, weight: Value, others: Sequence[Value], over: Sequence[int],
     batch: Sequence[int], place: Callable[[Lineage], Lineage], depthwise: bool = False, looked_up: bool = False,
 ) -> Value:  # fmt: skip
-    """Record the contraction of parameters with an activation; ``place`` gives their lineage in the result."""
+    """Record the contraction of parameters with an activation; `place` gives their lineage in the result."""
     if any(origin.opaque for origin in weight.origins):
         for origin in weight.origins:
             walker.use(key, Use("not understood", origin.opaque or name, origin))

@@ -1,7 +1,7 @@
 """An abstract interpreter of jaxprs that records how each parameter is used, and runs nothing.
 
-Every variable has a ``Value``. It says whether the variable depends on the inputs, from which parameters it is computed
-(``Lineage``), and which contractions reach it with no other contraction with a parameter in between.
+Every variable has a `Value`. It says whether the variable depends on the inputs, from which parameters it is computed
+(`Lineage`), and which contractions reach it with no other contraction with a parameter in between.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Value:
         return bool(self.origins) and not self.active
 
     def map(self, function: Callable[[Lineage], Lineage | None]) -> Value:
-        """The value with ``function`` applied to its lineages; None drops one."""
+        """The value with `function` applied to its lineages; None drops one."""
         origins = (function(origin) if not origin.opaque else origin for origin in self.origins)
         tracks = (function(track) for track in self.tracks)
         return dataclasses.replace(
@@ -139,10 +139,10 @@ class UnsupportedKernelError(Exception):
 
 
 class Walker:
-    """Interprets a jaxpr and fills ``record``.
+    """Interprets a jaxpr and fills `record`.
 
     Args:
-        rules: ``rules(walker, eqn, values, key)`` gives the values of an equation's outputs.
+        rules: `rules(walker, eqn, values, key)` gives the values of an equation's outputs.
     """
 
     def __init__(self, rules: Callable[[Walker, Any, list[Value], Key], Sequence[Value]]) -> None:
@@ -166,7 +166,7 @@ class Walker:
         self.record.uses[(key, use.op, use.lineage)] = use
 
     def contraction(self, key: Key, inputs: Iterable[Value]) -> int:
-        """A node of the graph of contractions, fed by ``inputs``."""
+        """A node of the graph of contractions, fed by `inputs`."""
         node = self.number(key)
         self.record.inputs[node] = self.record.inputs.get(node, _NONE) | union(inputs)
         return node
@@ -222,7 +222,7 @@ class Walker:
         return [read(atom) for atom in jaxpr.outvars]
 
     def scan(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
-        """Interpret ``scan``: stacked parameters lose their leading axis, the carry is iterated to a fixed point."""
+        """Interpret `scan`: stacked parameters lose their leading axis, the carry is iterated to a fixed point."""
         constants, carries = _scan_counts(eqn)
         fixed, initial, stacks = (
             list(values[:constants]),
@@ -238,7 +238,7 @@ class Walker:
         return outputs[:carries] + [value.map(lambda x: _restack(x, length)) for value in outputs[carries:]]
 
     def loop(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
-        """Interpret ``while``."""
+        """Interpret `while`."""
         in_condition, in_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
         condition, fixed = values[:in_condition], values[in_condition : in_condition + in_body]
 
@@ -249,7 +249,7 @@ class Walker:
         return self._fixpoint(body, list(values[in_condition + in_body :]), key)
 
     def branches(self, eqn: Any, values: Sequence[Value], key: Key) -> list[Value]:
-        """Interpret ``cond``: the outputs are joined over all branches."""
+        """Interpret `cond`: the outputs are joined over all branches."""
         results = [
             self.run(branch, list(values[1:]), (*key, index)) for index, branch in enumerate(eqn.params["branches"])
         ]
@@ -263,7 +263,7 @@ class Walker:
         return outputs
 
     def _fixpoint(self, body: Callable[[list[Value]], list[Value]], carry: list[Value], key: Key) -> list[Value]:
-        """Outputs of ``body`` for a carry that it no longer changes; only the last iteration is recorded."""
+        """Outputs of `body` for a carry that it no longer changes; only the last iteration is recorded."""
         before, initial = self.record.copy(), carry
         for attempt in range(12):
             outputs = body(carry)

@@ -1,8 +1,8 @@
 """Which axes of a parameter the dimensions of a value are, after transposes, reshapes, slices and broadcasts.
 
 A dimension is a product of atoms, and an atom is a factor of an axis. A kernel of shape (768, 2304), reshaped to
-(768, 3, 12, 64), has the dimensions ``Atom(0, 768)``, ``Atom(1, 3, stride=768)``, ``Atom(1, 12, stride=64)`` and
-``Atom(1, 64)``.
+(768, 3, 12, 64), has the dimensions `Atom(0, 768)`, `Atom(1, 3, stride=768)`, `Atom(1, 12, stride=64)` and
+`Atom(1, 64)`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FILLER = -1
 
 
 class Atom(NamedTuple):
-    """A factor of an axis: ``size`` steps of ``stride`` elements, from step ``start`` (None: undetermined)."""
+    """A factor of an axis: `size` steps of `stride` elements, from step `start` (None: undetermined)."""
 
     axis: int
     size: int
@@ -53,7 +53,7 @@ class Lineage:
         nonlinear: whether a nonlinear function was applied.
         opaque: name of the operation after which the dimensions cannot be followed.
         node: number of the contraction with the parameter whose result the value is, if it is one.
-        sharded: axes of which the value holds one shard, inside ``shard_map``.
+        sharded: axes of which the value holds one shard, inside `shard_map`.
         head_dims: for the result of attention: the atoms of one head, which are its innermost ones.
     """
 
@@ -123,7 +123,7 @@ def squeeze(lineage: Lineage, dims: Iterable[int], how: How = "index") -> Lineag
 
 
 def broadcast(lineage: Lineage, shape: Sequence[int], dims: Sequence[int]) -> Lineage:
-    """Broadcast to ``shape``, where dimension i becomes dimension ``dims[i]``."""
+    """Broadcast to `shape`, where dimension i becomes dimension `dims[i]`."""
     groups = [filler(size) for size in shape]
     for group, dim in zip(lineage.dims, dims, strict=True):
         size = math.prod(atom.size for atom in group)
@@ -132,12 +132,12 @@ def broadcast(lineage: Lineage, shape: Sequence[int], dims: Sequence[int]) -> Li
 
 
 def tile(lineage: Lineage, counts: Sequence[int]) -> Lineage:
-    """Repeat every dimension ``counts`` times."""
+    """Repeat every dimension `counts` times."""
     return lineage.replace(dims=tuple(filler(n) + group for n, group in zip(counts, lineage.dims, strict=True)))
 
 
 def align(lineage: Lineage, shape: Sequence[int]) -> Lineage:
-    """Broadcast to the ``shape`` of the result of an elementwise operation, as NumPy does."""
+    """Broadcast to the `shape` of the result of an elementwise operation, as NumPy does."""
     if lineage.opaque:
         return lineage
     offset = len(shape) - len(lineage.dims)
@@ -145,7 +145,7 @@ def align(lineage: Lineage, shape: Sequence[int]) -> Lineage:
 
 
 def cut(lineage: Lineage, dim: int, start: int | None, size: int) -> Lineage:
-    """Keep ``size`` elements of a dimension from ``start`` on (None: undetermined, or not contiguous)."""
+    """Keep `size` elements of a dimension from `start` on (None: undetermined, or not contiguous)."""
     group = lineage.dims[dim]
     if math.prod(atom.size for atom in group) == size:
         return lineage
@@ -197,7 +197,7 @@ def _period(lineage: Lineage, atom: Atom) -> int:
 
 
 def strided(lineage: Lineage, dim: int, start: int, stride: int) -> Lineage:
-    """Keep every element at ``start`` modulo ``stride``; the dimension is one atom, and ``stride`` divides its size."""
+    """Keep every element at `start` modulo `stride`; the dimension is one atom, and `stride` divides its size."""
     (atom,) = lineage.dims[dim]
     part = (atom.axis, start * atom.stride, (start + 1) * atom.stride, stride * atom.stride)
     kept = Atom(atom.axis, atom.size // stride, atom.stride * stride, None)
@@ -265,7 +265,7 @@ def resolve_sides(
 ) -> list[dict[Side, Group]]:
     """Fan-in and fan-out of every parameter in a product of parameters that is contracted with an activation.
 
-    Dimensions contracted with the activation are fan-in, free ones are fan-out. In ``x @ (B @ A)`` the axis that B and
+    Dimensions contracted with the activation are fan-in, free ones are fan-out. In `x @ (B @ A)` the axis that B and
     A share is hidden. The activation meets B first, so the axis is B's fan-out and A's fan-in.
 
     Returns:

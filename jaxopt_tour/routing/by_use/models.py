@@ -1,4 +1,4 @@
-"""The ways to give a model to ``from_function``: what is called, what its parameters are, what is constant.
+"""The ways to give a model to `from_function`: what is called, what its parameters are, what is constant.
 
 Frameworks are recognized by their classes' names or by their methods, and are never imported.
 """
@@ -21,7 +21,7 @@ _WAYS = "from_function(fn, params, *inputs), or from_function(model, *inputs)"
 
 
 class Traced(NamedTuple):
-    """What is traced: ``call(params, constants, *inputs, **kwargs)``, and its arguments."""
+    """What is traced: `call(params, constants, *inputs, **kwargs)`, and its arguments."""
 
     call: Callable[..., Any]
     params: Tree
@@ -48,7 +48,7 @@ def _is_callable_tree(value: Any) -> bool:
 
 
 def as_traced(fn: Any, arguments: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Traced:
-    """What to trace, from the arguments of ``from_function``."""
+    """What to trace, from the arguments of `from_function`."""
     if is_module(fn, "flax.nnx."):
         return _nnx(lambda model, *inputs, **kwargs: model(*inputs, **kwargs), fn, arguments)
     if _is_keras(fn):
@@ -152,12 +152,12 @@ def _keras(model: Any, inputs: tuple[Any, ...]) -> Traced:
 
 
 def _is_pair(value: Any) -> bool:
-    """Whether this is Haiku's pair of functions ``(init, apply)``."""
+    """Whether this is Haiku's pair of functions `(init, apply)`."""
     return isinstance(value, tuple) and len(value) == 2 and all(map(callable, value))
 
 
 def _pair(pair: Any, params: Tree, inputs: tuple[Any, ...]) -> Traced:
-    """A Haiku pair: ``apply(params, [state,] [rng,] *inputs)``."""
+    """A Haiku pair: `apply(params, [state,] [rng,] *inputs)`."""
     apply = pair[1]
     names = list(inspect.signature(apply).parameters)
     has_state, has_key = "state" in names[:2], "rng" in names[:3]

@@ -111,7 +111,7 @@ class _Side:
         return self._factored(last, (size,), (1,))
 
     def interleaved(self, count: int, size: int) -> MatrixAxes | None:
-        """``count`` parts of one size in turn, as a batch: (12, 3, 64), of which 3 is the batch."""
+        """`count` parts of one size in turn, as a batch: (12, 3, 64), of which 3 is the batch."""
         for index, axis in enumerate(self.along):
             if self.shape[axis] == count and self.step[axis] == size:
                 return self._with(self.along[:index] + self.along[index + 1 :]) if len(self.along) > 1 else None
@@ -131,7 +131,7 @@ class _Side:
         return MatrixAxes(along, self.axes.fan_out) if self.is_fan_in else MatrixAxes(self.axes.fan_in, along)
 
     def _factored(self, axis: int, sizes: tuple[int, ...], kept: tuple[int, ...]) -> MatrixAxes:
-        """An axis as (-1, *sizes), of which the dimensions ``kept`` stay on this side, and the others are the batch."""
+        """An axis as (-1, *sizes), of which the dimensions `kept` stay on this side, and the others are the batch."""
 
         def moved(axes: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(a + len(sizes) * (a > axis) for a in axes)

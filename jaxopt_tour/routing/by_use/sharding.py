@@ -1,4 +1,4 @@
-"""Rules of ``shard_map`` and of the collectives inside it: values are shards of what they are outside."""
+"""Rules of `shard_map` and of the collectives inside it: values are shards of what they are outside."""
 
 from __future__ import annotations
 

@@ -28,22 +28,24 @@ def from_function(
 ) -> Routes:
     """Route every parameter of a function by how the function uses it.
 
-    The function is traced to its jaxpr and never run, so arguments of any size may be ``jax.ShapeDtypeStruct`` in place
-    of arrays. The ways to call it::
+    The function is traced to its jaxpr and never run, so arguments of any size may be `jax.ShapeDtypeStruct` in place
+    of arrays. The ways to call it:
 
-        from_function(fn, params, *example_inputs)         # fn(params, *inputs) -> outputs or loss
-        from_function(nnx_model, *example_inputs)          # parameters are its nnx.Param
-        from_function(linen_model, variables, *example_inputs)
-        from_function(equinox_model, *example_inputs)      # parameters are its floating arrays
-        from_function(keras_model, *example_inputs)        # a list, in the order of trainable_variables
-        from_function(haiku_pair, params, *example_inputs) # with state: params, state, *example_inputs
+    ```text
+    from_function(fn, params, *example_inputs)         # fn(params, *inputs) -> outputs or loss
+    from_function(nnx_model, *example_inputs)          # parameters are its nnx.Param
+    from_function(linen_model, variables, *example_inputs)
+    from_function(equinox_model, *example_inputs)      # parameters are its floating arrays
+    from_function(keras_model, *example_inputs)        # a list, in the order of trainable_variables
+    from_function(haiku_pair, params, *example_inputs) # with state: params, state, *example_inputs
+    ```
 
-    ``fn(model, *inputs)``, as in ``nnx.value_and_grad`` and ``eqx.filter_value_and_grad``, works as the first does: of
+    `fn(model, *inputs)`, as in `nnx.value_and_grad` and `eqx.filter_value_and_grad`, works as the first does: of
     any tree, floating arrays are parameters, and other leaves (functions, None, strings, integers) stay as they are.
 
     | use | role |
     |---|---|
-    | contracted with an activation (``dot_general``, convolution) | "matrix" |
+    | contracted with an activation (`dot_general`, convolution) | "matrix" |
     | contracted last before the outputs, also if there is no other contraction | "head" |
     | rows looked up by the inputs, by index or one-hot product | "embedding" |
     | looked up and contracted | "tied" |
@@ -53,35 +55,35 @@ def from_function(
     | a convolution with one input channel per group | "depthwise" |
     | anything else, or no use | "not understood" |
 
-    Axes of scans, of indexing and of batched contractions are the batch. In a product of parameters (``W + B @ A``)
-    each factor is a matrix. ``x[t, d] w[e, d, f]`` is one matrix with fan-out (e, f), unless ``e`` is a batch of the
+    Axes of scans, of indexing and of batched contractions are the batch. In a product of parameters (`W + B @ A`)
+    each factor is a matrix. `x[t, d] w[e, d, f]` is one matrix with fan-out (e, f), unless `e` is a batch of the
     next layer, is summed over separately, or is indexed element by element.
 
     Kernels are understood by their body where it works on whole operands, otherwise by the shapes of operands and
     results: activations (T, in) with (E, in, out) giving (T, out) are E matrices. Where several readings are possible
-    the parameter is "not understood"; :func:`register_kernel` says what such a kernel computes.
+    the parameter is "not understood"; `register_kernel` says what such a kernel computes.
 
     Where two activations meet one parameter, as in soft merging of experts, only the first contraction is recognized;
-    give :class:`MatrixAxes` for such parameters.
+    give `MatrixAxes` for such parameters.
 
     Args:
         fn: a function of (params, inputs), or a model of one of these frameworks.
         *params_and_inputs: the parameter tree (none for nnx, Equinox and Keras), then example inputs, pytrees.
         split: which matrices are split into matrices of their own.
 
-            * None: none; ``Route.pieces`` and the routing table show how they could be;
-            * ``"fused"``: the parts of a projection whose results are cut, also where parts alternate head by head:
+            * None: none; `Route.pieces` and the routing table show how they could be;
+            * `"fused"`: the parts of a projection whose results are cut, also where parts alternate head by head:
               query, key and value, gate and up, the chunks of adaptive layer norm;
-            * ``"heads"``: the heads of attention, in query, key, value and output, and in a projection that fuses them;
-            * ``"all"``: by heads where there are heads, into parts otherwise.
-        **example_kwargs: keyword arguments of the function. Arrays are inputs; everything else (``train=True``, also
+            * `"heads"`: the heads of attention, in query, key, value and output, and in a projection that fuses them;
+            * `"all"`: by heads where there are heads, into parts otherwise.
+        **example_kwargs: keyword arguments of the function. Arrays are inputs; everything else (`train=True`, also
             among the inputs) is passed unchanged.
 
     Returns:
-        :class:`Routes` by path name, to print or to pass to ``muon(..., routing=...)``.
+        `Routes` by path name, to print or to pass to `muon(..., routing=...)`.
 
     Raises:
-        ValueError: ``fn`` is neither function nor model or does not take the inputs, ``split`` is not one of these,
+        ValueError: `fn` is neither function nor model or does not take the inputs, `split` is not one of these,
             there are no parameters or no inputs, or two parameters have one path name.
     """
     check_choice("split", split, (None, "heads", "fused", "all"))

@@ -11,7 +11,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 
 def register_kernel(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register what a kernel computes, for :func:`from_function`: a decorator of a function in plain JAX.
+    """Register what a kernel computes, for `from_function`: a decorator of a function in plain JAX.
 
     The function is traced in place of the kernel and never run. It takes the operands of the kernel, in order, and
     returns results of the same shapes; it need not be fast, nor right in its values.
@@ -23,14 +23,14 @@ def register_kernel(name: str) -> Callable[[Callable[..., Any]], Callable[..., A
         ...     return jax.lax.ragged_dot(x, w, group_sizes)
 
     Args:
-        name: name of a primitive (``"ffi_call"``), of the target of a foreign call, or of the function that is jitted,
-            has custom derivatives, or is the body of a ``pallas_call``. A later registration replaces an earlier one.
+        name: name of a primitive (`"ffi_call"`), of the target of a foreign call, or of the function that is jitted,
+            has custom derivatives, or is the body of a `pallas_call`. A later registration replaces an earlier one.
 
     Returns:
         The decorator. It returns the function.
 
     Raises:
-        ValueError: the name is no string, or is empty. At ``from_function``: the function does not take the kernel's
+        ValueError: the name is no string, or is empty. At `from_function`: the function does not take the kernel's
             operands, or its results have other shapes.
     """
     if not isinstance(name, str) or not name:

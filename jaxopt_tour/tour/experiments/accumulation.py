@@ -1,7 +1,7 @@
 """Muon as Shampoo without accumulation: how near are updates and losses as Shampoo averages less and less?
 
-Shampoo preconditions a matrix by averages of ``G G^T`` and ``G^T G``; without averaging, ``(G G^T)^(-1/4) G
-(G^T G)^(-1/4)`` is the polar factor of G, which is what Muon steps along (Bernstein & Newhouse 2024, Old Optimizer, New
+Shampoo preconditions a matrix by averages of `G G^T` and `G^T G`; without averaging, `(G G^T)^(-1/4) G
+(G^T G)^(-1/4)` is the polar factor of G, which is what Muon steps along (Bernstein & Newhouse 2024, Old Optimizer, New
 Norm, https://arxiv.org/abs/2409.20325). The second half of the experiment "variance-and-shampoo".
 """
 
@@ -236,8 +236,8 @@ def compared(cells: Cells, seed: int) -> dict[str, Any]:
     """The cell of the updates on one seed's gradients, recorded while Muon trained.
 
     Returns:
-        ``momentum``: its beta. ``by_decay`` and ``by_gradient``: on Nesterov's momentum and on the gradients
-        themselves, `Against` by decay, at the default eps. ``by_ridge``: on momentum, by eps at decay 0. Every number
+        `momentum`: its beta. `by_decay` and `by_gradient`: on Nesterov's momentum and on the gradients
+        themselves, `Against` by decay, at the default eps. `by_ridge`: on momentum, by eps at decay 0. Every number
         is the mean over hidden matrices and the second half of the run.
     """
     now, workload = plan(cells), plan(cells).matrices()

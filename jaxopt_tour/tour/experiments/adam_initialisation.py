@@ -1,6 +1,6 @@
 r"""Bias correction and the initial moments of Adam: two switches, four combinations.
 
-The corrections of both averages together multiply the update by ``rho(t) = sqrt(1 - b2^t) / (1 - b1^t)`` (up to eps), a
+The corrections of both averages together multiply the update by `rho(t) = sqrt(1 - b2^t) / (1 - b1^t)` (up to eps), a
 learning-rate schedule that no one asked for. Starting the averages at the first gradient instead of zero is another
 switch, and an unsigned manuscript of a thesis found it the more expensive one on a language model: Thesis Notepad of
 Ideas and Progress etc, 23 June 2025, Table 4.2.
@@ -47,17 +47,19 @@ if TYPE_CHECKING:
 
 
 def correction_factor(t: Any, b1: float, b2: float) -> np.ndarray:
-    """``rho(t; b1, b2) = sqrt(1 - b2^t) / (1 - b1^t)``: what bias correction multiplies an update by, up to eps."""
+    """`rho(t; b1, b2) = sqrt(1 - b2^t) / (1 - b1^t)`: what bias correction multiplies an update by, up to eps."""
     t = np.asarray(t, np.float64)
     return np.sqrt(-np.expm1(t * math.log(b2))) / -np.expm1(t * math.log(b1))
 
 
 def increases(t: Any, b1: float, b2: float) -> np.ndarray:
-    """Where rho rises, its derivative in t being positive::
+    """Where rho rises, its derivative in t being positive:
 
-        b2^t log b2 / (2 (1 - b2^t)) < b1^t log b1 / (1 - b1^t)
+    ```text
+    b2^t log b2 / (2 (1 - b2^t)) < b1^t log b1 / (1 - b1^t)
+    ```
 
-    With the memory ``tau = -1 / log b`` of each average this is ``part(t / tau2) > 2 part(t / tau1)``: it depends on t
+    With the memory `tau = -1 / log b` of each average this is `part(t / tau2) > 2 part(t / tau1)`: it depends on t
     only through the two ages, so one picture holds for all decay rates.
     """
     t = np.asarray(t, np.float64)
@@ -65,7 +67,7 @@ def increases(t: Any, b1: float, b2: float) -> np.ndarray:
 
 
 def part(age: Any) -> np.ndarray:
-    """``x / (e^x - 1)``, x times the logarithmic derivative of ``1 - e^-x``: falls from 1 at 0 to 0."""
+    """`x / (e^x - 1)`, x times the logarithmic derivative of `1 - e^-x`: falls from 1 at 0 to 0."""
     return np.asarray(age) * np.exp(-age) / -np.expm1(-age)
 
 

@@ -27,8 +27,8 @@ def eps_at(count: Array, numbers: Mapping[str, Any]) -> Array:
 def b1_at(count: Array, numbers: Mapping[str, Any]) -> Array:
     """b1: constant, or falling to 0, or rising.
 
-    With ``b1_fall = 1``, ``b1 (1 - p) / ((1 - b1) + b1 (1 - p))`` at the part p of the run: Chen et al. 2019, Demon,
-    https://arxiv.org/abs/1910.04952, equation 5. With ``b1_rise = 3``, the distance to 1 begins three times as large
+    With `b1_fall = 1`, `b1 (1 - p) / ((1 - b1) + b1 (1 - p))` at the part p of the run: Chen et al. 2019, Demon,
+    https://arxiv.org/abs/1910.04952, equation 5. With `b1_rise = 3`, the distance to 1 begins three times as large
     and shrinks to its own over the first 30 % of the run, as where 0.85 rises to 0.95.
     """
     p, b1 = numbers["b1_fall"] * count / numbers["horizon"], numbers["momentum"]
@@ -38,7 +38,7 @@ def b1_at(count: Array, numbers: Mapping[str, Any]) -> Array:
 
 
 def b2_at(count: Array, numbers: Mapping[str, Any]) -> Array:
-    """b2: constant, or ``1 - t^-power`` where ``b2_power`` is above 0.
+    """b2: constant, or `1 - t^-power` where `b2_power` is above 0.
 
     Source: Shazeer & Stern 2018, Adafactor, https://arxiv.org/abs/1804.04235, section 7.2, with power 0.8.
     """
@@ -51,7 +51,7 @@ def scheduled_adam(
 ) -> optax.GradientTransformation:
     """Adam with eps, b1 and b2 on schedules of the count of updates; constant ones are Adam itself.
 
-    The bias corrections are ``1 - b^t`` with the present b, which is exact for constant rates alone. The average of
+    The bias corrections are `1 - b^t` with the present b, which is exact for constant rates alone. The average of
     squares with b2 on its schedule, whose first value is 0, has no bias; dividing it by a number between 0.79 and 1
     makes updates up to an eighth larger than without.
     """

@@ -1,7 +1,7 @@
 """Problems in one matrix whose optimum is known: where does Muon win, where not, and does the exact polar factor help?
 
 Condition number, batch and class balance are axes here, so that the answer can depend on them. The exact factor is an
-SVD a step; on few cores it is faster by far under ``OPENBLAS_NUM_THREADS=1``.
+SVD a step; on few cores it is faster by far under `OPENBLAS_NUM_THREADS=1`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Setting:
     """A problem with a batch, the grid of its budgets, who takes part, and the targets they are read at.
 
     Attributes:
-        group: the family it stands in, of :data:`FIRST_RATES`.
+        group: the family it stands in, of `FIRST_RATES`.
         label: what rows call it.
         workload: its target is the hardest one.
         budgets: the grid.

@@ -1,6 +1,6 @@
 """How exact must Muon's orthogonalization be? Number of steps, coefficients and dtypes against the SVD, in final loss.
 
-Where cores are few, ``OPENBLAS_NUM_THREADS=1`` makes the SVDs of the exact rule faster by far.
+Where cores are few, `OPENBLAS_NUM_THREADS=1` makes the SVDs of the exact rule faster by far.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ VARIANTS: Final[dict[str, jt.Orthogonalizer]] = {
 
 @functools.cache
 def muon_with(variant: str) -> Rule:
-    """Muon that orthogonalizes with that variant, or AdamW where the variant is ``"adamw"``."""
+    """Muon that orthogonalizes with that variant, or AdamW where the variant is `"adamw"`."""
     if variant == ADAMW.name:
         return ADAMW
 
@@ -155,7 +155,7 @@ def _finals(cells: Cells, setting: Setting, variant: str, *, rate_of: str | None
 
 
 def polar_error(found: Array, exact: Array) -> Array:
-    """``|O - U V^T|_F / |U V^T|_F``: the root mean square distance of the singular values from 1, if none is 0."""
+    """`|O - U V^T|_F / |U V^T|_F`: the root mean square distance of the singular values from 1, if none is 0."""
     return jnp.sqrt(jnp.sum(jnp.square(found - exact)) / jnp.sum(jnp.square(exact)))
 
 

@@ -1,10 +1,10 @@
 """Adam's second moment as the variance of the gradient: what is v made of?
 
-Of a batch of B examples drawn independently, the mean gradient ``g_B`` has, entry by entry,
+Of a batch of B examples drawn independently, the mean gradient `g_B` has, entry by entry,
 
     E[g_B^2] = mean^2 + variance / B,
 
-mean and variance those of the gradient of one example. Adam's ``v`` averages ``g_B^2`` over some ``1 / (1 - b2)``
+mean and variance those of the gradient of one example. Adam's `v` averages `g_B^2` over some `1 / (1 - b2)`
 steps, while the parameters move. The first half of the experiment "variance-and-shampoo".
 """
 
@@ -144,7 +144,7 @@ def adam_tuned(cells: Cells, setting: Setting) -> dict[str, Any]:
 
 
 def taken_apart(cells: Cells, setting: Setting, seed: int) -> dict[str, Any]:
-    """The cell of a run of AdamW whose v was taken apart: ``step``, and the fields of `apart` by step."""
+    """The cell of a run of AdamW whose v was taken apart: `step`, and the fields of `apart` by step."""
     now, workload = plan(cells), setting.workload()
     numbers = adam_tuned(cells, setting)["numbers"]
 
@@ -185,7 +185,7 @@ class Made:
         return [float(x) for x in self.series(name).mean(axis=1)]
 
     def share(self) -> list[float]:
-        """The variance's part of what is explained: of the sums over parameters, ``variance / B`` of both together."""
+        """The variance's part of what is explained: of the sums over parameters, `variance / B` of both together."""
         noise, squared = self.series("variance"), self.series("mean_squared")
         return [float(x) for x in (noise / (noise + squared)).mean(axis=1)]
 

@@ -1,8 +1,8 @@
 """How averaging gradients turns the step: angles between gradient, momentum, step and the step before, layer by layer.
 
 What the averaging alone does is known. Were the gradients of different steps orthogonal and of one size, their average
-``m = sum_k (1 - beta) beta^k g_(t-k)`` would have, after many steps, the cosine ``sqrt(1 - beta^2)`` with the newest of
-them and ``beta`` with itself one step before. Nesterov's look-ahead, which Muon has, weighs the newest gradient more
+`m = sum_k (1 - beta) beta^k g_(t-k)` would have, after many steps, the cosine `sqrt(1 - beta^2)` with the newest of
+them and `beta` with itself one step before. Nesterov's look-ahead, which Muon has, weighs the newest gradient more
 and turns further. Where a measured angle is smaller, gradients agree from step to step; where it is larger, they oppose
 each other, or the rule turns the average itself.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # --- angles -----------------------------------------------------------------------------------------------------------
 
-#: The pairs whose angles are taken; a step's direction is that of ``-update`` for gradient and momentum.
+#: The pairs whose angles are taken; a step's direction is that of `-update` for gradient and momentum.
 PAIRS: Final = {
     "gradient, momentum": "g, m",
     "momentum, step": "m, step",
@@ -81,7 +81,7 @@ def angles_of(moment: Moment) -> dict[str, dict[str, Array]]:
 
 
 def weights(t: int, beta: float, nesterov: bool = False) -> np.ndarray:
-    """How much of the gradients of steps t, t - 1, ..., 1 is in ``m_t``, or in ``beta m_t + (1 - beta) g_t``."""
+    """How much of the gradients of steps t, t - 1, ..., 1 is in `m_t`, or in `beta m_t + (1 - beta) g_t`."""
     found = (1 - beta) * beta ** np.arange(float(t))
     return beta * found + (1 - beta) * (np.arange(t) == 0) if nesterov else found
 
@@ -89,13 +89,15 @@ def weights(t: int, beta: float, nesterov: bool = False) -> np.ndarray:
 def expected(pair: str, t: int, beta: float, nesterov: bool = False) -> float:
     """The angle at step t if the gradients of different steps were orthogonal and of one size, in degrees.
 
-    With the :func:`weights` w of step t and v of step t - 1, the cosines are::
+    With the `weights` w of step t and v of step t - 1, the cosines are:
 
-        cos(g_t, m_t)       = w_0 / |w|
-        cos(u_t, u_(t-1))   = sum_k w_(k+1) v_k / (|w| |v|)
+    ```text
+    cos(g_t, m_t)       = w_0 / |w|
+    cos(u_t, u_(t-1))   = sum_k w_(k+1) v_k / (|w| |v|)
+    ```
 
-    for a step that is a multiple of u: of m, or of the look-ahead. After many steps they are ``sqrt(1 - beta^2)`` and,
-    without the look-ahead, ``beta``.
+    for a step that is a multiple of u: of m, or of the look-ahead. After many steps they are `sqrt(1 - beta^2)` and,
+    without the look-ahead, `beta`.
 
     Args:
         pair: "gradient, momentum" or "step, step before".
@@ -170,8 +172,8 @@ def angles(cells: Cells, problem: Problem, rule: Rule, beta: float) -> dict[str,
     """What was seen of the runs, as a cell.
 
     Returns:
-        ``step``: of every observation; ``over_time``: by layer and pair, the mean over the seeds at each of them, in
-        degrees; ``late``: by layer and pair, the mean over the second half of the run, one number a seed.
+        `step`: of every observation; `over_time`: by layer and pair, the mean over the seeds at each of them, in
+        degrees; `late`: by layer and pair, the mean over the second half of the run, one number a seed.
     """
     numbers = tuned(cells, problem, rule, beta)["numbers"]
 
@@ -219,7 +221,7 @@ def late(
 
 
 def expected_late(problem: Problem, pair: str, beta: float, nesterov: bool = False) -> float:
-    """The mean of :func:`expected` over the observations of the second half."""
+    """The mean of `expected` over the observations of the second half."""
     steps = range(problem.every, problem.steps + 1, problem.every)
     return float(np.mean([expected(pair, t, beta, nesterov) for t in steps if t > problem.steps // 2]))
 

@@ -110,7 +110,7 @@ def decompose(moment: Moment, routing: Routing) -> dict[str, dict[str, Singular]
 
 @functools.cache
 def decomposed_as_routed(workload: Workload) -> Callable[[Moment], dict[str, dict[str, Singular]]]:
-    """``decompose`` with the routing of a workload; cached, since another function would be compiled anew."""
+    """`decompose` with the routing of a workload; cached, since another function would be compiled anew."""
     return functools.partial(decompose, routing=workload.routing)
 
 
@@ -132,7 +132,7 @@ def kind_of(name: str, kinds: Mapping[str, str]) -> str:
 def summarize(seen: Mapping[str, Mapping[str, Singular]], kinds: Mapping[str, str]) -> dict[str, Any]:
     """By quantity, measure and kind of layer: a number an observation, the mean over the layers of the kind.
 
-    Ranks are shares of full rank. ``overlap`` is that of the leading subspaces with those of the observation before,
+    Ranks are shares of full rank. `overlap` is that of the leading subspaces with those of the observation before,
     the mean of both sides; the first is NaN.
     """
     found: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """Two readings of second moments: Adam's as the variance of the gradient, and Muon as Shampoo that accumulates none.
 
-The questions are asked in :mod:`.second_moment` and :mod:`.accumulation`; here they are one experiment.
+The questions are asked in `.second_moment` and `.accumulation`; here they are one experiment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the page says of every optimizer: its equation in terms that can be highlighted, and what can be dragged.
 
-The page's rules (``rules.js``) and the library's (`Rule.make`) take the same settings, and a test runs one against the
-other. In an equation ``{term:text}`` marks what the page can point at.
+The page's rules (`rules.js`) and the library's (`Rule.make`) take the same settings, and a test runs one against the
+other. In an equation `{term:text}` marks what the page can point at.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Setting:
 
     Attributes:
         label: its symbol and name.
-        scale: how a slider's place becomes a value: ``log`` 10^p; ``decay-rate`` 1 - 10^-p; ``zero-log`` 10^p, and 0
-            at the lowest place; ``integer`` the place itself.
+        scale: how a slider's place becomes a value: `log` 10^p; `decay-rate` 1 - 10^-p; `zero-log` 10^p, and 0
+            at the lowest place; `integer` the place itself.
         low: lowest place.
         high: highest place.
     """

@@ -1,7 +1,7 @@
 """The page to play with: one HTML file with every landscape, every rule, and the questions that they answer.
 
 Python brings the data (formulas, boxes, minima, rates, coefficients, equations) and escapes it; the scripts beside this
-file compute and draw. ``rules.js`` and ``landscapes.js`` are the library's rules and functions once more, and a test
+file compute and draw. `rules.js` and `landscapes.js` are the library's rules and functions once more, and a test
 runs them against the library.
 """
 

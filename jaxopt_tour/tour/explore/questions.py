@@ -1,6 +1,6 @@
 """Short questions about the rules, with answers; some can be looked at on the page.
 
-Each is (question, answer, what the page shows: a key of ``shows`` in ``schulz.js``, or None).
+Each is (question, answer, what the page shows: a key of `shows` in `schulz.js`, or None).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The numbers of the page that take a while: minima of every landscape, and a rate for every optimizer on it.
 
-``python -m jaxopt_tour.tour.explore.settings`` computes them again and writes ``settings.json`` beside this file.
+`python -m jaxopt_tour.tour.explore.settings` computes them again and writes `settings.json` beside this file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MEDIAN_STEP: Final = 0.01
 
 
 def points_of(landscape: Landscape) -> list[list[Any]]:
-    """``[x, y, value, kind]`` of every stationary point but the maxima, on the landscape's plane."""
+    """`[x, y, value, kind]` of every stationary point but the maxima, on the landscape's plane."""
     return [
         [*(round(float(at), 5) + 0.0 for at in landscape.plane.coordinates(point.params)), point.value, point.kind]
         for point in stationary_points(landscape)
@@ -57,7 +57,7 @@ def tuned_rate(landscape: Landscape, name: str) -> float:
 
 
 def compute() -> dict[str, Any]:
-    """Everything, as it stands in ``settings.json``."""
+    """Everything, as it stands in `settings.json`."""
     found = {}
     for name in LANDSCAPES:
         landscape = make_landscape(name)
@@ -68,7 +68,7 @@ def compute() -> dict[str, Any]:
 
 @functools.cache
 def read_settings() -> dict[str, Any]:
-    """What ``settings.json`` holds: by landscape, ``rates`` by optimizer and ``points`` (`points_of`)."""
+    """What `settings.json` holds: by landscape, `rates` by optimizer and `points` (`points_of`)."""
     return json.loads(PATH.read_text(encoding="utf-8"))
 
 

@@ -17,7 +17,7 @@ def steps_to(readings: Sequence[Mapping[str, Any]], seed: int, target: float) ->
     """The steps at which the best final value of a seed falls to the target, between the grid's numbers of steps.
 
     From the last T that misses the target to the first that meets it, the logarithm of the final value is taken to be
-    linear in the logarithm of T. None where no T meets it; the first T where that one does, see :func:`compare_steps`.
+    linear in the logarithm of T. None where no T meets it; the first T where that one does, see `compare_steps`.
     """
     before: tuple[int, float] | None = None
     for reading in readings:
@@ -39,8 +39,8 @@ class Compared:
 
     Attributes:
         interval: of the ratio; None where a rule did not reach the target on every seed, or did so at the first T.
-        bound: then, what the ratio is at least (``above``) or at most; None where nothing is known.
-        above: whether ``bound`` is a lower bound.
+        bound: then, what the ratio is at least (`above`) or at most; None where nothing is known.
+        above: whether `bound` is a lower bound.
     """
 
     interval: Interval | None
@@ -86,7 +86,7 @@ def compare_steps(one: Sequence[float | None], other: Sequence[float | None], gr
     more than the last T: then the end of the interval is a bound.
 
     Args:
-        one: steps by seed, as :func:`steps_to` has them.
+        one: steps by seed, as `steps_to` has them.
         other: the other rule's.
         grid: the numbers of steps that both were run for.
     """

@@ -1,10 +1,12 @@
 """The results of an experiment: cells, each what one setting came to, written as soon as it is known.
 
-``results.json``::
+`results.json`:
 
-    {"format": 1, "experiment": name, "created": ISO time, "machine": {...}, "versions": {...},
-     "revisions": [git revisions that contributed], "quick": bool,
-     "cells": [{"key": {...}, "value": ...}]}
+```text
+{"format": 1, "experiment": name, "created": ISO time, "machine": {...}, "versions": {...},
+ "revisions": [git revisions that contributed], "quick": bool,
+ "cells": [{"key": {...}, "value": ...}]}
+```
 
 A cell that is there is not computed again: an experiment that was cut off goes on where it was. Numbers have seven
 digits, as float32 has; one that is not finite is null.
@@ -29,12 +31,12 @@ class Cells:
     Args:
         path: the file; None: memory alone.
         experiment: its name.
-        quick: whether these are the few small cells of ``--quick``.
+        quick: whether these are the few small cells of `--quick`.
         listener: is told what happens, one line at a time.
         read_only: the cells that are there, from whatever machine and versions; none is computed or written.
 
     Raises:
-        ValueError: the file is no results file, or that of another experiment or another setting of ``--quick``.
+        ValueError: the file is no results file, or that of another experiment or another setting of `--quick`.
     """
 
     def __init__(

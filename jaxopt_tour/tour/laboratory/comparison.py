@@ -14,7 +14,7 @@ MANY: Final = 4
 
 
 def paired(first: Losses, second: Losses) -> Interval | None:
-    """The mean of ``first - second``, seed by seed; None where a run diverged."""
+    """The mean of `first - second`, seed by seed; None where a run diverged."""
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     return mean_difference(*map(list, zip(*pairs, strict=True))) if len(pairs) == len(first) else None
 
@@ -31,7 +31,7 @@ def mean_loss(losses: Losses) -> Interval | None:
 
 
 def loss_in_words(losses: Losses, digits: int = 3) -> str:
-    """``0.512 [0.507, 0.518]``, or on how many seeds it diverged."""
+    """`0.512 [0.507, 0.518]`, or on how many seeds it diverged."""
     found = mean_loss(losses)
     if found is None:
         return f"diverged on {sum(loss is None for loss in losses)} of {len(losses)}"
@@ -39,7 +39,7 @@ def loss_in_words(losses: Losses, digits: int = 3) -> str:
 
 
 def difference_in_words(interval: Interval | None, digits: int = 3) -> str:
-    """``+0.012 [+0.003, +0.020]``, or a dash where a run diverged."""
+    """`+0.012 [+0.003, +0.020]`, or a dash where a run diverged."""
     return "—" if interval is None else signed(interval, digits)
 
 
@@ -73,7 +73,7 @@ def by_direction(differences: Mapping[str, Interval | None], standard: str, digi
 
 
 def listed(items: Iterable[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """`a`, `a and b`, `a, b and c`."""
     *others, last = items
     return f"{', '.join(others)} and {last}" if others else last
 
@@ -85,7 +85,7 @@ def tuned_in_words(tuned: Mapping[str, Any]) -> str:
 
 
 def trials_in_words(tried: Iterable[tuple[Mapping[str, float], float | None]]) -> str:
-    """Every trial of a search, as ``rate: loss`` or ``rate, momentum: loss``, in the order of the numbers."""
+    """Every trial of a search, as `rate: loss` or `rate, momentum: loss`, in the order of the numbers."""
     points = sorted((tuple(numbers.values()), loss) for numbers, loss in tried)
     return "; ".join(
         f"{', '.join(f'{value:.2g}' for value in point)}: {'diverged' if loss is None else f'{loss:.3f}'}"

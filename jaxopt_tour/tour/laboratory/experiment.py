@@ -40,7 +40,7 @@ class Experiment:
         title: what the page calls it.
         question: one sentence.
         protocol: how it is asked, in three lines.
-        run: fills the cells; few and small ones where ``cells.quick``.
+        run: fills the cells; few and small ones where `cells.quick`.
         figure: cells -> the picture.
         tables: cells -> the numbers; the first table is what the answer is read from.
         answer: cells -> a paragraph, of which every number comes from the cells and no sentence says more than its
@@ -59,7 +59,7 @@ class Experiment:
     change_our_mind: str
 
 
-#: The module of :mod:`jaxopt_tour.tour.experiments` by the experiment's name, in the order of the page.
+#: The module of `experiments` by the experiment's name, in the order of the page.
 MODULES: Final = {
     name: name.replace("-", "_")
     for name in (
@@ -91,7 +91,7 @@ def find(name: str) -> Experiment:
 def perform(
     experiment: Experiment, folder: Path, *, quick: bool = False, listener: Callable[[str], None] = lambda text: None
 ) -> Path:
-    """Run what is missing, then write ``results.json``, ``figure.png`` and ``summary.md`` in a folder.
+    """Run what is missing, then write `results.json`, `figure.png` and `summary.md` in a folder.
 
     Args:
         experiment: which.

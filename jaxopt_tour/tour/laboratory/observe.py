@@ -83,9 +83,9 @@ class Observed(NamedTuple):
 def observe(
     workload: Workload, rule: Rule, numbers: Numbers, seed: int, steps: int, every: int, measure: Measure
 ) -> Observed:
-    """Train once, and measure at steps ``every, 2 every, ..., steps``.
+    """Train once, and measure at steps `every, 2 every, ..., steps`.
 
-    A second call with other numbers or another seed compiles nothing, as long as ``measure`` is the same function.
+    A second call with other numbers or another seed compiles nothing, as long as `measure` is the same function.
 
     Args:
         workload: what is trained.
@@ -97,7 +97,7 @@ def observe(
         measure: moment -> arrays.
 
     Raises:
-        ValueError: ``every`` does not divide ``steps``, or a number that the rule does not have.
+        ValueError: `every` does not divide `steps`, or a number that the rule does not have.
     """
     if every < 1 or steps < 1 or steps % every:
         raise ValueError(f"every must be at least 1 and divide steps = {steps}, got {every}")

@@ -1,7 +1,7 @@
 """Gradients of single examples: their mean and variance, and what of Adam's second moment each of them is.
 
-Of a batch of B examples drawn independently, the mean gradient ``g_B`` has, entry by entry,
-``E[g_B^2] = mean^2 + variance / B``, mean and variance those of the gradient of one example.
+Of a batch of B examples drawn independently, the mean gradient `g_B` has, entry by entry,
+`E[g_B^2] = mean^2 + variance / B`, mean and variance those of the gradient of one example.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxopt_tour.problems.workloads import Workload
 
 
 def second_moment(average: Any, variance: Any, batch: float) -> Any:
-    """``E[g_B^2] = mean^2 + variance / B`` for B examples drawn independently.
+    """`E[g_B^2] = mean^2 + variance / B` for B examples drawn independently.
 
     Args:
         average: mean of the gradient of one example.
@@ -77,14 +77,14 @@ class Parts(NamedTuple):
 def apart(parts: Parts, batch: int, examples: int) -> dict[str, float]:
     """What v is made of, at one moment.
 
-    ``mean^2`` is estimated without bias by ``average^2 - variance / n``: the square of an average over n examples has
-    ``variance / n`` too much.
+    `mean^2` is estimated without bias by `average^2 - variance / n`: the square of an average over n examples has
+    `variance / n` too much.
 
     Returns:
-        Of the sums over all parameters, ``variance`` and ``mean_squared``: shares of the sum of v that are
-        ``variance / B`` and ``mean^2``. ``median``: the share of ``variance / B`` in ``mean^2 + variance / B``, the
-        median over the parameters. ``rank_variance``, ``rank_mean`` and ``rank_both``: Spearman's correlation over the
-        parameters of v with the variance, with the squared average and with ``mean^2 + variance / B``.
+        Of the sums over all parameters, `variance` and `mean_squared`: shares of the sum of v that are
+        `variance / B` and `mean^2`. `median`: the share of `variance / B` in `mean^2 + variance / B`, the
+        median over the parameters. `rank_variance`, `rank_mean` and `rank_both`: Spearman's correlation over the
+        parameters of v with the variance, with the squared average and with `mean^2 + variance / B`.
     """
     second, average, variance = (np.asarray(x, np.float64) for x in parts)
     squared = average**2 - variance / examples

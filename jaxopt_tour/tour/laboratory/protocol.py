@@ -2,7 +2,7 @@
 
 For every rule and every number of steps T on a geometric grid, rate and momentum are tuned by the same search on tuning
 seeds, with a schedule that ends at T. The tuned rule then runs on other seeds, and T goes up until all of them end at
-or under the target. Where between two T a seed arrives, :func:`jaxopt_tour.tour.laboratory.budgets.steps_to` reads.
+or under the target. Where between two T a seed arrives, `steps_to` reads.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def tune(
     """The best numbers of a rule at a number of steps, as a cell: the mean over the tuning seeds decides.
 
     Returns:
-        The fields of :class:`jaxopt_tour.tour.laboratory.tuning.Tuned`, as JSON.
+        The fields of `Tuned`, as JSON.
     """
     tuning_seeds = [FIRST_TUNING_SEED + i for i in range(seeds)]
 
@@ -102,7 +102,7 @@ def read(
     """What a rule comes to with these numbers on the reading seeds 0, 1, ..., as a cell.
 
     Returns:
-        ``final``, one number a seed (None: diverged).
+        `final`, one number a seed (None: diverged).
     """
 
     def compute() -> dict[str, Any]:
@@ -134,8 +134,8 @@ def budget_to_target(
         starts: where searches begin, by number of steps; those without begin where the one before ended.
 
     Returns:
-        By number of steps: ``steps``, the tuned ``numbers``, their ``point`` on the grids, whether they are
-        ``interior``, the ``trials`` so far, and ``final``, the value of every seed (None: diverged).
+        By number of steps: `steps`, the tuned `numbers`, their `point` on the grids, whether they are
+        `interior`, the `trials` so far, and `final`, the value of every seed (None: diverged).
     """
     reached: set[int] = set()
     readings: list[dict[str, Any]] = []
@@ -160,8 +160,8 @@ def sensitivity(
     """The loss over the learning rate, a quarter of a decade apart and a decade to either side of the tuned one.
 
     Returns:
-        ``rates``, ``losses`` (mean over the tuning seeds; None: diverged) and ``decades``, how wide the range of rates
-        around the best is whose loss is within 5 % of the best; ``open`` says whether it reaches the end of the sweep.
+        `rates`, `losses` (mean over the tuning seeds; None: diverged) and `decades`, how wide the range of rates
+        around the best is whose loss is within 5 % of the best; `open` says whether it reaches the end of the sweep.
     """
     rates = [numbers["learning_rate"] * 10 ** (place / 4) for place in range(-4, 5)]
 
@@ -207,9 +207,9 @@ def costs(cells: Cells, workload: Workload, rules: Sequence[Rule], *, rounds: in
     """Seconds and memory of every rule on a workload, timed in turn, round after round, as a cell.
 
     Returns:
-        By rule: ``step`` and ``update`` (median milliseconds of a training step, and of the optimizer's part alone),
-        ``rounds`` (the step's, round by round), ``share`` (median ratio of the two) and
-        ``state_bytes_per_parameter``. A machine that does other work at the same time makes all of them slower; the
+        By rule: `step` and `update` (median milliseconds of a training step, and of the optimizer's part alone),
+        `rounds` (the step's, round by round), `share` (median ratio of the two) and
+        `state_bytes_per_parameter`. A machine that does other work at the same time makes all of them slower; the
         ratios stay.
     """
 

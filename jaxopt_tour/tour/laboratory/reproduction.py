@@ -37,7 +37,7 @@ class Again(Cells):
         path: the results.
         experiment: its name.
         share: of the cells, 0 to 1, chosen by a hash of their keys; timings are never chosen.
-        quick: whether they are those of ``--quick``.
+        quick: whether they are those of `--quick`.
         listener: is told of every cell that is compared.
 
     Attributes:
@@ -113,7 +113,7 @@ def again(
         What was compared, in the order of the run.
 
     Raises:
-        ValueError: ``share`` is not in (0, 1], or the results are not whole.
+        ValueError: `share` is not in (0, 1], or the results are not whole.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share}")

@@ -1,6 +1,6 @@
 """A training run as one compiled program of its numbers: rate, momentum, seed and length are arguments, not constants.
 
-A :class:`Rule` is an optimizer up to those numbers. :func:`train` runs a rule on a workload for many settings and
+A `Rule` is an optimizer up to those numbers. `train` runs a rule on a workload for many settings and
 seeds; whatever their number and the length of the runs, one program is compiled for a rule and a workload.
 """
 
@@ -33,9 +33,9 @@ class Rule:
     Attributes:
         name: what tables and pictures call it.
         build: (schedule of the rate, numbers, workload) -> optimizer. The numbers are traced arrays.
-        defaults: the numbers and the values they have where nothing else is asked for; ``learning_rate`` is the peak
-            rate. Two names have a meaning to every rule: ``warmup`` is the part of a run in which the rate rises (0.05
-            where it is missing), ``floor`` the part of the peak that the rate ends at (0).
+        defaults: the numbers and the values they have where nothing else is asked for; `learning_rate` is the peak
+            rate. Two names have a meaning to every rule: `warmup` is the part of a run in which the rate rises (0.05
+            where it is missing), `floor` the part of the peak that the rate ends at (0).
     """
 
     name: str
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 def rate_at(count: Array, steps: Array, numbers: Mapping[str, Array]) -> Array:
     """The learning rate: up linearly over the first part of the steps, then down linearly to its floor.
 
-    ``peak min((count + 1) / warmup, floor + (1 - floor) (steps - count) / (steps - warmup))``
+    `peak min((count + 1) / warmup, floor + (1 - floor) (steps - count) / (steps - warmup))`
     """
     peak, floor = numbers["learning_rate"], numbers.get("floor", 0.0)
     warmup = jnp.maximum(1, jnp.round(numbers.get("warmup", 0.05) * steps))
@@ -83,9 +83,9 @@ class Happened(NamedTuple):
 def training_step(
     workload: Workload, tx: optax.GradientTransformation, data: Any, batches: Array, steps: Array | int
 ) -> Callable[[Array, Any], tuple[Any, Happened]]:
-    """``(count, (params, state, total)) -> the same after the step, what happened``.
+    """`(count, (params, state, total)) -> the same after the step, what happened`.
 
-    ``total`` is (CURVE_POINTS, 2): of every part of the run the sum of training losses, and how many.
+    `total` is (CURVE_POINTS, 2): of every part of the run the sum of training losses, and how many.
     """
 
     def step(count: Array, carry: Any) -> tuple[Any, Happened]:
@@ -112,7 +112,7 @@ def train(
         steps: of every run; its schedule ends there.
 
     Returns:
-        ``outcome[setting][seed]``, an :class:`Outcome` without leading axis.
+        `outcome[setting][seed]`, an `Outcome` without leading axis.
 
     Raises:
         ValueError: a number that the rule does not have.
@@ -143,7 +143,7 @@ def device_data(workload: Workload) -> Any:
 
 @functools.lru_cache(maxsize=32)
 def _program(workload: Workload, build: Build) -> Callable[..., Outcome]:
-    """Rules that share their ``build`` and differ in their defaults share the program."""
+    """Rules that share their `build` and differ in their defaults share the program."""
 
     def run(numbers: Mapping[str, Array], seed: Array, steps: Array, data: Any) -> Outcome:
         first, batches = keys_of(seed)

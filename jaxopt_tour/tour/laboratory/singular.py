@@ -1,4 +1,4 @@
-"""What singular values ``s_1 >= s_2 >= ...`` say: how many directions a matrix has, and whether subspaces agree.
+"""What singular values `s_1 >= s_2 >= ...` say: how many directions a matrix has, and whether subspaces agree.
 
 A matrix of zeros has no directions: every measure of it is NaN, as of one with NaN in it.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def effective_rank(s: np.ndarray) -> float:
-    """``exp(-sum_i p_i log p_i)`` with ``p_i = s_i / sum_j s_j``: n for n equal values, 1 for a single one.
+    """`exp(-sum_i p_i log p_i)` with `p_i = s_i / sum_j s_j`: n for n equal values, 1 for a single one.
 
     Source: Roy & Vetterli, The effective rank, EUSIPCO 2007, https://ieeexplore.ieee.org/document/7098875
     """
@@ -19,7 +19,7 @@ def effective_rank(s: np.ndarray) -> float:
 
 
 def stable_rank(s: np.ndarray) -> float:
-    """``|X|_F^2 / |X|_2^2 = sum_i s_i^2 / s_1^2``.
+    """`|X|_F^2 / |X|_2^2 = sum_i s_i^2 / s_1^2`.
 
     Source: Rudelson & Vershynin 2007, https://arxiv.org/abs/math/0503442 (there: numerical rank)
     """
@@ -27,12 +27,12 @@ def stable_rank(s: np.ndarray) -> float:
 
 
 def top_share(s: np.ndarray) -> float:
-    """``s_1 / sum_i s_i``: the largest singular value's share of all of them."""
+    """`s_1 / sum_i s_i`: the largest singular value's share of all of them."""
     return float(1 / np.sum(_relative(s)))
 
 
 def svd_entropy(s: np.ndarray) -> float:
-    """``-sum_i q_i log q_i / log n`` with ``q_i = s_i^2 / sum_j s_j^2``: 1 for n equal values, 0 for a single one.
+    """`-sum_i q_i log q_i / log n` with `q_i = s_i^2 / sum_j s_j^2`: 1 for n equal values, 0 for a single one.
 
     Source: Liu et al., Muon is Scalable for LLM Training, 2025, section 3.4, https://arxiv.org/abs/2502.16982, who
     report it to be higher for weights trained with Muon than with AdamW.
@@ -43,9 +43,9 @@ def svd_entropy(s: np.ndarray) -> float:
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """The mean of the squared cosines of the principal angles of two subspaces, ``|A^T B|_F^2 / k``.
+    """The mean of the squared cosines of the principal angles of two subspaces, `|A^T B|_F^2 / k`.
 
-    ``A`` and ``B`` are (n, k) with orthonormal columns. Two subspaces drawn at random have ``k / n`` on average.
+    `A` and `B` are (n, k) with orthonormal columns. Two subspaces drawn at random have `k / n` on average.
 
     Source: Bjorck & Golub 1973, https://doi.org/10.1090/S0025-5718-1973-0348991-3 (principal angles)
     """

@@ -30,9 +30,9 @@ class Interval(NamedTuple):
 def mean(values: Values) -> Interval:
     """The mean and its interval.
 
-    From :data:`ENOUGH` values on that is the bootstrap's percentile interval, expanded for its number: the level is
-    ``Phi(-t sqrt(n / (n - 1)))`` with Student's t of n - 1 degrees of freedom in place of 2.5 %, at which the interval
-    would be too narrow. Of fewer values it is Student's, ``t s / sqrt(n)`` to either side, and of a single one it has
+    From `ENOUGH` values on that is the bootstrap's percentile interval, expanded for its number: the level is
+    `Phi(-t sqrt(n / (n - 1)))` with Student's t of n - 1 degrees of freedom in place of 2.5 %, at which the interval
+    would be too narrow. Of fewer values it is Student's, `t s / sqrt(n)` to either side, and of a single one it has
     no ends. It says nothing about other data, other models or other grids of rates.
 
     Raises:
@@ -59,7 +59,7 @@ def mean(values: Values) -> Interval:
 
 
 def mean_difference(first: Values, second: Values) -> Interval:
-    """The mean of ``first - second``, seed by seed, and its interval.
+    """The mean of `first - second`, seed by seed, and its interval.
 
     Raises:
         ValueError: samples of different lengths, or without a value.
@@ -70,7 +70,7 @@ def mean_difference(first: Values, second: Values) -> Interval:
 
 
 def ratio(first: Values, second: Values) -> Interval:
-    """The ratio of geometric means ``first / second``, seed by seed, and its interval."""
+    """The ratio of geometric means `first / second`, seed by seed, and its interval."""
     found = mean_difference(np.log(np.asarray(first, np.float64)), np.log(np.asarray(second, np.float64)))
     return Interval(*map(_exp, found))
 
@@ -80,10 +80,10 @@ def _exp(x: float) -> float:
 
 
 def in_words(interval: Interval, digits: int = 2) -> str:
-    """``1.84 [1.76, 1.92]``."""
+    """`1.84 [1.76, 1.92]`."""
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def signed(interval: Interval, digits: int = 3) -> str:
-    """``+0.070 [+0.051, +0.093]``."""
+    """`+0.070 [+0.051, +0.093]`."""
     return f"{interval.value:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"

@@ -4,7 +4,7 @@ Every number lives on a geometric grid, without ends where none are given. The s
 coarse steps, then tries the neighbors of the best point until the trials are used up: first along every number, then
 along the rate and each other number at once, because a rate and a momentum that move together can stay good where
 either alone gets worse. A best point all of whose neighbors were tried is interior. Where it is not, the search goes on
-around it until it is, or until :data:`WIDEST` more trials are spent; a search that ends at an edge even so says that.
+around it until it is, or until `WIDEST` more trials are spent; a search that ends at an edge even so says that.
 """
 
 from __future__ import annotations

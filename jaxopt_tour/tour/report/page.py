@@ -1,6 +1,6 @@
 """The offline page of a race: one HTML file that loads nothing from outside itself.
 
-Python decides what is shown and escapes it; ``page.js`` draws the curves from the numbers embedded in the page, and
+Python decides what is shown and escapes it; `page.js` draws the curves from the numbers embedded in the page, and
 makes the legend, the table's columns and the values under the pointer work.
 """
 
@@ -34,7 +34,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str], tour:
     """Write the page of a race in one move: a killed run leaves the old file or the new one.
 
     Args:
-        results: what the race wrote to ``results.json``.
+        results: what the race wrote to `results.json`.
         path: the HTML file; its folder is made where it is missing.
         tour: address of the page to play with, relative to this one; None: no link to it.
 
@@ -42,7 +42,7 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str], tour:
         The path.
 
     Raises:
-        ValueError: ``results`` is of another format.
+        ValueError: `results` is of another format.
     """
     return write_page(render(results, tour), path)
 
@@ -51,14 +51,14 @@ def render(results: Mapping[str, Any], tour: str | None = None) -> str:
     """The page as text.
 
     Args:
-        results: what the race wrote to ``results.json``.
+        results: what the race wrote to `results.json`.
         tour: address of the page to play with, relative to this one; None: no link to it.
 
     Returns:
         The whole HTML document.
 
     Raises:
-        ValueError: ``results`` is of another format.
+        ValueError: `results` is of another format.
     """
     if results.get("format") != 1:
         raise ValueError(f"results must have format 1, got {results.get('format')!r}")
@@ -80,7 +80,7 @@ def render(results: Mapping[str, Any], tour: str | None = None) -> str:
 
 
 def _data(task: Mapping[str, Any], series: Sequence[Series]) -> dict[str, Any]:
-    """What ``page.js`` draws for one task."""
+    """What `page.js` draws for one task."""
     return {
         "title": task["title"],
         "series": [
@@ -94,7 +94,7 @@ def _data(task: Mapping[str, Any], series: Sequence[Series]) -> dict[str, Any]:
 
 
 def _number(value: float, digits: int = 4) -> str:
-    """A number in about ``digits`` digits, whole numbers with separators."""
+    """A number in about `digits` digits, whole numbers with separators."""
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}g}"
     if float(value).is_integer():

@@ -51,11 +51,11 @@ class Series:
         return sum(finite(run["final"]["validation_loss"]) is None for run in self.runs)
 
     def final(self, name: str) -> Spread:
-        """The last measurement over seeds: ``validation_loss`` or ``validation_accuracy``."""
+        """The last measurement over seeds: `validation_loss` or `validation_accuracy`."""
         return Spread.of(run["final"].get(name) for run in self.runs)
 
     def cost(self, name: str) -> Spread:
-        """A number that every run carries, over seeds: ``milliseconds_per_step``, ``seconds`` and the like."""
+        """A number that every run carries, over seeds: `milliseconds_per_step`, `seconds` and the like."""
         return Spread.of(run.get(name) for run in self.runs)
 
     def curves(self) -> dict[str, Any]:

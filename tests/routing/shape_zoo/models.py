@@ -1,17 +1,19 @@
 """The zoo of shape trees: paths, shapes and axis names of public models, with the right answers.
 
-``open_models()`` were seen while the rules were written, ``held_back_models()`` only after the first numbers. The
-models in ``trees/packages_*.txt`` are recorded by ``record.py``. One of these is held back if
-``int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0``. The files in ``trees/`` hold one block a model::
+`open_models()` were seen while the rules were written, `held_back_models()` only after the first numbers. The
+models in `trees/packages_*.txt` are recorded by `record.py`. One of these is held back if
+`int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0`. The files in `trees/` hold one block a model:
 
-    [name] framework conventional
-    source: owner/repository path/of/the/file
-    sizes: D=64 H=4 K=16
-    layers_{0..2}/attention/{query,key}/kernel | D H K | ioo | embed heads kv
+```text
+[name] framework conventional
+source: owner/repository path/of/the/file
+sizes: D=64 H=4 K=16
+layers_{0..2}/attention/{query,key}/kernel | D H K | ioo | embed heads kv
+```
 
 A line is a path (braces expand as in a shell), a shape, the answer and, where the framework stores them, the names of
-the axes. The answer is a letter an axis for a matrix (``b`` batch, ``i`` fan-in, ``o`` fan-out), otherwise a role.
-Every line ``sizes`` is one variant of the model. ``conventional`` models must be understood almost completely.
+the axes. The answer is a letter an axis for a matrix (`b` batch, `i` fan-in, `o` fan-out), otherwise a role.
+Every line `sizes` is one variant of the model. `conventional` models must be understood almost completely.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class Parameter:
         return MatrixAxes(*sides)
 
     def verdict(self, route: Route) -> str:
-        """``"right"``, ``"missed"`` (a matrix that goes to AdamW) or ``"wrong"``."""
+        """`"right"`, `"missed"` (a matrix that goes to AdamW) or `"wrong"`."""
         if route.label != "matrix":
             return "right" if self.axes is None else "missed"
         if self.axes is None or route.axes is None:
@@ -164,7 +166,7 @@ _BOXES: dict[str, Any] = {
 
 
 def open_models() -> list[Model]:
-    """Models that were seen while the rules were written; ``maxtext.txt`` is printed by ``benchmarks/maxtext.py``."""
+    """Models that were seen while the rules were written; `maxtext.txt` is printed by `benchmarks/maxtext.py`."""
     return [model for name in ("open.txt", "maxtext.txt", "packages_open.txt") for model in _read(FOLDER / name)]
 
 
@@ -209,7 +211,7 @@ def _parameters(row: list[str], sizes: dict[str, int]) -> Iterator[Parameter]:
 
 
 def _expand(path: str) -> Iterator[str]:
-    """``a_{0..1}/{q,k}`` -> a_0/q, a_0/k, a_1/q, a_1/k."""
+    """`a_{0..1}/{q,k}` -> a_0/q, a_0/k, a_1/q, a_1/k."""
     pieces = re.split(r"\{([^}]*)\}", path)
     choices = []
     for i, piece in enumerate(pieces):

@@ -1,14 +1,16 @@
 """Record shape trees from installed packages and checked-out repositories.
 
-A recipe in ``recipes/`` builds one model without allocating it, and says by hand what each parameter is. The script
-writes the model as a block of ``packages_open.txt`` or ``packages_held_back.txt``; a hash of its name decides which.
-To record everything again, in one environment for each group of packages that ``README.md`` lists::
+A recipe in `recipes/` builds one model without allocating it, and says by hand what each parameter is. The script
+writes the model as a block of `packages_open.txt` or `packages_held_back.txt`; a hash of its name decides which.
+To record everything again, in one environment for each group of packages that `README.md` lists:
 
-    uv venv scratch && VIRTUAL_ENV=scratch uv pip install PACKAGES
-    PYTHONPATH=. ZOO_SOURCES=FOLDER scratch/bin/python -m tests.routing.shape_zoo.record [--check] [part of a name ...]
+```text
+uv venv scratch && VIRTUAL_ENV=scratch uv pip install PACKAGES
+PYTHONPATH=. ZOO_SOURCES=FOLDER scratch/bin/python -m tests.routing.shape_zoo.record [--check] [part of a name ...]
+```
 
-``ZOO_SOURCES`` has one checkout per repository, named ``owner+repository``. Recipes whose packages or checkouts are
-missing are skipped and keep their blocks, since no environment can hold all packages. ``--check`` routes each model by
+`ZOO_SOURCES` has one checkout per repository, named `owner+repository`. Recipes whose packages or checkouts are
+missing are skipped and keep their blocks, since no environment can hold all packages. `--check` routes each model by
 use and prints where it disagrees with the answers; it writes nothing. No test imports the recipes.
 """
 
@@ -52,12 +54,12 @@ class Recipe:
 
     Args:
         name: name of the model; decides whether it is held back.
-        framework: framework that builds the tree, as in ``models.py``.
-        source: package and expression, or repository and path. ``{package}`` is replaced by package and version.
-        sizes: variants, such as ``"D=48 H=3"``. The first has no two equal sizes.
-        expressions: products that may be lengths of axes, such as ``"H*K 3*D"``; the names of sizes always may.
-        answers: lines ``glob | answer``; the first that matches a path decides.
-        needs: package (``"jraph"``) or repository (``"owner/name"``, with ``:folder`` where its packages are).
+        framework: framework that builds the tree, as in `models.py`.
+        source: package and expression, or repository and path. `{package}` is replaced by package and version.
+        sizes: variants, such as `"D=48 H=3"`. The first has no two equal sizes.
+        expressions: products that may be lengths of axes, such as `"H*K 3*D"`; the names of sizes always may.
+        answers: lines `glob | answer`; the first that matches a path decides.
+        needs: package (`"jraph"`) or repository (`"owner/name"`, with `:folder` where its packages are).
         conventional: whether the rules should understand the model almost completely.
     """
 
@@ -85,7 +87,7 @@ def recipe(
     expressions: str = "",
     conventional: bool = False,
 ) -> Callable[[Callable[[Any], Built]], Callable[[Any], Built]]:
-    """Register a function of the sizes that returns the tree and the routes by use; see :class:`Recipe`."""
+    """Register a function of the sizes that returns the tree and the routes by use; see `Recipe`."""
 
     def register(build: Callable[[Any], Built]) -> Callable[[Any], Built]:
         fields = (name, framework, source, tuple(sizes), expressions, answers, tuple(needs.split()), conventional)
@@ -176,7 +178,7 @@ def haiku(function: Callable[..., Any], *inputs: Any) -> Built:
 
 
 def equinox(make: Callable[[], Any], call: Callable[..., Any], *inputs: Any) -> Built:
-    """The arrays of an Equinox module, and the routes of ``call(module, *inputs)``."""
+    """The arrays of an Equinox module, and the routes of `call(module, *inputs)`."""
     import equinox as eqx
 
     model = eqx.filter_eval_shape(make)
@@ -184,7 +186,7 @@ def equinox(make: Callable[[], Any], call: Callable[..., Any], *inputs: Any) -> 
 
 
 def restore_old_numpy() -> None:
-    """Put back what newer JAX removed from ``jax.numpy`` and older models still call."""
+    """Put back what newer JAX removed from `jax.numpy` and older models still call."""
     clip = jax.numpy.clip
     if not hasattr(jax.numpy, "cat"):
         jax.numpy.DeviceArray = jax.Array
@@ -199,7 +201,7 @@ def stub(*names: str) -> None:
 
 
 def bare_package(repository: str, name: str) -> None:
-    """Make a package of a checkout importable without running its ``__init__``."""
+    """Make a package of a checkout importable without running its `__init__`."""
     package = ModuleType(name)
     package.__path__ = [str(checkout_of(repository) / name.replace(".", "/"))]
     sys.modules[name] = package
@@ -210,7 +212,7 @@ def checkout_of(repository: str) -> Path:
 
 
 def import_what_is_needed(entry: Recipe) -> str:
-    """Import packages and put checkouts on the path; return ``package version`` of the first package."""
+    """Import packages and put checkouts on the path; return `package version` of the first package."""
     title = ""
     for need in entry.needs:
         repository, _, folder = need.partition(":")
@@ -283,7 +285,7 @@ def answers_of(entry: Recipe, paths: dict[str, Any]) -> dict[str, str]:
 
 
 def folded(paths: list[str]) -> list[str]:
-    """Paths that differ in one part only, as one path with braces: ``a/0/w``, ``a/1/w`` become ``a/{0..1}/w``."""
+    """Paths that differ in one part only, as one path with braces: `a/0/w`, `a/1/w` become `a/{0..1}/w`."""
     current = [path.split("/") for path in paths]
     for position in range(max(map(len, current))):
         groups: dict[tuple[Any, ...], list[str]] = {}
@@ -297,7 +299,7 @@ def folded(paths: list[str]) -> list[str]:
 
 
 def braces(parts: list[str]) -> str:
-    """Several names as one: ``layers_{0..2}`` for numbers in a row, otherwise ``{key,query}``."""
+    """Several names as one: `layers_{0..2}` for numbers in a row, otherwise `{key,query}`."""
     if len(parts) == 1:
         return parts[0]
     assert not any("{" in part for part in parts), parts

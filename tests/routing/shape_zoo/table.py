@@ -1,4 +1,4 @@
-"""Print the tables of the zoo: ``python -m tests.routing.shape_zoo.table``."""
+"""Print the tables of the zoo: `python -m tests.routing.shape_zoo.table`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tests.routing.shape_zoo.record import Built, floats, recipe, restore_old_nu
 
 
 def built(model: Any, shape: tuple[int, ...], *inputs: Any, **kwargs: Any) -> Built:
-    """The parameters and the routes of a model that was made with ``_do_init=False``."""
+    """The parameters and the routes of a model that was made with `_do_init=False`."""
     params = jax.eval_shape(lambda key: model.init_weights(key, shape), jax.random.key(0))
     params = params.unfreeze() if hasattr(params, "unfreeze") else params
 

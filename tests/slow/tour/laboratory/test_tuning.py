@@ -22,7 +22,7 @@ class Bowl:
 
     @staticmethod
     def place(axis: Axis, numbers: dict[str, float]) -> float:
-        """The inverse of ``axis.value``."""
+        """The inverse of `axis.value`."""
         value = numbers[axis.name]
         if axis.of_one_minus:
             return -math.log((1 - value) / (1 - axis.start), axis.factor)
