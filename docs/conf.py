@@ -123,6 +123,7 @@ def _table(match: re.Match[str]) -> str:
 def visit_math(self: Any, node: nodes.Element) -> None:
     """Write MathML, which browsers draw themselves: the pages fetch nothing."""
     text = re.sub(r"\\[bB]ig[glr]?(?![a-zA-Z])", "", node.astext())  # MathML stretches brackets by itself.
+    text = text.replace("\\iff", "\\Longleftrightarrow").replace("\\dots", "\\ldots")
     self.body.append(tex2mathml(text, as_block=isinstance(node, nodes.math_block)))
     raise nodes.SkipNode
 

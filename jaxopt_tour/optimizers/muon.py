@@ -29,31 +29,33 @@ def scale_by_muon(
     mesh: MeshLike | None = None,
     mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Replace the gradient of every matrix by the orthogonal polar factor of its momentum.
+    r"""Replace the gradient of every matrix by the orthogonal polar factor of its momentum.
 
-    ```text
-    m_t = beta m_(t-1) + (1 - beta) g_t
-    u_t = beta m_t + (1 - beta) g_t              (Nesterov)
-    O_t = orthogonalize(u_t)
-    ```
+    $$
+    \begin{aligned}
+    m_t &= \beta m_{t-1} + (1 - \beta) g_t \\
+    u_t &= \beta m_t + (1 - \beta) g_t \qquad \text{(Nesterov)} \\
+    O_t &= \operatorname{orthogonalize}(u_t)
+    \end{aligned}
+    $$
 
-    With `bias_correction`, as in Optax: `u_t = beta m_t / (1 - beta^(t+1)) + (1 - beta) g_t / (1 - beta^t)`. It
-    changes the weights of m and g against each other in the first steps, not the size of the update. The momentum as a
-    sum, `m_t = beta m_(t-1) + g_t`, gives the same updates: orthogonalization does not see the factor.
+    With `bias_correction`, as in Optax, $u_t = \beta m_t / (1 - \beta^{t+1}) + (1 - \beta) g_t / (1 - \beta^t)$. It
+    changes the weights of $m$ and $g$ against each other in the first steps, not the size of the update. The momentum
+    as a sum, $m_t = \beta m_{t-1} + g_t$, gives the same updates: orthogonalization does not see the factor.
 
     Every singular value of an update is near 1, whatever the size of the gradient.
 
     Args:
-        beta: decay rate of the momentum, 0 <= beta < 1.
-        nesterov: whether to look ahead by one step.
-        bias_correction: Optax's correction; Keller Jordan's and PyTorch's Muon have none.
-        orthogonalizer: an `Orthogonalizer`, or coefficients by name or value, such as `"fast"`.
-        axes: how parameters are seen as matrices, see `orthogonalize_via_newton_schulz`.
-        mesh: the mesh axes whose devices share the work, by name or as an `OnMesh`.
-        mu_dtype: dtype of the momentum; None: the parameter's.
+        beta: Exponential decay rate of the momentum, $0 \le \beta < 1$. Default 0.95.
+        nesterov: Whether to use Nesterov momentum. Default True.
+        bias_correction: Whether to use Optax's correction. Default False: Keller Jordan's and PyTorch's Muon have none.
+        orthogonalizer: An `Orthogonalizer`, or coefficients by name or value, such as `"fast"`. Default `"auto"`.
+        axes: How parameters are seen as matrices, see `orthogonalize_via_newton_schulz`.
+        mesh: Mesh axes whose devices share the work, by name or as an `OnMesh`. Default None.
+        mu_dtype: Dtype of the momentum. Default None: the dtype of the parameters.
 
     Raises:
-        ValueError: an argument is not one of those allowed; at `init`, a parameter that is no matrix, by its path.
+        ValueError: An argument is not one of those allowed; at `init`, a parameter that is no matrix, by its path.
 
     Source: Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/
     """
@@ -82,15 +84,17 @@ def muon(
     routing: Routing = None,
     mesh: MeshLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Optimize the matrices of a model with Muon; embeddings, head, norms, biases and everything else with AdamW.
+    r"""Optimize the matrices of a model with Muon; embeddings, head, norms, biases and everything else with AdamW.
 
-    ```text
-    O_t = orthogonalize(nesterov momentum of g_t)
-    theta_t = (1 - eta lambda) theta_(t-1) - eta s O_t         s: the shape factor
-    ```
+    $$
+    \begin{aligned}
+    O_t &= \operatorname{orthogonalize}(\text{Nesterov momentum of } g_t) \\
+    \theta_t &= (1 - \eta \lambda) \theta_{t-1} - \eta s O_t
+    \end{aligned}
+    $$
 
-    Under the default shape factor the entries of an update have the root mean square of AdamW's, 0.2 eta, so one
-    learning rate and one decay serve both groups: start at AdamW's rate, then try 2 and 4 times that.
+    $s$ is the shape factor. By default the entries of an update have the root mean square of AdamW's, $0.2 \eta$, so
+    one learning rate and one decay serve both groups: start at AdamW's rate, then try 2 and 4 times that.
 
     `print(jt.routing_table(model))` shows which parameter goes where, and `print(jt.plan(model, platform="tpu"))`
     what is done to the matrices. Routing by use, `routing=jt.routing.from_function(model, example_input)`, does not
@@ -115,25 +119,27 @@ def muon(
     ```
 
     Args:
-        learning_rate: eta, a number or a schedule.
-        weight_decay: lambda, decoupled and multiplied by the learning rate, not by s; a number or a schedule.
+        learning_rate: Step size $\eta$, a number or a schedule of the step count.
+        weight_decay: Strength $\lambda$ of the decoupled weight decay, a number or a schedule of the step count. It is
+            multiplied by the learning rate, not by $s$. Default 1e-4.
         mask: what is decayed: `"matrices"` (what is routed as a matrix), a tree of booleans, or a function of the
             parameters that returns one. None: everything.
-        cautious: whether to decay only where update and weight agree in sign.
-        beta: decay rate of the momentum.
-        nesterov: whether to look ahead by one step.
-        bias_correction: Optax's correction inside Nesterov, see `scale_by_muon`.
-        orthogonalizer: an `Orthogonalizer`, or coefficients by name or value, such as `"fast"`.
-        shape_factor: s: `"match_rms_adamw"`, `"original"`, `"spectral"` or None, see
+        cautious: Whether to decay only where update and weight agree in sign. Default False.
+        beta: Exponential decay rate of the momentum. Default 0.95. Lower it (0.9) for short runs.
+        nesterov: Whether to use Nesterov momentum. Default True.
+        bias_correction: Whether to use Optax's correction inside Nesterov, see `scale_by_muon`. Default False.
+        orthogonalizer: An `Orthogonalizer`, or coefficients by name or value, such as `"fast"`. Default `"auto"`.
+        shape_factor: $s$: `"match_rms_adamw"` (default), `"original"`, `"spectral"` or None, see
             `scale_by_matrix_shape`.
-        mu_dtype: dtype of the momentum, and of the first moment of the default `rest`; None: the parameter's.
-        rest: what optimizes all other parameters. None: AdamW at this rate and decay, with b2 = 0.95. A transformation,
-            or one by role: `{"embedding": jt.adamw(1e-2), "head": jt.adamw(1e-3), "other": jt.adamw(3e-3)}`.
-        routing: what each parameter is, see `resolve`. None: by name and shape.
-        mesh: the mesh axes whose devices share the work, by name or as an `OnMesh`.
+        mu_dtype: Dtype of the momentum, and of the first moment of the default `rest`. Default None: the dtype of the
+            parameters.
+        rest: What optimizes all other parameters. Default None: AdamW at this rate and decay, with b2 = 0.95. A
+            transformation, or one by role: `{"embedding": jt.adamw(1e-2), "head": jt.adamw(1e-3), "other": jt.adamw(3e-3)}`.
+        routing: What each parameter is, see `jt.routing.resolve`. Default None: by name and shape.
+        mesh: Mesh axes whose devices share the work, by name or as an `OnMesh`. Default None.
 
     Raises:
-        ValueError: an argument is not one of those allowed; at `init`, a parameter cannot be what it is routed to.
+        ValueError: An argument is not one of those allowed; at `init`, a parameter cannot be what it is routed to.
 
     Source: Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon/; shape factor and decay: Liu et al.,
     Muon is Scalable for LLM Training, 2025, https://arxiv.org/abs/2502.16982

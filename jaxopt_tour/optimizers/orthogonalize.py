@@ -28,12 +28,14 @@ def orthogonalize_via_newton_schulz(
     axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None,
     mesh: MeshLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Replace every update, seen as matrices, by its orthogonal polar factor, nearly.
+    r"""Replace every update, seen as matrices, by its orthogonal polar factor, nearly.
 
-    `U S V^T -> U p(S / |S|) V^T`, with `p(s)` near 1: the steepest descent direction under the spectral norm.
+    $$
+    U S V^\top \to U \, p(S / |S|) \, V^\top, \qquad p(s) \approx 1
+    $$
 
-    Every singular value of an update is near 1, whatever the size of the gradient; its root mean square is
-    `1 / sqrt(max(fan_in, fan_out))` at full rank.
+    This is the direction of steepest descent under the spectral norm. Every singular value of an update is near 1,
+    whatever the size of the gradient; its root mean square is `1 / sqrt(max(fan_in, fan_out))` at full rank.
 
     Args:
         orthogonalizer: an `Orthogonalizer`, or coefficients by name or value, such as `"fast"`.

@@ -65,14 +65,18 @@ def scale_by_shampoo(
     nu_dtype: DTypeLike | None = None,
     axes: MatrixAxes | Mapping[str, MatrixAxes] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Shampoo, for matrices alone:
+    r"""Multiply the gradient of every matrix by inverse roots of its averaged row and column covariances.
 
-    ```text
-    L <- b2 L + (1 - b2) G G^T                (b2 None: L <- L + G G^T)
-    R <- b2 R + (1 - b2) G^T G
-    L^ = L / (1 - b2^t), R^ = R / (1 - b2^t)
-    u = (L^ + eps tr(L^) I)^(-1/root) G (R^ + eps tr(R^) I)^(-1/root)
-    ```
+    $$
+    \begin{aligned}
+    L_t &= \beta_2 L_{t-1} + (1 - \beta_2) G_t G_t^\top, \qquad \hat L = L_t / (1 - \beta_2^t) \\
+    R_t &= \beta_2 R_{t-1} + (1 - \beta_2) G_t^\top G_t, \qquad \hat R = R_t / (1 - \beta_2^t) \\
+    u_t &= (\hat L + \epsilon \operatorname{tr}(\hat L) I)^{-1/\text{root}} \; G_t \;
+    (\hat R + \epsilon \operatorname{tr}(\hat R) I)^{-1/\text{root}}
+    \end{aligned}
+    $$
+
+    With `b2=None` they are sums, $L_t = L_{t-1} + G_t G_t^\top$, as published.
 
     At `b2=0` nothing is accumulated, and for `root=4` and `eps=0` the update of `G = U S V^T` is `U V^T`,
     Muon's by its exact polar factor. In float32 that holds for singular values above some 1e-3 of the largest: G G^T
@@ -282,12 +286,16 @@ def shampoo(
     rest: Rest = None,
     routing: Routing = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Optimize the matrices of a model with Shampoo, everything else with AdamW: `muon` with another middle part.
+    r"""Optimize the matrices of a model with Shampoo, everything else with AdamW: `muon` with another middle part.
 
-    ```text
-    u = L^(-1/root) m R^(-1/root)                      m: momentum of g; L and R: averages of m m^T and m^T m
-    theta <- (1 - eta lambda) theta - eta s u          s: the shape factor
-    ```
+    $$
+    \begin{aligned}
+    u_t &= L_t^{-1/\text{root}} \, m_t \, R_t^{-1/\text{root}} \\
+    \theta_t &= (1 - \eta \lambda) \theta_{t-1} - \eta s u_t
+    \end{aligned}
+    $$
+
+    $m$ is the momentum, $L$ and $R$ are averages of $m m^\top$ and $m^\top m$, and $s$ is the shape factor.
 
     The momentum is what is preconditioned, as in Muon, so that `b2=0, eps=0` is Muon by its exact polar factor.
 
