@@ -134,7 +134,8 @@ def muon(
         mu_dtype: Dtype of the momentum, and of the first moment of the default `rest`. Default None: the dtype of the
             parameters.
         rest: What optimizes all other parameters. Default None: AdamW at this rate and decay, with b2 = 0.95. A
-            transformation, or one by role: `{"embedding": jt.adamw(1e-2), "head": jt.adamw(1e-3), "other": jt.adamw(3e-3)}`.
+            transformation, or one by role:
+            `{"embedding": jt.adamw(1e-2), "head": jt.adamw(1e-3), "other": jt.adamw(3e-3)}`.
         routing: What each parameter is, see `jt.routing.resolve`. Default None: by name and shape.
         mesh: Mesh axes whose devices share the work, by name or as an `OnMesh`. Default None.
 
