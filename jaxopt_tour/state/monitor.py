@@ -149,6 +149,10 @@ def monitored(
             return jax.lax.stop_gradient(values), count
 
         values, measured_at = jax.lax.cond(due, measured, lambda: (state.values, state.measured_at))
+        # Updates wait for the measurement, which reads the weights: weights that are donated are then overwritten in
+        # place. Without this order XLA would copy all of them in every step. It cannot know that the count is never
+        # negative, and a barrier does not last until it decides about copies (XLA:CPU, jaxlib 0.10.2).
+        updates = jax.tree.map(lambda u: jnp.where(measured_at < 0, jnp.zeros_like(u), u), updates)
         return updates, MonitorState(count, inner_state, measured_at, values, state.keys)
 
     return optax.GradientTransformationExtraArgs(init, update)
