@@ -44,7 +44,7 @@ def test_a_recipe_is_short_and_states_a_law(title: str) -> None:
 def test_the_page_has_a_section_for_every_framework_of_its_table() -> None:
     text = (documents.ROOT / FRAMEWORKS).read_text()
     listed = {name for name, anchor in re.findall(r"^\| \[([^\]]+)\]\(#([\w-]+)\)", text, re.M)}
-    titled = set(re.findall(r"^## (.+)", text, re.M)) - {"What goes wrong"}
+    titled = set(re.findall(r"^## (.+)", text, re.M)) - {"What goes wrong", "Loops of others"}
     assert {name.lower() for name in listed} == {title.lower() for title in titled}
 
 
