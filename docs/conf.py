@@ -73,8 +73,10 @@ def copy_notebooks(app: Any) -> None:
 
 def lead_to_the_site(app: Any, name: str, source: list[str]) -> None:
     """Let links to notebooks lead to their pages. Links to other files outside this folder become plain text."""
-    text = source[0].replace("](../notebooks/", "](notebooks/").replace("](../CHANGELOG.md)", "](changelog.md)")
-    source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", text)
+    up = "../" * name.count("/")
+    text = source[0].replace(f"]({up}../notebooks/", f"]({up}notebooks/")
+    text = text.replace(f"]({up}../CHANGELOG.md)", f"]({up}changelog.md)")
+    source[0] = re.sub(rf"(?<!!)\[([^\]]+)\]\({re.escape(up)}\.\./[^)]+\)", r"\1", text)
 
 
 def as_restructured_text(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:

@@ -29,7 +29,7 @@ def skip_spikes(
     r"""Skip a step whose gradient norm is far above the norms of the steps before it.
 
     $$
-    \text{skip } t \iff |g_t| > \mu_t + k \sigma_t \quad \text{or} \quad |g_t| \text{ is not finite}
+    \text{skip } t \Leftrightarrow |g_t| > \mu_t + k \sigma_t \quad \text{or} \quad |g_t| \text{ is not finite}
     $$
 
     $\mu_t$ and $\sigma_t$ are the mean and the standard deviation of the last `window` norms before step $t$. A skipped
