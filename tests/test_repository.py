@@ -142,21 +142,12 @@ class TestScripts:
         assert (mine / "thesis.tex").read_text() == "years of work"
 
 
-<<<<<<< HEAD
 #: Pages each of whose snippets is a program. The others have tests of their own: snippets that follow each other,
 #: tables that are compared, packages that are not in requirements/dev.txt.
 OTHER_PAGES = ("maxtext", "routing-rules", "frameworks", "recipes", "state", "monitoring", "half-precision")
 PAGES = [
     ROOT / "README.md",
     *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in OTHER_PAGES),
-=======
-#: Pages whose Python runs as it stands. Snippets of docs/maxtext.md need MaxText, those of docs/routing-rules.md have a
-#: test of their own, which compares the tables too, and those of frameworks and recipes are in tests/test_documents.py.
-ELSEWHERE = {"maxtext", "routing-rules", "frameworks", "recipes"}
-PAGES = [
-    ROOT / "README.md",
-    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in ELSEWHERE),
->>>>>>> ways-in
 ]
 SNIPPETS = {
     f"{page.name}, snippet {number}": code
