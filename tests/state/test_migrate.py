@@ -16,7 +16,7 @@ import optax.contrib
 import pytest
 
 import jaxopt_tour as jt
-from tests.contenders import Contender, every_optimizer
+from tests.contenders import Contender, every_kind_of_state, every_optimizer
 from tests.contenders import make_params as three_params
 from tests.state.problem import DOWN, UP, Tree, make_params, state_after
 
@@ -49,7 +49,7 @@ def old_states() -> list[Any]:
     return [state_after(tx, three_params()) for tx in (jt.adamw(0.1), jt.momentum(0.1), jt.muon(0.1), jt.sgd(0.1))]
 
 
-@every_optimizer
+@every_kind_of_state
 def test_a_migrated_state_passes_the_check_and_has_the_avals_of_init(contender: Contender):
     params = three_params()
     tx = contender()
