@@ -305,7 +305,7 @@ def routing(task: TaskOption = TaskChoice.ALL) -> None:
 @app.command()
 def metrics(
     file: Annotated[Path, typer.Argument(help="JSON lines: each a dictionary that jt.metrics returned.", exists=True)],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("out/metrics.html"),
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("out"),
 ) -> None:
     """Draw the metrics of a training run: one HTML page that needs no network.
 
@@ -313,13 +313,13 @@ def metrics(
 
     For example:
 
-    - **jaxopt-tour metrics metrics.jsonl --out out/metrics.html**
+    - **jaxopt-tour metrics metrics.jsonl**
     """
     from jaxopt_tour.tour.metrics_page import read_metrics, write_metrics
 
     with _usage_errors():
         rows = read_metrics(file)
-    typer.echo(f"Metrics: {write_metrics(rows, out, f'Metrics of {file.name}')}")
+    typer.echo(f"Metrics: {write_metrics(rows, out / 'metrics.html', f'Metrics of {file.name}')}")
 
 
 def main() -> None:

@@ -102,8 +102,13 @@ ALIAS = types.SimpleNamespace(
     sgd=lambda rate, momentum, accumulator_dtype: jt.momentum(rate, beta=momentum, mu_dtype=accumulator_dtype)
 )
 
-# One row for each public optimizer, all of Muon's; variants of the others have references of their own.
-CHOSEN = [contender for contender in CONTENDERS if not contender.arguments or contender.factory is jt.muon]
+# One row for each public optimizer; variants have references of their own. AdamW takes the nameless matrices, so Muon
+# stands for all that treat matrices alone in another way.
+CHOSEN = [
+    contender
+    for contender in CONTENDERS
+    if not contender.arguments and contender.factory not in (jt.normuon, jt.muonh, jt.adamh, jt.shampoo)
+]
 
 AliasBattery = make_battery(
     "optax._src.alias_test",

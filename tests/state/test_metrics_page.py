@@ -90,8 +90,8 @@ def call(*arguments: str | Path, code: int = 0) -> str:
 def test_the_command_draws_a_file_of_json_lines(tmp_path: Path):
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    assert str(tmp_path / "page.html") in call("metrics", file, "--out", tmp_path / "page.html")
-    assert (tmp_path / "page.html").read_text() == render(read_metrics(file), "Metrics of metrics.jsonl")
+    assert str(tmp_path / "metrics.html") in call("metrics", file, "--out", tmp_path)
+    assert (tmp_path / "metrics.html").read_text() == render(read_metrics(file), "Metrics of metrics.jsonl")
 
 
 @pytest.mark.parametrize(
