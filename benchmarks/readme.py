@@ -1,17 +1,20 @@
-"""The README's picture and numbers, from the committed results and nothing else.
+"""The README's evidence and the tables of docs/race.md, from committed results and pages and nothing else.
 
 python benchmarks/readme.py
 
-Reads race.json (``./tour --seeds 3 --out DIR``, its results.json), import_time.json, optimizer_step.json and
-compile_time.json in benchmarks/results; writes docs/figures/race.png and the lines between the README's ``numbers``
-markers.
+Reads race.json (``./tour --seeds 3 --out DIR``, its results.json), import_time.json and optimizer_step.json in
+benchmarks/results, the laboratory's race, and the tables of docs/routing.md and docs/maxtext.md. Writes
+docs/figures/race.png, the tables of docs/race.md, a line of docs/choose.md and of docs/speed.md, and the README's
+evidence.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -20,7 +23,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from _common import RESULTS, ROOT
 
-BEGIN, END = "<!-- numbers -->", "<!-- end of numbers -->"
+from jaxopt_tour.tour.experiments.race import PAIR, compare, heats
+from jaxopt_tour.tour.laboratory.cells import Cells
+from jaxopt_tour.tour.laboratory.protocol import budget_to_target
+from jaxopt_tour.tour.laboratory.rules import RULES, entrant
+
+END = "<!-- end -->"
 #: Okabe and Ito's colors, as in the report (https://jfly.uni-koeln.de/color/).
 LINES = {
     "sgd-momentum": ("#009e73", "-"),
@@ -136,34 +144,73 @@ def race_lines(race: Json) -> list[str]:
     return lines
 
 
-def step_lines(steps: Json, compiling: Json) -> list[str]:
-    """Speed of the whole update against Optax."""
-    # Of the phases of a build, the last one that was measured: from Python to an executable.
-    phase = list(next(iter(compiling["results"].values())))[-1]
-    headings = {"compile": "compile time", "total": "time to trace and compile"}
-    lines = [
-        "Time of one whole update, as a multiple of the speed of `optax.contrib.muon` 0.2.8 that does the same work "
-        "(`python benchmarks/optimizer_step.py`; medians of alternating rounds, quartiles in brackets):",
+def steps_to_the_same_loss() -> tuple[list[float], int]:
+    """AdamW's steps over Muon's in the laboratory's settings where both ends are known, and the number of settings."""
+    cells = Cells(ROOT / "experiments" / "results" / "race" / "results.json", "race", read_only=True)
+    compared = [compare(cells, heat, *PAIR) for heat in heats(quick=False)]
+    assert all(found.call == 1 for found in compared), "AdamW does not need more steps than Muon everywhere"
+    return sorted(found.interval.value for found in compared if found.interval), len(compared)
+
+
+def rates_line() -> str:
+    """How many times AdamW's tuned rate Muon's is, at the first number of steps that reaches the target."""
+    cells = Cells(ROOT / "experiments" / "results" / "race" / "results.json", "race", read_only=True)
+    ratios = []
+    for heat in heats(quick=False):
+        rates = {}
+        for name in PAIR:
+            readings = budget_to_target(cells, heat.workload, entrant(RULES[name]), heat.budgets)
+            target = heat.workload.target
+            reached = (each for each in readings if None not in each["final"] and max(each["final"]) <= target)
+            rates[name] = next(reached, readings[-1])["numbers"]["learning_rate"]
+        ratios.append(rates["muon"] / rates["adamw"])
+    return (
+        f"In the laboratory's {len(ratios)} settings Muon's tuned rate is {min(ratios):.2f} to {max(ratios):.1f} times "
+        f"AdamW's, {statistics.median(ratios):.1f} times in the median."
+    )
+
+
+def routed(page: str, pattern: str, *columns: int) -> list[int]:
+    """Sums of some columns of a page's table rows that match a pattern; of all numbers in a cell."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in text.splitlines() if re.match(pattern, line)]
+    assert rows, f"no table in {page}"
+    return [len(rows), *(sum(int(n) for row in rows for n in re.findall(r"\d+", row[column])) for column in columns)]
+
+
+def evidence_lines(steps: Json) -> list[str]:
+    """One row a claim."""
+    ratios, settings = steps_to_the_same_loss()
+    rows = {row["name"]: row for row in steps["results"]["gpt2-small"]}
+    ours, fast = (f"{rows[name]['speedup']:.1f}" for name in ("ours, default", "ours, fast"))
+    maxtext, wrong_by_use = routed("maxtext.md", r"\| [\w.-]+ \| [\d/ -]+ \| \d+, \d+", 2)
+    _, models, wrong_by_name = routed("routing.md", r"\| all but MaxText", 1, 5)
+    machine, versions = steps["machine"], steps["versions"]
+    optax = f"`optax.contrib.muon` {versions['optax']}"
+    return [
+        "| claim | number | page |",
+        "|---|---|---|",
+        f"| steps to the same loss, AdamW / Muon, both tuned, small models | {ratios[0]:.2f} to {ratios[-1]:.2f} or "
+        f"more; Muon is ahead in {settings} of {settings} settings | [laboratory](docs/laboratory.md) |",
+        f"| a whole update on GPT-2 small against {optax}, **on CPU** | {ours} times as fast; {fast} with "
+        '`orthogonalizer="fast"` | [speed](docs/speed.md) |',
+        f"| parameters routed wrong by use | {wrong_by_use} on {maxtext} models of MaxText "
+        "| [MaxText](docs/maxtext.md) |",
+        f"| parameters routed wrong by name | {wrong_by_name} on {models} other models; some are missed "
+        "| [routing](docs/routing.md) |",
         "",
-        "| tree | ours, default | ours, fast | against its loop not unrolled: default, fast "
-        f"| {headings[phase]}: default, fast |",
-        "|---|---|---|---|---|",
+        f"Measured on {machine['processor']}, {machine['cores']} cores, jax {versions['jax']}; each page names its "
+        "command.",
     ]
-    for tree, rows in steps["results"].items():
-        by_name = {row["name"]: row for row in rows}
-        ours, fast = by_name["ours, default"], by_name["ours, fast"]
-        compile_ratio = {row["name"]: row["ratio"] for row in compiling["results"][tree][phase]}
 
-        def speed(row: Json) -> str:
-            low, high = row["ratio_quartiles"]
-            return f"{row['speedup']:.2f} x [{1 / high:.2f}, {1 / low:.2f}]"
 
-        lines.append(
-            f"| {tree} | {speed(ours)} | {speed(fast)} | {ours['speedup_to_rolled']:.2f} x, "
-            f"{fast['speedup_to_rolled']:.2f} x | {compile_ratio['ours, default']:.2f} x, "
-            f"{compile_ratio['ours, fast']:.2f} x |"
-        )
-    return [*lines, ""]
+def replace_between(path: Path, name: str, lines: Iterable[str]) -> None:
+    """Write lines between a page's markers."""
+    text = path.read_text(encoding="utf-8")
+    begin = f"<!-- {name}: written by `python benchmarks/readme.py` -->"
+    head, rest = text.split(begin)
+    _, tail = rest.split(END, 1)
+    path.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + END + tail, encoding="utf-8")
 
 
 def main() -> None:
@@ -171,17 +218,14 @@ def main() -> None:
     draw(race)
     imports = {row["name"]: row for row in read("import_time")["results"]}["jaxopt_tour"]
     low, high = imports["ratio_quartiles"]
-    lines = [
-        *race_lines(race),
-        *step_lines(read("optimizer_step"), read("compile_time")),
-        f"`import jaxopt_tour` takes {imports['ratio']:.2f} x the time of `import optax` [{low:.2f}, {high:.2f}] "
-        "(`python benchmarks/import_time.py`).",
-    ]
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    readme.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + tail, encoding="utf-8")
+    replace_between(ROOT / "docs" / "race.md", "race", race_lines(race))
+    replace_between(ROOT / "README.md", "evidence", evidence_lines(read("optimizer_step")))
+    replace_between(ROOT / "docs" / "choose.md", "rates", [rates_line()])
+    line = (
+        f"`import jaxopt_tour` takes {imports['ratio']:.2f} times as long as `import optax` [{low:.2f}, {high:.2f}] "
+        "(`python benchmarks/import_time.py`)."
+    )
+    replace_between(ROOT / "docs" / "speed.md", "import", [line])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,6 @@ lock() { # OUTPUT ARGS...
 
 lock requirements/bootstrap.txt requirements/bootstrap.in "$@"
 lock requirements/tour.txt pyproject.toml --extra tour --constraint requirements/pins.in "$@"
-lock requirements/dev.txt pyproject.toml --extra dev --constraint requirements/pins.in \
+lock requirements/dev.txt pyproject.toml --extra dev --extra docs --constraint requirements/pins.in \
     --constraint requirements/tour.txt "$@"
 lock requirements/floor.txt requirements/floor.in "$@"

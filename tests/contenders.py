@@ -94,6 +94,16 @@ every_optimizer = pytest.mark.parametrize(
     "contender",
     [pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow) for row in CONTENDERS],
 )
+_FIRST = {row.factory: row for row in reversed(CONTENDERS)}
+#: For promises that an option of an optimizer cannot break: one row an optimizer.
+every_factory = pytest.mark.parametrize(
+    "contender",
+    [
+        pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow)
+        for row in CONTENDERS
+        if row is _FIRST[row.factory]
+    ],
+)
 #: For promises about what wraps or holds an optimizer: the kinds of state, and Shampoo's of other shapes.
 every_kind_of_state = pytest.mark.parametrize(
     "contender",

@@ -21,7 +21,7 @@ import optax
 import pytest
 
 import jaxopt_tour as jt
-from tests.contenders import Contender, every_kind_of_state, every_optimizer, make_gradients, make_params
+from tests.contenders import Contender, every_factory, every_kind_of_state, every_optimizer, make_gradients, make_params
 
 INT32_MAX = np.iinfo(np.int32).max
 
@@ -90,7 +90,7 @@ def test_the_state_is_arrays_like_the_parameters_and_an_int32_count(contender: C
         assert leaf.shape in shapes or (contender.square_state and square and leaf.shape[-1] in (1, *kernel)), name
 
 
-@every_optimizer
+@every_factory
 def test_the_count_counts_and_stops_at_its_end(contender: Contender):
     params = make_params()
     tx = contender(optax.constant_schedule(contender.learning_rate))
@@ -123,7 +123,7 @@ def test_structure_and_dtypes_of_the_state_never_change(contender: Contender):
     chex.assert_trees_all_equal_shapes_and_dtypes(carry, (params, tx.init(params)))
 
 
-@every_optimizer
+@every_factory
 def test_an_unknown_keyword_is_ignored(contender: Contender):
     params = make_params()
     tx = contender()
@@ -193,7 +193,7 @@ def test_parameters_and_state_can_be_donated(contender: Contender):
     assert all(leaf.is_deleted() for leaf in given)
 
 
-@every_optimizer
+@every_factory
 def test_it_compiles_once(contender: Contender):
     tx = contender(optax.constant_schedule(contender.learning_rate))
     chex.clear_trace_counter()  # it counts by the function's name
@@ -253,7 +253,7 @@ def test_its_arguments_can_be_injected_without_naming_static_ones(contender: Con
     assert not np.any(updates["up"]["kernel"]), "it moves at a rate of zero"
 
 
-@every_optimizer
+@every_factory
 def test_a_schedule_is_a_rate_for_every_step(contender: Contender):
     params = make_params()
     rates = jnp.array([1.0, 0.0, 0.5]) * contender.learning_rate
@@ -282,7 +282,7 @@ def test_small_batches_accumulate_into_one(contender: Contender):
     assert_close(second, one_update(contender(), mean, params), rtol=1e-4)
 
 
-@every_optimizer
+@every_factory
 def test_a_step_with_nan_can_be_left_out(contender: Contender):
     params = make_params()
     tx = optax.apply_if_finite(contender(), max_consecutive_errors=5)
@@ -296,7 +296,7 @@ def test_a_step_with_nan_can_be_left_out(contender: Contender):
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_factory
 def test_map_params_finds_what_is_shaped_like_the_parameters(contender: Contender):
     params = make_params()
     tx = contender()
@@ -306,7 +306,7 @@ def test_map_params_finds_what_is_shaped_like_the_parameters(contender: Contende
         assert mark == ("other" if path[-1] == jax.tree_util.GetAttrKey("count") else "params"), path
 
 
-@every_optimizer
+@every_factory
 def test_tree_get_and_set_reach_into_the_state(contender: Contender):
     params = make_params()
     tx = optax.inject_hyperparams(contender.factory)(learning_rate=0.1, **contender.arguments)
@@ -580,7 +580,7 @@ def test_extreme_gradients_give_finite_updates(contender: Contender):
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_factory
 def test_it_lowers_for_every_platform_on_this_one(contender: Contender):
     from jax import export
 

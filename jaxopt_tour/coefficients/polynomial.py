@@ -33,7 +33,7 @@ class PolynomialCoefficients:
             17.
         prescale: the norm that bounds the spectral norm of X from above: ``frobenius`` = (sum s_i^2)^(1/2),
             ``schatten4`` = (sum s_i^4)^(1/4), ``schatten8`` = (sum s_i^8)^(1/8), or ``aol``, which scales every row
-            of X by rsqrt(sum_j |X X^T|_ij) (almost-orthogonal layers; it also turns the singular vectors a little).
+            of X by ``rsqrt(sum_j |X X^T|_ij)`` (almost-orthogonal layers; it also turns the singular vectors a little).
         source: where the numbers come from.
         in_half: the coefficients that replace these where the iteration runs in half precision. Polynomials of degree
             9 and 17 have coefficients too large for it: without a replacement they run in float32, and a dtype of half

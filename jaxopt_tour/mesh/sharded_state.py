@@ -30,7 +30,8 @@ def state_shardings(tx: optax.GradientTransformation, params: Tree) -> Tree:
 
     Args:
         tx: any Optax transformation.
-        params: arrays, or ``jax.ShapeDtypeStruct``s with a sharding, all on one mesh, boxed in Flax variables or not.
+        params: arrays, or ``jax.ShapeDtypeStruct`` values with a sharding, all on one mesh, boxed in Flax variables or
+            not.
 
     Raises:
         ValueError: a parameter has no NamedSharding, two are on different meshes, or there are none.

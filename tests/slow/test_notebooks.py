@@ -35,11 +35,11 @@ def install_cell(script: pathlib.Path) -> str:
     return next(cell for cell in cells(script) if not cell.startswith(" [markdown]"))
 
 
-def test_there_are_nine_and_the_readme_has_them_all():
+def test_the_page_of_the_tour_lists_every_chapter():
     assert [path.name[:2] for path in SCRIPTS] == [f"{number:02}" for number in range(1, 10)]
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "tour.md").read_text()
     for script in SCRIPTS:
-        assert f"](notebooks/{script.stem}.ipynb)" in readme
+        assert f"](../notebooks/{script.stem}.ipynb)" in page
     assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == {path.stem for path in SCRIPTS}
 
 
