@@ -142,11 +142,11 @@ class TestScripts:
         assert (mine / "thesis.tex").read_text() == "years of work"
 
 
-#: Pages whose Python runs as it stands. Snippets of docs/maxtext.md need MaxText, those of docs/routing-rules.md have a
-#: test of their own, which compares the tables too.
+#: Pages whose Python runs as it stands. Snippets of docs/maxtext.md need MaxText; those of docs/routing-rules.md and
+#: docs/state.md have tests of their own, which compare what is printed too.
 PAGES = [
     ROOT / "README.md",
-    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in ("maxtext", "routing-rules")),
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in ("maxtext", "routing-rules", "state")),
 ]
 SNIPPETS = {
     f"{page.name}, snippet {number}": code
