@@ -14,7 +14,8 @@ from jaxopt_tour.optimizers._numerics import (
     scale_by_learning_rate,
     zeros_like_first_moment,
 )
-from jaxopt_tour.optimizers.momentum import MomentumState
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
+from jaxopt_tour.optimizers.momentum import EmaMomentumState
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 
 
@@ -53,19 +54,19 @@ def scale_by_lion(
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
     b1, b2 = hyperparameter(b1), hyperparameter(b2)
 
-    def init(params: Tree) -> MomentumState:
-        return MomentumState(jnp.zeros([], jnp.int32), zeros_like_first_moment(params, mu_dtype))
+    def init(params: Tree) -> EmaMomentumState:
+        return EmaMomentumState(jnp.zeros([], jnp.int32), zeros_like_first_moment(params, mu_dtype))
 
-    def update(updates: Tree, state: MomentumState, params: Tree | None = None) -> tuple[Tree, MomentumState]:
+    def update(updates: Tree, state: EmaMomentumState, params: Tree | None = None) -> tuple[Tree, EmaMomentumState]:
         def rule(g: Array, m: Array) -> tuple[Array, Array]:
             u = jnp.sign(b1 * m + (1 - b1) * g)
             m = b2 * m + (1 - b2) * g
             return u, m
 
-        u, m = map_rule(rule, updates, params, state.trace)
-        return u, MomentumState(optax.safe_increment(state.count), m)
+        u, m = map_rule(rule, updates, params, state.mu)
+        return u, EmaMomentumState(optax.safe_increment(state.count), m)
 
-    return optax.GradientTransformation(init, update)
+    return with_state_check(optax.GradientTransformation(init, update))
 
 
 def lion(
@@ -105,7 +106,7 @@ def lion(
     Source:
         Chen et al. 2023, https://arxiv.org/abs/2302.06675, algorithm 2 and section 5.
     """
-    return optax.chain(
+    return checked_chain(
         scale_by_lion(b1, b2, mu_dtype=mu_dtype),
         add_decayed_weights(weight_decay, mask, cautious=cautious),
         scale_by_learning_rate(learning_rate),

@@ -14,6 +14,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```\n(?:\n```\n(.*?)```\n)?", PAGE, re.S
 
 def test_every_snippet_is_found():
     assert len(SNIPPETS) == PAGE.count("```python\n") > 5
+    assert "```\n```\n" not in PAGE, "an output is shown that is empty"
 
 
 @pytest.mark.slow
