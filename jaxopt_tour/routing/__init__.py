@@ -4,7 +4,7 @@ from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.routing.by_name.routes import ByName, routes_by_name
 from jaxopt_tour.routing.by_use.trace import from_function
 from jaxopt_tour.routing.by_use.user_rules import register_kernel
-from jaxopt_tour.routing.resolution import Routing, resolve
+from jaxopt_tour.routing.resolution import Routing, override, resolve
 from jaxopt_tour.routing.route import ROLES, Pieces, Role, Route, Routes
 from jaxopt_tour.routing.table import RoutingTable, routing_table
 
@@ -19,6 +19,7 @@ __all__ = [
     "Routing",
     "RoutingTable",
     "from_function",
+    "override",
     "register_kernel",
     "resolve",
     "routes_by_name",

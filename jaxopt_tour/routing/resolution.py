@@ -86,6 +86,35 @@ def resolve(routing: Routing, params: Tree) -> Routes:
     )
 
 
+def override(routes: Routes, entries: Any) -> Routes:
+    """Return routes with some parameters routed by hand.
+
+    Args:
+        routes: what `from_function` or `resolve` returned.
+        entries: labels, `MatrixAxes` or `Route` by path, module or pattern, as in `resolve`.
+
+    Returns:
+        New `Routes`; parameters without an entry keep theirs.
+
+    Raises:
+        ValueError: an entry is none of these, or matches no parameter; or a parameter that has no axes is to be a
+            `"matrix"`. The message names the path.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxopt_tour as jt
+        >>> params = {"encoder": {"up": {"kernel": jnp.ones((4, 8))}}, "head": {"kernel": jnp.ones((8, 2))}}
+        >>> routes = jt.routing.override(jt.routing.resolve(None, params), {"encoder": "frozen"})
+        >>> routes["encoder/up/kernel"].label
+        'frozen'
+    """
+    if not isinstance(routes, Routes):
+        raise ValueError(f"routes must be Routes, such as from_function returns, got {routes!r}")
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"entries must map paths, modules or patterns to labels or MatrixAxes, got {entries!r}")
+    by_leaf = _entries_by_leaf(dict(entries), routes)
+    return Routes({name: _as_route(name, None, by_leaf.get(name), route) for name, route in routes.items()})
+
+
 def check_routing(routing: Any) -> None:
     """Raise if `routing` is a function of other arguments than path and leaf."""
     if callable(routing) and not is_model(routing):
@@ -139,7 +168,8 @@ def _is_dimensions(node: Any) -> bool:
 _NO_MATRIX = object()
 
 
-def _as_route(name: str, shape: tuple[int, ...], entry: Any, default: Route) -> Route:
+def _as_route(name: str, shape: tuple[int, ...] | None, entry: Any, default: Route) -> Route:
+    """The route of an entry. Without a shape, whether axes fit is left to `resolve`."""
     if entry is None or (entry is _NO_MATRIX and default.label != "matrix"):
         return default
     if entry is _NO_MATRIX:
@@ -149,10 +179,11 @@ def _as_route(name: str, shape: tuple[int, ...], entry: Any, default: Route) -> 
     if isinstance(entry, MatrixAxes):
         entry = Route("matrix", entry, "the axes are given")
     elif entry == "matrix":
-        axes = default.axes or (MatrixAxes(0, 1) if len(shape) == 2 else None)
+        axes = default.axes or (MatrixAxes(0, 1) if shape is not None and len(shape) == 2 else None)
         if axes is None:
+            of_shape = "" if shape is None else f" of shape {shape}"
             raise ValueError(
-                f"parameter {name!r} of shape {shape} is routed as 'matrix' and cannot be one: {default.reason}. Give "
+                f"parameter {name!r}{of_shape} is routed as 'matrix' and cannot be one: {default.reason}. Give "
                 "MatrixAxes or another label in place of 'matrix'."
             )
         entry = Route("matrix", axes, "the label is given")
@@ -161,7 +192,7 @@ def _as_route(name: str, shape: tuple[int, ...], entry: Any, default: Route) -> 
         entry = Route(role, default.axes if role == "matrix" else None, "the label is given", label=entry)
     if not isinstance(entry, Route):
         raise ValueError(f"routing of {name!r} must be a label, MatrixAxes, a Route or None, got {entry!r}")
-    if entry.axes is not None:
+    if entry.axes is not None and shape is not None:
         try:
             entry.axes.matrix_shapes(shape)
         except ValueError as error:

@@ -283,3 +283,36 @@ def test_the_table_reads_models_and_shows_both_ways() -> None:
 def test_linen_variables_are_read_for_their_parameters() -> None:
     table = routing_table({"params": PARAMS, "batch_stats": {"mean": jnp.zeros(3)}})
     assert [row.path for row in table.rows] == list(DEFAULT)
+
+
+class TestOverride:
+    @staticmethod
+    def routes() -> jt.Routes:
+        def model(params, x):
+            return jnp.tanh(x @ params["a"]["w"]) @ params["b"]["w"]
+
+        params = {"a": {"w": jnp.ones((4, 8))}, "b": {"w": jnp.ones((8, 2))}}
+        return jt.routing.from_function(model, params, jnp.ones((3, 4)))
+
+    @pytest.mark.parametrize("entry", ["a", "a/w", "*/w"])
+    def test_an_entry_takes_precedence_over_what_was_found(self, entry: str):
+        found = jt.routing.override(self.routes(), {entry: "frozen"})
+        assert found["a/w"].label == "frozen"
+        assert found["b/w"].label == ("frozen" if entry == "*/w" else "head")
+
+    def test_what_is_not_named_stays(self):
+        routes = self.routes()
+        assert jt.routing.override(routes, {}) == routes
+        assert jt.routing.override(routes, {"b": jt.MatrixAxes(0, 1)})["b/w"].label == "matrix"
+
+    @pytest.mark.parametrize(
+        ("entries", "message"),
+        [
+            ({"c": "frozen"}, "routing has an entry for 'c', but no parameter there"),
+            ("frozen", "entries must map"),
+            ({"a": 3}, "routing of 'a/w' must be a label"),
+        ],
+    )
+    def test_a_wrong_entry_is_named(self, entries, message: str):
+        with pytest.raises(ValueError, match=message):
+            jt.routing.override(self.routes(), entries)

@@ -78,7 +78,7 @@ def test_every_number_is_numpys(step: tuple[Any, Any, Any]):
     measured = jt.metrics(after)
     after = after.inner_state.inner_state
     up, w = np.asarray(u["blocks"]["0"]["up"]["kernel"], np.float64), np.asarray(params["blocks"]["0"]["up"]["kernel"])
-    m = np.asarray(after.inner_states["matrix"][0][0].trace["blocks"]["0"]["up"]["kernel"], np.float64)
+    m = np.asarray(after.inner_states["matrix"][0][0].mu["blocks"]["0"]["up"]["kernel"], np.float64)
     decay = -RATE * DECAY * w
     orthogonal = np.linalg.svd(up - decay, compute_uv=False) ** 2
     expected = {
