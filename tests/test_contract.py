@@ -167,7 +167,7 @@ def test_vmap_over_rates_and_over_starts(contender: Contender):
 
 
 @pytest.mark.versions
-@every_optimizer
+@every_factory
 def test_hyper_gradients_are_finite_where_a_gradient_is_exactly_zero(contender: Contender):
     params = make_params() | {"gate": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}
 

@@ -103,8 +103,7 @@ def test_every_prescale_survives_the_stack_of_gram_matrices(coefficients: str, x
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("work", [None, "float16", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "work"), [("float16", None), ("bfloat16", "float16"), ("bfloat16", "bfloat16")])
 def test_half_precision_keeps_its_dtype(dtype: str, work: str | None) -> None:
     tree = {
         name: jnp.asarray(leaf / jnp.maximum(jnp.abs(leaf).max(), 1e-30), dtype)
@@ -121,8 +120,9 @@ def test_half_precision_keeps_its_dtype(dtype: str, work: str | None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["standard", "gram"])
-@pytest.mark.parametrize("coefficients", ["polar_express", "modula", "cubic", "cans"])
+@pytest.mark.parametrize(
+    ("coefficients", "form"), [("polar_express", "standard"), ("polar_express", "gram"), ("cubic", "gram")]
+)
 def test_a_loop_over_steps_makes_the_same_steps(
     coefficients: str, form: str, monkeypatch: pytest.MonkeyPatch, x64: None
 ) -> None:
