@@ -68,12 +68,13 @@ def walk(tx, theta, gradients):
 # $$\text{coupled (L2):}\quad g \leftarrow g + \lambda\theta \ \text{ before the rule}; \qquad
 #   \text{decoupled:}\quad \theta \leftarrow \theta - \eta\,(u + \lambda\theta) = (1 - \eta\lambda)\,\theta - \eta u .$$
 #
-# The library has one transformation for both. In `adam` it stands before the rule, in `adamw` after it:
+# The library has one transformation for both. In `adam` it stands before the rule, in `adamw` after it. `checked_chain`
+# is `optax.chain` that refuses the state of another optimizer:
 
 # %%
 for optimizer in (jt.adam, jt.adamw):
     source = inspect.getsource(optimizer)
-    print(f"def {optimizer.__name__}(...):\n    ...\n{source[source.rindex('    return optax.chain(') :]}")
+    print(f"def {optimizer.__name__}(...):\n    ...\n{source[source.rindex('    return checked_chain(') :]}")
 
 # %% [markdown]
 # ## Is AdamW different from Adam without L2?
