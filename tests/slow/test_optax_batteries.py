@@ -118,8 +118,8 @@ AliasBattery = make_battery(
     alias=ALIAS,
 )
 
-# Half of the second battery's tests are the first's again. What it adds is matrices, 30,000 steps, and Optax's wrappers:
-# one row a kind of state.
+# Half of the second battery's tests are the first's again. What it adds is matrices, 30,000 steps, and Optax's
+# wrappers: one row a kind of state.
 FEW = [contender for contender in CHOSEN if contender.name in FAST]
 UNWRAPPED = {"wrapper_name": None, "wrapper_kwargs": None}
 WRAPPED_ROWS = [
