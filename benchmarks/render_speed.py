@@ -48,7 +48,7 @@ def step_table(steps: Json, compiling: Json) -> str:
                     line["name"],
                     speed(line),
                     f"{line['speedup_to_rolled']:.2f}",
-                    *(f"{built[phase][line['name']]:.2f}" for phase in phases),
+                    *(f"{built[phase][line['name']]:.2f}" if line["name"] in built[phase] else "" for phase in phases),
                     f"{line['temporary_bytes'] / 2**20:,.0f} MiB",
                 ]
             )
