@@ -107,6 +107,7 @@ def main() -> None:
                 f"temporary memory {step.temporary_bytes / 2**20:7.0f} MiB"
             )
         results[name] = lines
+        del contenders, step, params, gradients  # ten states of GPT-2 small take 16 GB; the next tree needs the room
     if not arguments.no_write:
         path = write("optimizer_step", results, {"rounds": arguments.rounds})
         print(f"written to {path.relative_to(ROOT)}")
