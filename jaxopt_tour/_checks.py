@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -27,25 +27,38 @@ def _as_number(name: str, value: Any, allowed: str) -> float | None:
         raise ValueError(f"{name} must be {allowed}, got {value!r}") from None
 
 
+def check_number(name: str, value: Any, allowed: str, is_allowed: Callable[[float], bool]) -> None:
+    """Raise unless `value` is a number for which `is_allowed` is true; `allowed` says it in words."""
+    number = _as_number(name, value, allowed)
+    if number is not None and not is_allowed(number):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
 def check_nonnegative(name: str, value: Any) -> None:
     """Raise unless `value` is a finite number of at least zero."""
-    number = _as_number(name, value, "a number >= 0")
-    if number is not None and not 0 <= number < np.inf:
-        raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+    check_number(name, value, "a number >= 0", lambda number: 0 <= number < np.inf)
 
 
 def check_decay_rate(name: str, value: Any) -> None:
     """Raise unless `value` is the decay of an exponential average, 0 <= value < 1."""
-    number = _as_number(name, value, "a number with 0 <= value < 1")
-    if number is not None and not 0 <= number < 1:
-        raise ValueError(f"{name} must be a number with 0 <= value < 1, got {value!r}")
+    check_number(name, value, "a number with 0 <= value < 1", lambda number: 0 <= number < 1)
 
 
 def check_fraction(name: str, value: Any) -> None:
     """Raise unless `value` is a number from 0 to 1."""
-    number = _as_number(name, value, "a number with 0 <= value <= 1")
-    if number is not None and not 0 <= number <= 1:
-        raise ValueError(f"{name} must be a number with 0 <= value <= 1, got {value!r}")
+    check_number(name, value, "a number with 0 <= value <= 1", lambda number: 0 <= number <= 1)
+
+
+def check_integer(name: str, value: Any, least: int, *, or_array: bool = False) -> None:
+    """Raise unless `value` is an integer of at least `least`; with `or_array` also one in an array, traced or not."""
+    if or_array and isinstance(value, jax.core.Tracer):
+        return
+    kinds = (int, np.integer, np.ndarray, jax.Array) if or_array else (int, np.integer)
+    if isinstance(value, kinds) and not isinstance(value, bool):
+        array = np.asarray(value)
+        if array.ndim == 0 and np.issubdtype(array.dtype, np.integer) and array >= least:
+            return
+    raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
 
 
 def check_rate(name: str, value: Any) -> None:
@@ -54,9 +67,7 @@ def check_rate(name: str, value: Any) -> None:
     if callable(value):
         check_call(name, value, (0,), allowed=allowed)
         return
-    number = _as_number(name, value, allowed)
-    if number is not None and not 0 <= number < np.inf:
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    check_number(name, value, allowed, lambda number: 0 <= number < np.inf)
 
 
 def check_call(

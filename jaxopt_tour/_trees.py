@@ -29,6 +29,11 @@ def is_hole(node: Any) -> bool:
     return isinstance(node, optax.MaskedNode)
 
 
+def is_placeholder(params: Any) -> bool:
+    """Whether this is the node that `optax.tree.map_params` passes to `init` to learn where parameter trees are."""
+    return type(params).__name__ == "_ParamsPlaceholder"
+
+
 def unbox(leaf: Any) -> Any:
     """The array in a Flax box; anything else unchanged."""
     if not is_box(leaf):

@@ -20,8 +20,8 @@ from jaxopt_tour._trees import map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.mesh.layouts import axis_types, gathered, given_layouts, laid_like, whole_shapes
 from jaxopt_tour.mesh.on_mesh import OnMesh
+from jaxopt_tour.optimizers._matrix_axes import stateless_with_axes
 from jaxopt_tour.optimizers._numerics import abs_squared, safe_sqrt, widen
-from jaxopt_tour.optimizers.orthogonalize import resolve_axes
 from jaxopt_tour.routing.axes import MatrixAxes
 
 #: The units of a matrix that a rule measures; "longer" is outputs or inputs, whichever are more.
@@ -211,22 +211,9 @@ def on_matrices(
         with_params: Name of a transformation whose rule also takes the part of the parameters.
     """
 
-    def init(params: Tree) -> optax.EmptyState:
-        resolve_axes(axes, None, params, complain=axes is not None)
-        return optax.EmptyState()
-
-    def update(
-        updates: Tree,
-        state: optax.EmptyState,
-        params: Tree | None = None,
-        *,
-        matrix_axes: Mapping[str, MatrixAxes] | None = None,
-        **extra_args: Any,
-    ) -> tuple[Tree, optax.EmptyState]:
-        del extra_args
+    def applied(updates: Tree, views: Mapping[str, MatrixAxes], params: Tree | None) -> Tree:
         if with_params is not None and params is None:
             raise ValueError(f"{with_params} needs the parameters: call update(updates, state, params)")
-        views = resolve_axes(axes, matrix_axes, updates)
         trees = (updates,) if with_params is None else (updates, params)
         parts = [parts_of(tree, views, on_mesh) for tree in trees]
 
@@ -234,6 +221,6 @@ def on_matrices(
             xs = [rule(*matching) for matching in zip(*(of_tree[name] for of_tree in parts), strict=True)]
             return rebox(leaf, joined(unbox(leaf), views[name], xs))
 
-        return map_with_names(apply, updates), state
+        return map_with_names(apply, updates)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return stateless_with_axes(applied, axes)

@@ -2,11 +2,15 @@
 
 A restored state may hold `None`, `optax.MaskedNode` or an array of another shape where a momentum is expected. Without
 this check the next update raises a broadcasting error that names no parameter. Only structure, shapes and dtypes are
-compared, so a compiled step is the same with and without it.
+compared, so a compiled step is the same with and without it. The outermost transformation checks the whole state; those
+inside it do not check their parts again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any, Final
 
 import jax
@@ -29,25 +33,41 @@ _WORDS: Final = {
 _SHOWN: Final = 3
 _MISSING: Final = object()
 
+#: Whether a transformation around the present one has checked the state.
+_IS_CHECKED: contextvars.ContextVar[bool] = contextvars.ContextVar("_IS_CHECKED", default=False)
+
 
 def with_state_check(tx: optax.GradientTransformation) -> Any:
-    """Return `tx` with `check_state` at the start of `update`."""
+    """Return `tx` whose `update` runs inside `checked_state`."""
     accepted: set[Any] = set()
 
     def update(updates: Tree, state: Any, params: Tree | None = None, **extra_args: Any) -> tuple[Tree, Any]:
-        check_state(tx.init, state, updates, params, accepted)
-        return tx.update(updates, state, params, **extra_args)
+        with checked_state(tx.init, state, updates, params, accepted):
+            return tx.update(updates, state, params, **extra_args)
 
     return tx._replace(update=update)
 
 
 def checked_chain(*transforms: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Return `optax.chain(*transforms)` with `check_state` at the start of `update`."""
+    """Return `optax.chain(*transforms)` whose `update` runs inside `checked_state`."""
     return with_state_check(optax.chain(*transforms))
 
 
-def check_state(init: Any, state: Any, updates: Tree, params: Tree | None, accepted: set[Any]) -> None:
-    """Raise unless `state` has the classes, parameters and shapes of `init(params)`.
+@contextlib.contextmanager
+def checked_state(init: Any, state: Any, updates: Tree, params: Tree | None, accepted: set[Any]) -> Iterator[None]:
+    """Check the state as `_is_own_state` does, unless that has been done for a state around it."""
+    token = None
+    if not _IS_CHECKED.get() and _is_own_state(init, state, updates, params, accepted):
+        token = _IS_CHECKED.set(True)
+    try:
+        yield
+    finally:
+        if token is not None:
+            _IS_CHECKED.reset(token)
+
+
+def _is_own_state(init: Any, state: Any, updates: Tree, params: Tree | None, accepted: set[Any]) -> bool:
+    """Raise unless `state` has the classes, parameters and shapes of `init(params)`; False if that cannot be known.
 
     Dtypes are compared as well, where `params` are given: a narrower accumulator would lose what the wider one keeps.
 
@@ -67,11 +87,11 @@ def check_state(init: Any, state: Any, updates: Tree, params: Tree | None, accep
     likes = updates if params is None else params
     signature = _signature((likes, state, params is None))
     if signature is not None and signature in accepted:
-        return
+        return True
     try:
         expected = jax.eval_shape(init, jax.tree.map(_abstract, likes))
     except (TypeError, IndexError):
-        return  # an `init` of other makers that needs values: there is nothing to compare with
+        return False  # an `init` of other makers that needs values: there is nothing to compare with
     arrays = _other_arrays(expected, state, named_leaves(likes), strict=params is not None)
     problems = [*_other_classes(expected, state, ())[:1], *arrays]
     if problems:
@@ -85,6 +105,7 @@ def check_state(init: Any, state: Any, updates: Tree, params: Tree | None, accep
         if len(accepted) >= 32:
             accepted.clear()
         accepted.add(signature)
+    return True
 
 
 def _signature(tree: Tree) -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._checks import check_call, check_decay_rate, check_float_dtype, check_transformation
+from jaxopt_tour._checks import check_call, check_decay_rate, check_float_dtype, check_number, check_transformation
 from jaxopt_tour._trees import only_state
 from jaxopt_tour._types import Array, DTypeLike, Tree
 from jaxopt_tour.optimizers._numerics import Scalar, cast_update, hyperparameter, widen, zeros_like_first_moment
@@ -149,11 +149,5 @@ def _check_beta(beta: Any) -> None:
     allowed = "a number < 1 or a schedule (a function of the step)"
     if callable(beta):
         check_call("beta", beta, (0,), allowed=allowed)
-    elif not isinstance(beta, jax.core.Tracer):
-        valid = not isinstance(beta, (bool, str)) and np.ndim(beta) == 0
-        try:
-            valid = valid and -np.inf < float(beta) < 1
-        except (TypeError, ValueError):
-            valid = False
-        if not valid:
-            raise ValueError(f"beta must be {allowed}, got {beta!r}")
+    else:
+        check_number("beta", beta, allowed, lambda number: -np.inf < number < 1)

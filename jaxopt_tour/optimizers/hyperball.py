@@ -21,12 +21,11 @@ from jaxopt_tour.optimizers._matrices import (
     same_axes_as_at_init,
     split_numbers,
 )
+from jaxopt_tour.optimizers._matrix_axes import resolve_axes
 from jaxopt_tour.optimizers._numerics import Scalar, hyperparameter, safe_divide, widen
 from jaxopt_tour.optimizers.adam import scale_by_adam
 from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
-from jaxopt_tour.optimizers.multi_transform import MadeForAxes
 from jaxopt_tour.optimizers.muon import scale_by_muon
-from jaxopt_tour.optimizers.orthogonalize import resolve_axes
 from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike
 from jaxopt_tour.routing import Routing
 from jaxopt_tour.routing.axes import MatrixAxes
@@ -211,7 +210,7 @@ def muonh(
             hyperball(learning_rate, axes=axes, mesh=mesh),
         )
 
-    return _at_constant_norms(matrices, rest, learning_rate, mu_dtype, routing)
+    return matrix_optimizer(matrices, rest, learning_rate, mu_dtype=mu_dtype, routing=routing)
 
 
 def adamh(
@@ -266,19 +265,4 @@ def adamh(
             scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype), hyperball(learning_rate, axes=axes, mesh=mesh)
         )
 
-    return _at_constant_norms(matrices, rest, learning_rate, mu_dtype, routing)
-
-
-def _at_constant_norms(
-    matrices: MadeForAxes, rest: Rest, learning_rate: ScalarOrSchedule, mu_dtype: DTypeLike | None, routing: Routing
-) -> optax.GradientTransformationExtraArgs:
-    return matrix_optimizer(
-        matrices,
-        rest,
-        learning_rate,
-        weight_decay=0.0,
-        mask=None,
-        cautious=False,
-        mu_dtype=mu_dtype,
-        routing=routing,
-    )
+    return matrix_optimizer(matrices, rest, learning_rate, mu_dtype=mu_dtype, routing=routing)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._checks import check_rate, check_transformation
+from jaxopt_tour._checks import check_call, check_number, check_transformation
 from jaxopt_tour._types import Array, ScalarOrSchedule, Tree
 from jaxopt_tour.optimizers._numerics import cast_update, widen
 from jaxopt_tour.optimizers._state_check import with_state_check
@@ -97,10 +97,7 @@ def interpolate(
 
 def _check_weight(weight: Any) -> None:
     allowed = "a number with 0 <= weight <= 1 or a schedule (a function of the step)"
-    try:
-        check_rate("weight", weight)
-        outside = not callable(weight) and not isinstance(weight, jax.core.Tracer) and float(weight) > 1
-    except ValueError:
-        outside = True
-    if outside:
-        raise ValueError(f"weight must be {allowed}, got {weight!r}") from None
+    if callable(weight):
+        check_call("weight", weight, (0,), allowed=allowed)
+    else:
+        check_number("weight", weight, allowed, lambda number: 0 <= number <= 1)

@@ -23,9 +23,9 @@ def matrix_optimizer(
     rest: Rest,
     learning_rate: ScalarOrSchedule,
     *,
-    weight_decay: ScalarOrSchedule,
-    mask: Mask | None,
-    cautious: bool,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask | None = None,
+    cautious: bool = False,
     mu_dtype: DTypeLike | None,
     routing: Routing,
 ) -> optax.GradientTransformationExtraArgs:

@@ -10,10 +10,10 @@ import jax
 import optax
 
 from jaxopt_tour._checks import did_you_mean
-from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names, named_leaves
+from jaxopt_tour._trees import HOLE, is_box, is_hole, is_placeholder, map_with_names, named_leaves
 from jaxopt_tour._types import Tree
-from jaxopt_tour.optimizers._facts import tell_routes
-from jaxopt_tour.optimizers._state_check import check_state
+from jaxopt_tour.optimizers._init_report import report_routes
+from jaxopt_tour.optimizers._state_check import checked_state
 from jaxopt_tour.routing import ROLES, MatrixAxes, Routes, Routing, resolve
 from jaxopt_tour.routing.log import log_routes
 from jaxopt_tour.routing.resolution import check_routing
@@ -92,10 +92,10 @@ def multi_transform(
         return routes
 
     def init(params: Tree) -> MultiTransformState:
-        if _is_placeholder(params):  # optax.tree.map_params asks which parts of the state are parameter trees
+        if is_placeholder(params):
             return MultiTransformState({label: tx.init(params) for label, tx in transforms_for({}).items()})
         routes = routes_of(params, log)
-        tell_routes(routes)
+        report_routes(routes)
         return init_routed(transforms_for(_axes_of(routes)), routes, params)
 
     def init_routed(
@@ -109,20 +109,20 @@ def multi_transform(
         routes = routes_of(updates if params is None else params)
         axes = _axes_of(routes)
         by_label = transforms_for(axes)
-        check_state(lambda likes: init_routed(by_label, routes, likes), state, updates, params, accepted)
-        inner_states = {}
-        for label, tx in by_label.items():
-            params_of_label = None if params is None else _only(params, routes, label)
-            updates_of_label, inner_states[label] = tx.update(
-                _only(updates, routes, label),
-                state.inner_states[label],
-                params_of_label,
-                **{**extra_args, "matrix_axes": axes},
-            )
-            updates = jax.tree.map(
-                lambda old, new: old if is_hole(new) else new, updates, updates_of_label, is_leaf=_is_leaf
-            )
-        return updates, MultiTransformState(inner_states)
+        with checked_state(lambda likes: init_routed(by_label, routes, likes), state, updates, params, accepted):
+            inner_states = {}
+            for label, tx in by_label.items():
+                params_of_label = None if params is None else _only(params, routes, label)
+                updates_of_label, inner_states[label] = tx.update(
+                    _only(updates, routes, label),
+                    state.inner_states[label],
+                    params_of_label,
+                    **{**extra_args, "matrix_axes": axes},
+                )
+                updates = jax.tree.map(
+                    lambda old, new: old if is_hole(new) else new, updates, updates_of_label, is_leaf=_is_leaf
+                )
+            return updates, MultiTransformState(inner_states)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -151,8 +151,3 @@ def _only(tree: Tree, routes: Routes | Mapping[str, Any], label: str) -> Tree:
 
 def _is_leaf(node: Any) -> bool:
     return is_box(node) or is_hole(node)
-
-
-def _is_placeholder(params: Tree) -> bool:
-    """Whether this is the node that `optax.tree.map_params` passes to `init`."""
-    return type(params).__name__ == "_ParamsPlaceholder"

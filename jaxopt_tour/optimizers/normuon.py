@@ -23,6 +23,7 @@ from jaxopt_tour.optimizers._matrices import (
     split_numbers,
     units_of,
 )
+from jaxopt_tour.optimizers._matrix_axes import resolve_axes
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
     abs_squared,
@@ -35,7 +36,7 @@ from jaxopt_tour.optimizers._numerics import (
 )
 from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
 from jaxopt_tour.optimizers.muon import scale_by_muon
-from jaxopt_tour.optimizers.orthogonalize import resolve_axes, scale_by_matrix_shape
+from jaxopt_tour.optimizers.orthogonalize import scale_by_matrix_shape
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
 from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike
 from jaxopt_tour.routing import Routing

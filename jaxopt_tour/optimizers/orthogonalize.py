@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +14,10 @@ from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.mesh.layouts import whole_shapes
 from jaxopt_tour.mesh.on_mesh import MeshLike, as_on_mesh
 from jaxopt_tour.mesh.run import orthogonalize_parameters
-from jaxopt_tour.optimizers._facts import tell_orthogonalized
+from jaxopt_tour.optimizers._init_report import report_orthogonalized
+from jaxopt_tour.optimizers._matrix_axes import stateless_with_axes
 from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike, as_orthogonalizer
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.routes import routes_by_name
 from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor, shape_factor
 
 
@@ -50,25 +49,12 @@ def orthogonalize_via_newton_schulz(
     """
     orthogonalizer, on_mesh = as_orthogonalizer(orthogonalizer), as_on_mesh(mesh)
 
-    def init(params: Tree) -> optax.EmptyState:
-        resolve_axes(axes, None, params, complain=axes is not None)
-        tell_orthogonalized(named_leaves(params))
-        return optax.EmptyState()
-
-    def update(
-        updates: Tree,
-        state: optax.EmptyState,
-        params: Tree | None = None,
-        *,
-        matrix_axes: Mapping[str, MatrixAxes] | None = None,
-        **extra_args: Any,
-    ) -> tuple[Tree, optax.EmptyState]:
-        del params, extra_args
-        views = resolve_axes(axes, matrix_axes, updates)
+    def orthogonalized(updates: Tree, views: Mapping[str, MatrixAxes], params: Tree | None) -> Tree:
+        del params
         orthogonal = orthogonalize_parameters(orthogonalizer, named_leaves(updates), views, on_mesh)
-        return map_with_names(lambda name, leaf: rebox(leaf, orthogonal[name]), updates), state
+        return map_with_names(lambda name, leaf: rebox(leaf, orthogonal[name]), updates)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return stateless_with_axes(orthogonalized, axes, at_init=lambda params: report_orthogonalized(named_leaves(params)))
 
 
 def scale_by_matrix_shape(
@@ -96,21 +82,8 @@ def scale_by_matrix_shape(
     check_choice("factor", factor, SHAPE_FACTORS)
     on_mesh = as_on_mesh(mesh)
 
-    def init(params: Tree) -> optax.EmptyState:
-        resolve_axes(axes, None, params, complain=axes is not None)
-        return optax.EmptyState()
-
-    def update(
-        updates: Tree,
-        state: optax.EmptyState,
-        params: Tree | None = None,
-        *,
-        matrix_axes: Mapping[str, MatrixAxes] | None = None,
-        **extra_args: Any,
-    ) -> tuple[Tree, optax.EmptyState]:
-        del params, extra_args
-        views = resolve_axes(axes, matrix_axes, updates)
-
+    def scaled(updates: Tree, views: Mapping[str, MatrixAxes], params: Tree | None) -> Tree:
+        del params
         shapes = whole_shapes(named_leaves(updates), None if on_mesh is None else on_mesh.layouts)
 
         def scale(name: str, leaf: Array) -> Array:
@@ -125,44 +98,6 @@ def scale_by_matrix_shape(
             along = np.expand_dims(along, [axis for axis in range(leaf.ndim) if axis not in fan_out])
             return leaf * jnp.asarray(along, leaf.dtype)
 
-        return map_with_names(lambda name, leaf: rebox(leaf, scale(name, unbox(leaf))), updates), state
+        return map_with_names(lambda name, leaf: rebox(leaf, scale(name, unbox(leaf))), updates)
 
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def resolve_axes(
-    axes: MatrixAxes | Mapping[str, MatrixAxes] | None,
-    handed_over: Mapping[str, MatrixAxes] | None,
-    tree: Tree,
-    complain: bool = True,
-) -> dict[str, MatrixAxes]:
-    """The matrix view of every parameter: as given, else as handed over by routing, else by name.
-
-    Raises:
-        ValueError: a parameter has no such view (unless `complain` is False), or the view does not fit its shape.
-    """
-    leaves = named_leaves(tree)
-    if isinstance(axes, MatrixAxes):
-        given: Mapping[str, MatrixAxes] = dict.fromkeys(leaves, axes)
-    elif axes is None or isinstance(axes, Mapping):
-        given = axes or handed_over or {}
-    else:
-        raise ValueError(f"axes must be None, a MatrixAxes, or MatrixAxes by path name, got {axes!r}")
-    by_name = routes_by_name(tree) if set(leaves) - set(given) else {}
-    views = {}
-    for name, leaf in leaves.items():
-        view = given.get(name)
-        if view is None:
-            view = by_name[name].axes or (MatrixAxes(0, 1) if leaf.ndim == 2 else None)
-        if view is None and complain:
-            raise ValueError(
-                f"parameter {name!r} of shape {tuple(leaf.shape)} is no matrix ({by_name[name].reason}): give its "
-                "MatrixAxes, or route it elsewhere with jaxopt_tour.multi_transform"
-            )
-        if view is not None:
-            try:
-                view.matrix_shapes(tuple(leaf.shape))
-            except ValueError as error:
-                raise ValueError(f"parameter {name!r}: {error}") from None
-            views[name] = view
-    return views
+    return stateless_with_axes(scaled, axes)

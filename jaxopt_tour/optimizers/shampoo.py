@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.lax import Precision, stop_gradient
 
@@ -17,12 +16,15 @@ from jaxopt_tour._checks import (
     check_decay_rate,
     check_flag,
     check_float_dtype,
+    check_integer,
     check_nonnegative,
+    check_number,
 )
 from jaxopt_tour._trees import map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.linalg.inverse_root import inverse_root
 from jaxopt_tour.mesh.layouts import gathered, laid_like
+from jaxopt_tour.optimizers._matrix_axes import resolve_axes
 from jaxopt_tour.optimizers._numerics import (
     Scalar,
     cast_update,
@@ -33,7 +35,7 @@ from jaxopt_tour.optimizers._numerics import (
 from jaxopt_tour.optimizers._state_check import with_state_check
 from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
 from jaxopt_tour.optimizers.momentum import scale_by_momentum
-from jaxopt_tour.optimizers.orthogonalize import resolve_axes, scale_by_matrix_shape
+from jaxopt_tour.optimizers.orthogonalize import scale_by_matrix_shape
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights, masks_by_label
 from jaxopt_tour.routing import Routing
 from jaxopt_tour.routing.axes import MatrixAxes
@@ -113,11 +115,11 @@ def scale_by_shampoo(
     if b2 is not None:
         check_decay_rate("b2", b2)
         b2 = hyperparameter(b2)
-    _check_number("root", root, 2)
+    check_number("root", root, "a number >= 2", lambda number: 2 <= number < math.inf)
     check_nonnegative("eps", eps)
     check_flag("bias_correction", bias_correction)
     if update_every is not None:
-        _check_number("update_every", update_every, 1, integer=True)
+        check_integer("update_every", update_every, 1, or_array=True)
     dtype = check_float_dtype("nu_dtype", nu_dtype)
     if dtype is not None and dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"nu_dtype must be None, float32 or float64, got {dtype}")
@@ -200,18 +202,6 @@ def scale_by_shampoo(
         return map_with_names(preconditioned, updates), ShampooState(t, *trees)
 
     return with_state_check(optax.GradientTransformationExtraArgs(init, update))
-
-
-def _check_number(name: str, value: Any, least: int, integer: bool = False) -> None:
-    """Raise unless `value` is traced or a number of at least `least`."""
-    if isinstance(value, jax.core.Tracer):
-        return
-    allowed = f"{'an integer' if integer else 'a number'} >= {least}"
-    kinds = np.integer if integer else np.number
-    array = np.asarray(value)
-    number = array.ndim == 0 and np.issubdtype(array.dtype, kinds) and not np.issubdtype(array.dtype, np.bool_)
-    if not number or not least <= array < math.inf:
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
 def _stack_shape(view: MatrixAxes, shape: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._checks import check_nonnegative
+from jaxopt_tour._checks import check_integer, check_nonnegative, check_transformation
 from jaxopt_tour._types import Array, Float, Tree
 from jaxopt_tour.optimizers._numerics import Scalar, hyperparameter, widen
 
@@ -62,10 +62,8 @@ def skip_spikes(
         `SkipStepOptimizer` of OLMo-core, https://github.com/allenai/OLMo-core, described in OLMo 2, 2024,
         https://arxiv.org/abs/2501.00656. It also looks at the loss, and a NaN stays in its window.
     """
-    if not (callable(getattr(inner, "init", None)) and callable(getattr(inner, "update", None))):
-        raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}")
-    if isinstance(window, bool) or not isinstance(window, (int, np.integer)) or window < 4:
-        raise ValueError(f"window must be an integer >= 4, got {window!r}")
+    check_transformation("inner", inner)
+    check_integer("window", window, 4)
     check_nonnegative("sigmas", sigmas)
     k, tx = hyperparameter(sigmas), optax.with_extra_args_support(inner)
 

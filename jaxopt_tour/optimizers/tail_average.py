@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._checks import check_choice, check_float_dtype
+from jaxopt_tour._checks import check_choice, check_float_dtype, check_integer, check_number
 from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names, only_state, rebox, unbox
 from jaxopt_tour._types import Array, DTypeLike, Tree
 from jaxopt_tour.optimizers._numerics import Scalar, cast_update, hyperparameter, widen
@@ -72,12 +72,8 @@ def tail_average(
         modded-nanogpt, track 3, record 45 (https://github.com/KellerJordan/modded-nanogpt/pull/325): $\tau = 150$,
         $\lambda = 0.6$, everything but the token embedding.
     """
-    allowed = "an integer >= 0"
-    if isinstance(start, (bool, np.bool_)) or not isinstance(start, (int, np.integer, jax.Array)):
-        raise ValueError(f"start must be {allowed}, got {start!r}")
-    if not isinstance(start, jax.core.Tracer) and start < 0:
-        raise ValueError(f"start must be {allowed}, got {start!r}")
-    _check_horizon(horizon)
+    check_integer("start", start, 0, or_array=True)
+    check_number("horizon", horizon, "a number >= 1", lambda number: 1 <= number < np.inf)
     if isinstance(leave_out, str):
         raise ValueError(f"leave_out must be a sequence of roles, got {leave_out!r}")
     for role in leave_out:
@@ -146,14 +142,3 @@ def tail_average_params(state: Any, params: Tree, weight: Scalar = 0.6) -> Tree:
 
 def _is_leaf(node: Any) -> bool:
     return node is None or is_box(node) or is_hole(node)
-
-
-def _check_horizon(horizon: Any) -> None:
-    if isinstance(horizon, jax.core.Tracer):
-        return
-    try:
-        valid = not isinstance(horizon, (bool, str)) and np.ndim(horizon) == 0 and 1 <= float(horizon) < np.inf
-    except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise ValueError(f"horizon must be a number >= 1, got {horizon!r}")

@@ -21,7 +21,7 @@ Mask = Tree | Callable[[Tree], Tree] | Literal["matrices"]
 
 
 class WeightDecayState(NamedTuple):
-    """State of `add_decayed_weights` if the decay is a schedule; otherwise the state is empty."""
+    """State of `add_decayed_weights`."""
 
     count: Array  # type: ignore[assignment]  # int32, steps so far
 

@@ -61,7 +61,7 @@ def moments_from_torch(
         if not isinstance(by_key, Mapping):
             raise ValueError(f"arrays of {name!r} must be a mapping such as {{'exp_avg': ...}}, got {by_key!r}")
         count = _step(name, by_key["step"]) if "step" in by_key else None
-        turned = any(_matches(name, pattern) for pattern in patterns)
+        transposed = any(_matches(name, pattern) for pattern in patterns)
         moments = []
         for key, value in by_key.items():
             if key == "step" or value is None:
@@ -69,7 +69,7 @@ def moments_from_torch(
             if key not in kinds:
                 raise ValueError(f"arrays of {name!r} must be {', '.join(map(repr, (*kinds, 'step')))}; got {key!r}")
             array = value if hasattr(value, "shape") else np.asarray(value)
-            array = array.T if turned and array.ndim == 2 else array
+            array = array.T if transposed and array.ndim == 2 else array
             moments.append(Moment(kinds[key], name, array, ("torch", key), ("torch", key, name), count))
         holders.append(Holder("torch", None, tuple(moments)))
     return SavedMoments(tuple(holders), must_fit=True)

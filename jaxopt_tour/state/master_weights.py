@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._trees import HOLE, is_hole, map_with_names, named_leaves, rebox, unbox
+from jaxopt_tour._trees import HOLE, is_hole, is_placeholder, map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.state.rounding import applied, is_half_precision, round_to_nearest, update_to, widen_half_precision
 
@@ -76,7 +76,7 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
         return rebox(leaf, array.astype(jnp.float32)) if is_half_precision(array) else HOLE
 
     def init(params: Tree) -> MasterWeightsState:
-        if type(params).__name__ == "_ParamsPlaceholder":  # optax.tree.map_params asks where parameter trees are
+        if is_placeholder(params):
             return MasterWeightsState(params, inner.init(params))
         return MasterWeightsState(map_with_names(copy, params), inner.init(widen_half_precision(params)))
 

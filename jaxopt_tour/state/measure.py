@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxopt_tour._types import Array, Float
 from jaxopt_tour.linalg.products import product
+from jaxopt_tour.optimizers._numerics import abs_squared, safe_divide, widen
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.state.rounding import applied, is_half_precision
 
@@ -110,11 +111,11 @@ def measure(
     sizes = np.asarray([sum(layers[i].size for i in members) for _, members in rows], np.float32)
     values = {
         "update_rms": jnp.sqrt(update / np.maximum(sizes, 1)),
-        "update_ratio": jnp.sqrt(_ratio(update, weight)),
+        "update_ratio": jnp.sqrt(safe_divide(update, weight)),
         "gradient_norm": jnp.sqrt(gradient),
         "momentum_norm": jnp.sqrt(momentum),
-        "decay_share": _ratio(jnp.sqrt(decay), jnp.sqrt(decay) + jnp.sqrt(rest)),
-        "vanished": _ratio(still, moving),
+        "decay_share": safe_divide(jnp.sqrt(decay), jnp.sqrt(decay) + jnp.sqrt(rest)),
+        "vanished": safe_divide(still, moving),
     }
     ranks = {i: _stable_ranks(layer, momenta) for i, layer in enumerate(layers) if layer.has("stable_rank")}
     errors = {i: _polar_errors(x, updates, decays or {}) for i, x in enumerate(layers) if x.has("polar_error")}
@@ -145,39 +146,29 @@ def _sums(
     squares = [zero if x is None else _sum_of_squares(x) for x in (gradients.get(layer.name), u, w, m, d)]
     if u is None:
         return jnp.stack([*squares, zero, zero, zero])
-    rest = squares[1] if d is None else _sum_of_squares(_real(u) - _real(d))
-    moving = _real(u) != 0
+    rest = squares[1] if d is None else _sum_of_squares(widen(u) - widen(d))
+    moving = widen(u) != 0
     after = applied(w, u.astype(jnp.float32)) if is_half_precision(w) else (w + u).astype(w.dtype)
     still = moving & (after == (w.astype(jnp.float32) if is_half_precision(w) else w))
     return jnp.stack([*squares, rest, *(jnp.sum(x, dtype=jnp.float32) for x in (still, moving))])
 
 
-def _real(x: Array) -> Array:
-    """At least float32; complex stays complex."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _sum_of_squares(x: Array) -> Array:
-    return jnp.sum(jnp.square(jnp.abs(_real(x)))).astype(jnp.float32)
-
-
-def _ratio(a: Array, b: Array) -> Array:
-    """a / b, and 0 where b is 0."""
-    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))
+    return jnp.sum(abs_squared(widen(x))).astype(jnp.float32)
 
 
 def _stable_ranks(layer: Layer, momenta: Mapping[str, Array]) -> Float[Array, " matrices"]:
     assert layer.axes is not None
-    return jnp.concatenate([stable_rank(_real(part)) for part in layer.axes.to_matrices(momenta[layer.name])])
+    return jnp.concatenate([stable_rank(widen(part)) for part in layer.axes.to_matrices(momenta[layer.name])])
 
 
 def _polar_errors(layer: Layer, updates: Mapping[str, Array], decays: Mapping[str, Array]) -> Float[Array, " matrices"]:
     assert layer.axes is not None
     if layer.name not in updates:
         return jnp.zeros(1)
-    u = _real(updates[layer.name])
+    u = widen(updates[layer.name])
     if layer.name in decays:
-        u = u - _real(decays[layer.name])
+        u = u - widen(decays[layer.name])
     return jnp.concatenate([polar_error(part) for part in layer.axes.to_matrices(u)])
 
 
@@ -198,7 +189,7 @@ def stable_rank(x: Float[Array, "batch m n"]) -> Float[Array, " batch"]:
         return normalized(product(x.mT, product(x, v)))
 
     v = jax.lax.fori_loop(0, POWER_ITERATIONS, step, normalized(v))
-    return _ratio(jnp.sum(jnp.square(x), axis=(-2, -1)), jnp.sum(jnp.square(product(x, v)), axis=(-2, -1)))
+    return safe_divide(jnp.sum(jnp.square(x), axis=(-2, -1)), jnp.sum(jnp.square(product(x, v)), axis=(-2, -1)))
 
 
 def polar_error(x: Float[Array, "batch m n"]) -> Float[Array, " batch"]:
@@ -218,5 +209,5 @@ def polar_error(x: Float[Array, "batch m n"]) -> Float[Array, " batch"]:
     gram = product(x, x.mT)
     mean = jnp.trace(gram, axis1=-2, axis2=-1) / m
     # The deviation is summed, not the squares, whose difference would lose half of the digits.
-    deviation = _ratio(gram, mean[:, None, None]) - jnp.eye(m, dtype=x.dtype)
+    deviation = safe_divide(gram, mean[:, None, None]) - jnp.eye(m, dtype=x.dtype)
     return jnp.where(mean == 0, 0, 0.5 * jnp.sqrt(jnp.sum(jnp.square(deviation), axis=(-2, -1)) / m))

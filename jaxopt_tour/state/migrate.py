@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding
 
-from jaxopt_tour._checks import check_choice, check_decay_rate
+from jaxopt_tour._checks import check_choice, check_decay_rate, check_integer
 from jaxopt_tour._trees import is_box, named_leaves, path_name, rebox, unbox
 from jaxopt_tour._types import Tree
 from jaxopt_tour.mesh.sharded_state import sharded_state
@@ -81,10 +81,10 @@ def migrate_state(
 
     A second moment that the old state lacks, as Muon's does, would start at zero and let the first updates explode,
     since the bias correction ends with the count. It is estimated so that the first update, along m, has a root mean
-    square of 0.2: $v = \text{mean}(m^2) / 0.04$. A parameter without any moment gets the mean of its neighbours' v.
+    square of 0.2: $v = \text{mean}(m^2) / 0.04$. A parameter without any moment gets the mean of the others' v.
 
-    Counts, and with them schedules and bias corrections, go on. A holder of moments none of which comes from the old
-    state counts from 0. Hyperparameters that `optax.inject_hyperparams` keeps are those of `tx`.
+    Counts, and with them schedules and bias corrections, go on. A transformation none of whose moments comes from the
+    old state counts from 0. Hyperparameters that `optax.inject_hyperparams` keeps are those of `tx`.
 
     A new array has the sharding of its parameter; where parameters are on no mesh, that of the old array.
 
@@ -114,8 +114,8 @@ def migrate_state(
     if beta is not None:
         check_decay_rate("beta", beta)
     check_choice("trace", trace, ("sum", "average"))
-    if count is not None and (isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0):
-        raise ValueError(f"count must be None or an integer >= 0, got {count!r}")
+    if count is not None:
+        check_integer("count", count, 0)
     parameters = named_leaves(params)
     old = old_state if isinstance(old_state, SavedMoments) else read_state(old_state, parameters)
     if trace == "average":
@@ -216,9 +216,9 @@ class _Filling:
         if np.shape(source.array) != np.shape(target.array):
             found, wanted = np.shape(source.array), np.shape(target.array)
             if self._old.must_fit:
-                turned = "; name it in transpose" if found == wanted[::-1] else ""
+                way_out = "; name it in transpose" if found == wanted[::-1] else ""
                 raise ValueError(
-                    f"{source.field} of {target.parameter!r} has shape {found}, and the parameter {wanted}{turned}"
+                    f"{source.field} of {target.parameter!r} has shape {found}, and the parameter {wanted}{way_out}"
                 )
             return None, f"the old {source.field} has shape {found}, expected {wanted}"
         return source, ""

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._trees import is_box, is_hole, named_leaves, path_name, unbox
+from jaxopt_tour._checks import check_integer
+from jaxopt_tour._trees import is_box, is_hole, is_placeholder, named_leaves, path_name, unbox
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.mesh.layouts import explicit_axes, mesh_of
-from jaxopt_tour.optimizers._facts import listening
+from jaxopt_tour.optimizers._init_report import collect_report
 from jaxopt_tour.routing import Routing, resolve
 from jaxopt_tour.routing.resolution import check_routing
 from jaxopt_tour.state.master_weights import MasterWeightsState
@@ -96,14 +97,13 @@ def monitored(
         ValueError: `every` is no integer of at least 1; at `init`, `tx` has `jt.with_master_weights` or
             `jt.with_stochastic_rounding` inside; `update` is called without `params`.
     """
-    if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
-        raise ValueError(f"every must be an integer >= 1, got {every!r}")
+    check_integer("every", every, 1)
     check_routing(routing)
     inner = optax.with_extra_args_support(tx)
     subjects: dict[Any, _Subject] = {}
 
     def subject_of(params: Tree) -> _Subject:
-        """Of this tree, once: in an `init` that is compiled twice, transformations would not tell twice."""
+        """Of this tree, once: in an `init` that is compiled twice, transformations would not report twice."""
         leaves = named_leaves(params)
         shape = tuple((name, tuple(leaf.shape), jnp.dtype(leaf.dtype)) for name, leaf in leaves.items())
         if shape not in subjects:
@@ -112,7 +112,7 @@ def monitored(
         return subjects[shape]
 
     def init(params: Tree) -> MonitorState:
-        if type(params).__name__ == "_ParamsPlaceholder":  # optax.tree.map_params asks where parameter trees are
+        if is_placeholder(params):
             keys: list[str] = []
         else:
             subject = subject_of(params)
@@ -210,7 +210,7 @@ def _as_floats(value: Any) -> Any:
 
 def _subject(inner: optax.GradientTransformationExtraArgs, params: Tree, routing: Routing) -> _Subject:
     """What can be known from shapes: roles, axes, where momenta are, and whether weight decay can be told apart."""
-    with listening() as facts:
+    with collect_report() as report:
         state = jax.eval_shape(inner.init, params)
     kinds = (MasterWeightsState, StochasticRoundingState)
     for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds)):
@@ -218,7 +218,7 @@ def _subject(inner: optax.GradientTransformationExtraArgs, params: Tree, routing
             name = "master_weights" if isinstance(node, MasterWeightsState) else "stochastic_rounding"
             raise ValueError(f"tx must not have jt.with_{name} inside: write jt.with_{name}(jt.monitored(tx))")
     leaves = named_leaves(params)
-    routes = {**resolve(routing, params), **facts.routes}
+    routes = {**resolve(routing, params), **report.routes}
     momentum_of = _places_of_momenta(state, leaves)
     layers = tuple(
         Layer(
@@ -226,7 +226,7 @@ def _subject(inner: optax.GradientTransformationExtraArgs, params: Tree, routing
             routes[name].role,
             int(np.prod(leaf.shape)),
             routes[name].axes if routes[name].role == "matrix" and jnp.issubdtype(leaf.dtype, jnp.floating) else None,
-            name in facts.orthogonalized or _is_in_muon_state(state, momentum_of.get(name)),
+            name in report.orthogonalized or _is_in_muon_state(state, momentum_of.get(name)),
             name in momentum_of,
         )
         for name, leaf in leaves.items()
@@ -256,20 +256,16 @@ def _places_of_momenta(state: Tree, leaves: Mapping[str, Any]) -> dict[str, int]
 
 
 def _is_in_muon_state(state: Tree, place: int | None) -> bool:
-    """Whether this leaf is in a state of `optax.contrib.muon`, which tells nothing."""
+    """Whether this leaf is in a state of `optax.contrib.muon`, which reports nothing."""
     if place is None:
         return False
-    inside: set[int] = set()
-
-    def mark(node: Any, start: int) -> None:
-        inside.update(range(start, start + len(_leaves_with_paths(node))))
-
     start = 0
     for node in jax.tree.leaves(state, is_leaf=lambda node: is_box(node) or type(node).__name__ == "MuonState"):
-        if type(node).__name__ == "MuonState":
-            mark(node, start)
-        start += len(_leaves_with_paths(node))
-    return place in inside
+        end = start + len(_leaves_with_paths(node))
+        if start <= place < end:
+            return type(node).__name__ == "MuonState"
+        start = end
+    return False
 
 
 def _linearized(

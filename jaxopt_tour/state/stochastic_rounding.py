@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._trees import is_hole, map_with_names, named_leaves, rebox, unbox
+from jaxopt_tour._trees import is_hole, is_placeholder, map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.state.rounding import is_half_precision, round_stochastically, update_to, widen_half_precision
 
@@ -71,8 +71,7 @@ def with_stochastic_rounding(
     implementation = jax.random.key_impl(typed)
 
     def init(params: Tree) -> StochasticRoundingState:
-        placeholder = type(params).__name__ == "_ParamsPlaceholder"  # optax.tree.map_params has no arrays
-        inner_state = inner.init(params if placeholder else widen_half_precision(params))
+        inner_state = inner.init(params if is_placeholder(params) else widen_half_precision(params))
         # A copy: the state may be donated, and the caller's key must survive that.
         return StochasticRoundingState(jnp.zeros([], jnp.int32), jnp.array(jax.random.key_data(typed)), inner_state)
 

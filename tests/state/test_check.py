@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import jaxopt_tour as jt
+from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
 from tests.contenders import Contender, every_optimizer
 from tests.contenders import make_params as three_params
 from tests.state.problem import UP, make_params
@@ -198,3 +199,20 @@ def test_a_rate_that_becomes_a_schedule_and_an_unrelated_option_leave_the_tree(n
         assert jax.tree.leaves(state) == jax.tree.leaves(states[0])
     tx = factory(optax.constant_schedule(0.1), **after)
     jax.eval_shape(tx.update, PARAMS, states[0], PARAMS)
+
+
+def test_a_trace_makes_the_state_once_for_all_transformations_in_each_other():
+    made = []
+
+    def init(params: Any) -> optax.EmptyState:
+        made.append(params)
+        return optax.EmptyState()
+
+    counting = optax.GradientTransformation(init, lambda updates, state, params=None: (updates, state))
+    tx = jt.multi_transform(
+        {"other": checked_chain(jt.scale_by_adam(), with_state_check(counting))}, lambda *_: "other"
+    )
+    state = tx.init(PARAMS)
+    made.clear()
+    jax.jit(tx.update).lower(PARAMS, state, PARAMS)
+    assert len(made) == 1
