@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import reproduce
 
 from jaxopt_tour.tour.laboratory.cells import Cells
-from jaxopt_tour.tour.laboratory.experiment import MODULES, Experiment, find, write_up
+from jaxopt_tour.tour.laboratory.experiment import MODULES, Experiment, as_list, find, write_up
 from jaxopt_tour.tour.results import read_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,10 +50,6 @@ def page(name: str) -> str:
     """An experiment's page: answer, picture, first table, protocol, what would overturn it; then the rest, folded."""
     experiment, cells = committed(name)
     first, *others = experiment.tables(cells)
-    comparisons = re.sub(
-        r"(?<=[\w)])(?:\. (?=[A-Z])|; (?=(?:more|less|no) ))", ".\n* ", experiment.answer(cells).strip()
-    )
-    comparisons = re.sub(r"^(?=[^*\n])", "* ", comparisons, flags=re.M)
     answer = ANSWERS[name]
     parts = [
         f"# {answer['question']}",
@@ -67,7 +63,7 @@ def page(name: str) -> str:
         "## What would change our mind",
         experiment.change_our_mind,
         "## Details",
-        f"<details><summary>Every comparison in words</summary>\n\n{comparisons}\n\n</details>",
+        f"<details><summary>Every comparison in words</summary>\n\n{as_list(experiment.answer(cells))}\n\n</details>",
         *(
             f"<details><summary>{_short(table.caption)}</summary>\n\n{table.markdown()}\n\n</details>"
             for table in others

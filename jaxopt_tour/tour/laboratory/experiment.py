@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = list[str]
+
+_BETWEEN_SENTENCES: Final = re.compile(r"(?<=[\w)°`])\. (?=[A-Z])")
+#: A longer sentence that says several things, "in 10 of 19 settings: one; another; ...", has a list of them.
+_LONGEST: Final = 400
 
 
 @dataclass(frozen=True)
@@ -115,15 +120,36 @@ def write_up(experiment: Experiment, cells: Cells, folder: Path) -> Path:
     return summary
 
 
+def as_list(answer: str) -> str:
+    """An answer as a list in Markdown, an item a sentence; those of a later paragraph are below its first."""
+    items = []
+    for paragraph in answer.split("\n\n"):
+        first, *others = _BETWEEN_SENTENCES.split(paragraph.strip().removeprefix("* "))
+        below = others if "\n\n" in answer else []
+        items += [(0, first), *((1 if below else 0, other) for other in others)]
+    return "\n\n".join(_item(depth, text if text.endswith((".", ":")) else f"{text}.") for depth, text in items)
+
+
+def _item(depth: int, sentence: str) -> str:
+    indent = "  " * depth
+    what, _, parts = sentence.partition(": ")
+    if len(sentence) <= _LONGEST or "; " not in parts:
+        return f"{indent}* {sentence}"
+    inner = [f"{indent}  * {part}" for part in parts.removesuffix(".").split("; ")]
+    return "\n".join([f"{indent}* {what}:", "", *inner])
+
+
 def section(experiment: Experiment, cells: Cells, figure: str) -> str:
     """Question, protocol, picture, first table, answer, what would change it, and the other tables, in Markdown."""
     first, *others = experiment.tables(cells)
+    answer, _, more = as_list(experiment.answer(cells)).removeprefix("* ").partition("\n\n")
     parts = [
         f"**Question.** {experiment.question}",
         "**Protocol.**\n" + "\n".join(f"{number}. {line}" for number, line in enumerate(experiment.protocol, 1)),
         f"![{experiment.title}]({figure})",
         first.markdown(),
-        f"**Answer.** {experiment.answer(cells)}",
+        f"**Answer.** {answer}",
+        *([more] if more else []),
         f"**What would change our mind.** {experiment.change_our_mind}",
     ]
     if others:
