@@ -1,4 +1,4 @@
-"""The house's own rules: what an import loads, which way imports point, what is shipped, and what the README shows."""
+"""The rules of the repository: what an import loads, which way imports point, what is shipped, what the site needs."""
 
 from __future__ import annotations
 
@@ -142,25 +142,6 @@ class TestScripts:
         assert (mine / "thesis.tex").read_text() == "years of work"
 
 
-#: Pages each of whose snippets is a program. The others have tests of their own: snippets that follow each other,
-#: tables that are compared, packages that are not in requirements/dev.txt.
-OTHER_PAGES = ("maxtext", "routing-rules", "frameworks", "recipes", "state", "monitoring", "half-precision")
-PAGES = [
-    ROOT / "README.md",
-    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in OTHER_PAGES),
-]
-SNIPPETS = {
-    f"{page.name}, snippet {number}": code
-    for page in PAGES
-    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S), 1)
-}
-
-
-@pytest.mark.parametrize("name", SNIPPETS)
-def test_snippet_of_a_page_runs(name, capsys):
-    exec(compile(SNIPPETS[name], name, "exec"), {"__name__": "__main__"})
-
-
 def test_the_reference_has_every_public_name():
     import jaxopt_tour as jt
 
@@ -183,24 +164,3 @@ def test_the_site_builds_without_a_warning(tmp_path):
     # Nothing is fetched by a page that was built.
     for page in tmp_path.rglob("*.html"):
         assert not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=.(?:https?:)?//", page.read_text()), page
-
-
-def test_readme_shows_the_plans_that_its_snippet_prints(capsys):
-    text = (ROOT / "README.md").read_text()
-    code, shown = re.search(r"```python\n([^`]*jt\.plan\(\{.*?)```\n\n```\n(.*?)```", text, re.S).groups()
-    exec(compile(code, "README.md, plans", "exec"), {"__name__": "__main__"})
-    assert capsys.readouterr().out.strip() == shown.strip()
-
-
-def test_readme_shows_the_table_of_gemma_2_that_was_printed_where_maxtext_is():
-    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/maxtext.md"))
-    (table,) = re.findall(r"```\n(parameter [^`]*self_attention_local[^`]*)```", page)
-    assert table in readme
-
-
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
-)
-def test_links_of_a_page_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
