@@ -1,7 +1,7 @@
 """Run the snippets of pages: `python -m tests.documents docs/frameworks.md [TITLE ...]` runs sections of one.
 
-A page holds programs in one of three ways: each snippet is one; each section is one, after the snippets before the first
-section; or the whole page is one. A block without a language that follows a snippet shows what it prints.
+A page holds programs in one of three ways: each snippet is one; each section is one, after the snippets before the
+first section; or the whole page is one. A block without a language that follows a snippet shows what it prints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rules of the repository: what an import loads, which way imports point, what is shipped, what the site needs."""
+"""The rules of the repository: what an import loads, which way imports point, what is shipped and documented."""
 
 from __future__ import annotations
 

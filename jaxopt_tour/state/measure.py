@@ -16,7 +16,7 @@ from jaxopt_tour.optimizers._numerics import abs_squared, safe_divide, widen
 from jaxopt_tour.routing.axes import MatrixAxes
 from jaxopt_tour.state.rounding import applied, is_half_precision
 
-#: Steps of the power iteration; tests/state/test_monitor.py holds the accuracy that the documents state for it.
+#: Steps of the power iteration; tests/state/test_measure.py holds the accuracy that the documents state for it.
 POWER_ITERATIONS: Final = 8
 
 #: Metrics that a sum over entries is enough for, in the order of the dictionary.

@@ -19,32 +19,16 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Callable
 from unittest import mock
 
 import heavyball
 import numpy as np
 import pytorch_optimizer
 import torch
-from make_torch_golden import LEARNING_RATE, ROWS, problem
+from make_torch_golden import LEARNING_RATE, run
 from pytorch_optimizer.optimizer.muon import normuon
 
 KEEP = (1, 20, 50)
-
-
-def run(make: Callable[[list[torch.Tensor]], torch.optim.Optimizer]) -> dict[int, np.ndarray]:
-    """The rows kept of W after each of the steps in `KEEP`."""
-    data = {name: torch.tensor(value, dtype=torch.float64) for name, value in problem().items()}
-    weight = torch.nn.Parameter(data["W"].clone())
-    optimizer = make([weight])
-    kept = {}
-    for step in range(1, max(KEEP) + 1):
-        optimizer.zero_grad()
-        (data["x"] @ weight.T - data["y"]).square().mean().backward()
-        optimizer.step()
-        if step in KEEP:
-            kept[step] = weight.detach()[ROWS].numpy().copy()
-    return kept
 
 
 def make_normuon(weights: list[torch.Tensor], update_scale: str) -> torch.optim.Optimizer:
@@ -59,14 +43,14 @@ def main() -> None:
     in_float64 = functools.partial(normuon.zero_power_via_newton_schulz_5, dtype=torch.float64)
     with mock.patch.object(normuon, "zero_power_via_newton_schulz_5", in_float64):
         for name, scale in {"normuon": "preserve_norm", "normuon_paper": "match_rms"}.items():
-            for step, weight in run(functools.partial(make_normuon, update_scale=scale)).items():
+            for step, weight in run(functools.partial(make_normuon, update_scale=scale), torch.float64, KEEP).items():
                 arrays[f"{name}/{step}"] = weight
     lion = functools.partial(pytorch_optimizer.Lion, lr=LEARNING_RATE, weight_decay=0.1, foreach=False)
     hyperball = functools.partial(
         heavyball.HyperBallAdamW, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, caution=False
     )
     for name, make in {"lion": lion, "hyperball": hyperball}.items():
-        for step, weight in run(make).items():
+        for step, weight in run(make, torch.float64, KEEP).items():
             arrays[f"{name}/{step}"] = weight
     path = pathlib.Path(__file__).with_name("after_muon.npz")
     np.savez_compressed(path, torch_version=np.array(torch.__version__), **arrays)

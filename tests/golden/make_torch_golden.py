@@ -65,17 +65,19 @@ def problem() -> dict[str, np.ndarray]:
     return {"W": 0.1 * rng.standard_normal((64, 32)), "x": x, "y": x @ truth.T}
 
 
-def run(make: Callable[[list[torch.Tensor]], torch.optim.Optimizer], dtype: torch.dtype) -> dict[int, np.ndarray]:
-    """The rows kept of W after each of the steps in `KEEP`."""
+def run(
+    make: Callable[[list[torch.Tensor]], torch.optim.Optimizer], dtype: torch.dtype, keep: tuple[int, ...] = KEEP
+) -> dict[int, np.ndarray]:
+    """The rows kept of W after each of some steps."""
     data = {name: torch.tensor(value, dtype=dtype) for name, value in problem().items()}
     weight = data["W"].clone().requires_grad_()
     optimizer = make([weight])
     kept = {}
-    for step in range(1, max(KEEP) + 1):
+    for step in range(1, max(keep) + 1):
         optimizer.zero_grad()
         (data["x"] @ weight.T - data["y"]).square().mean().backward()
         optimizer.step()
-        if step in KEEP:
+        if step in keep:
             kept[step] = weight.detach()[ROWS].numpy().copy()
     return kept
 

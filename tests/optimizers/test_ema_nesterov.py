@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import jaxopt_tour as jt
+from tests import test_composition as composition
 from tests import test_contract as contract
 from tests.agreement import STEPS, follow, replay
 from tests.contenders import Contender
@@ -92,7 +93,7 @@ PROMISES = [
     contract.test_an_unknown_keyword_is_ignored,
     contract.test_it_compiles_once,
     contract.test_parameters_and_state_can_be_donated,
-    contract.test_a_step_with_nan_can_be_left_out,
+    composition.test_a_step_with_nan_can_be_left_out,
     contract.test_dtypes_can_be_mixed_and_gradients_wider_than_parameters,
 ]
 

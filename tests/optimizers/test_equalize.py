@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxopt_tour as jt
-from tests.references import equalize_norms_by_hand, polar_by_hand
+from tests.matrix_references import equalize_norms_by_hand, polar_by_hand
 
 SHAPES = [(5, 5), (3, 8), (9, 4)]
 ALONG = ("outputs", "inputs", "longer")

@@ -12,7 +12,8 @@ import pytest
 
 import jaxopt_tour as jt
 from tests.agreement import STEPS, follow
-from tests.references import adam_by_hand, hyperball_by_hand, muon_by_hand, polar_by_hand
+from tests.matrix_references import hyperball_by_hand, muon_by_hand, polar_by_hand
+from tests.references import adam_by_hand
 
 MATRIX = jt.MatrixAxes(0, 1)
 VIEWS = {

@@ -16,8 +16,7 @@ import jaxopt_tour as jt
 from jaxopt_tour.coefficients import PolynomialCoefficients, keller_jordan
 from jaxopt_tour.coefficients.odd_polynomials import scaled
 from tests.agreement import STEPS, follow
-from tests.references import (
-    adam_by_hand,
+from tests.matrix_references import (
     moonshot_muon_by_hand,
     muon_by_hand,
     nanochat_muon_by_hand,
@@ -25,6 +24,7 @@ from tests.references import (
     polar_by_hand,
     six_step_muon_by_hand,
 )
+from tests.references import adam_by_hand
 
 SHAPES = [(5, 5), (3, 8), (9, 4)]
 KELLER_JORDAN = jt.Orthogonalizer("keller_jordan", eps=1e-7)

@@ -12,7 +12,7 @@ import pytest
 
 import jaxopt_tour as jt
 from tests.agreement import STEPS, follow
-from tests.references import equalize_norms_by_hand, newton_schulz_by_hand, normuon_by_hand
+from tests.matrix_references import equalize_norms_by_hand, newton_schulz_by_hand, normuon_by_hand
 
 SHAPES = [(5, 5), (3, 8), (9, 4)]
 ALONG = ("outputs", "inputs", "longer")

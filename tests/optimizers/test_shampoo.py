@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import jaxopt_tour as jt
-from tests.references import shampoo_by_hand
+from tests.matrix_references import shampoo_by_hand
 
 AXES = jt.MatrixAxes(0, 1)
 

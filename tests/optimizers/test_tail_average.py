@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import jaxopt_tour as jt
+from tests import test_composition as composition
 from tests import test_contract as contract
 from tests.agreement import follow, replay
 from tests.contenders import Contender
@@ -87,7 +88,7 @@ PROMISES = [
     contract.test_structure_and_dtypes_of_the_state_never_change,
     contract.test_it_compiles_once,
     contract.test_parameters_and_state_can_be_donated,
-    contract.test_map_params_finds_what_is_shaped_like_the_parameters,
+    composition.test_map_params_finds_what_is_shaped_like_the_parameters,
 ]
 
 

@@ -1,0 +1,239 @@
+"""Rules of matrices in slow, obvious NumPy: one line of the paper a line of code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def polar_by_hand(x: np.ndarray) -> np.ndarray:
+    """The orthogonal factor `U V^T` of one matrix."""
+    u, _, vt = np.linalg.svd(x, full_matrices=False)
+    return u @ vt
+
+
+def newton_schulz_by_hand(
+    x: np.ndarray, coefficients: Iterable[Sequence[float]], eps: float = 1e-7, guard: str = "add"
+) -> np.ndarray:
+    """The quintic iteration on one matrix, after division by its Frobenius norm.
+
+    `guard` says how eps keeps a zero matrix from dividing by zero: "add" `x / (|x| + eps)` (Keller Jordan 1e-7,
+    Optax 1e-8), "max" `x / max(|x|, eps)` (PyTorch, 1e-7).
+    """
+    norm = np.sqrt(np.sum(x**2))
+    x = x / {"add": norm + eps, "max": max(norm, eps)}[guard]
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    for a, b, c in coefficients:
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
+def shape_factor_by_hand(name: str | None, fan_in: int, fan_out: int) -> float:
+    """The factor on an orthogonalized update."""
+    return {
+        None: 1.0,
+        "original": np.sqrt(max(1.0, fan_out / fan_in)),
+        "match_rms_adamw": 0.2 * np.sqrt(max(fan_in, fan_out)),
+        "spectral": np.sqrt(fan_out / fan_in),
+    }[name]
+
+
+def muon_by_hand(
+    theta: np.ndarray,
+    gradients: Iterable[np.ndarray],
+    eta: float,
+    *,
+    orthogonalize: Callable[[np.ndarray], np.ndarray] | None = None,
+    coefficients: Any = ((3.4445, -4.7750, 2.0315),) * 5,
+    eps: float = 1e-7,
+    guard: str = "add",
+    beta: float = 0.95,
+    form: str = "ema",
+    nesterov: bool = True,
+    bias_correction: bool = False,
+    shape_factor: str | None = "original",
+    lam: float = 0.0,
+) -> np.ndarray:
+    """Muon on one matrix of shape (fan_in, fan_out).
+
+    The decay multiplies `eta`, not `eta s`. `orthogonalize` replaces the iteration (`polar_by_hand`);
+    `bias_correction` is Optax's, inside Nesterov.
+    """
+    fan_in, fan_out = theta.shape
+    s = shape_factor_by_hand(shape_factor, fan_in, fan_out)
+    w = {"sum": 1.0, "ema": 1 - beta}[form]
+    m, path = np.zeros_like(theta), []
+    for t, g in enumerate(gradients, 1):
+        m = beta * m + w * g
+        if nesterov and bias_correction:
+            u = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+        elif nesterov:
+            u = beta * m + w * g
+        elif bias_correction:
+            u = m / (1 - beta**t)
+        else:
+            u = m
+        o = orthogonalize(u) if orthogonalize else newton_schulz_by_hand(u, coefficients, eps, guard)
+        theta = (1 - eta * lam) * theta - eta * s * o
+        path.append(theta)
+    return np.stack(path)
+
+
+def equalize_norms_by_hand(x: np.ndarray, along: str = "outputs", target: str = "mean") -> np.ndarray:
+    """One matrix (fan_in, fan_out) whose columns (outputs) or rows (inputs) have equal norm."""
+    if along == "longer":
+        along = "inputs" if x.shape[0] > x.shape[1] else "outputs"
+    if along == "inputs":
+        return equalize_norms_by_hand(x.T, "outputs", target).T
+    y = np.zeros_like(x)
+    c = np.linalg.norm(x) / np.sqrt(x.shape[1]) if target == "mean" else 1.0
+    for i in range(x.shape[1]):
+        norm = np.linalg.norm(x[:, i])
+        y[:, i] = c * x[:, i] / norm if norm > 0 else 0.0
+    return y
+
+
+def normuon_by_hand(
+    theta: np.ndarray,
+    gradients: Iterable[np.ndarray],
+    eta: float,
+    *,
+    orthogonalize: Callable[[np.ndarray], np.ndarray],
+    beta: float = 0.95,
+    b2: float = 0.95,
+    along: str = "outputs",
+    nesterov: bool = True,
+    shape_factor: str | None = "original",
+    lam: float = 0.0,
+    eps: float = 1e-10,
+) -> np.ndarray:
+    """NorMuon on one matrix of shape (fan_in, fan_out)."""
+    fan_in, fan_out = theta.shape
+    if along == "longer":
+        along = "inputs" if fan_in > fan_out else "outputs"
+    axis = {"outputs": 0, "inputs": 1}[along]
+    s = shape_factor_by_hand(shape_factor, fan_in, fan_out)
+    m, v, path = np.zeros_like(theta), 0.0, []
+    for g in gradients:
+        m = beta * m + (1 - beta) * g
+        o = orthogonalize(beta * m + (1 - beta) * g if nesterov else m)
+        v = b2 * v + (1 - b2) * np.mean(o**2, axis=axis, keepdims=True)
+        o_hat = o / (np.sqrt(v) + eps)
+        u = np.linalg.norm(o) * o_hat / np.linalg.norm(o_hat)
+        theta = (1 - eta * lam) * theta - eta * s * u
+        path.append(theta)
+    return np.stack(path)
+
+
+def hyperball_by_hand(theta: np.ndarray, directions: Iterable[np.ndarray], eta: float) -> np.ndarray:
+    """Steps on the sphere of one matrix, along given directions."""
+    radius, path = np.linalg.norm(theta), []
+    for u in directions:
+        theta = theta - eta * radius * u / np.linalg.norm(u)
+        theta = radius * theta / np.linalg.norm(theta)
+        path.append(theta)
+    return np.stack(path)
+
+
+def six_step_muon_by_hand(
+    theta: np.ndarray, gradients: Iterable[np.ndarray], eta: float, *, beta: float = 0.95
+) -> np.ndarray:
+    """The `muon_update` of a tour of optimizers, on one matrix: no Nesterov, no eps, no shape factor, no decay.
+
+    Six steps with Modula's coefficients, on a tall matrix (a wide one is transposed):
+    https://docs.modula.systems/algorithms/newton-schulz/
+    """
+    abc = (
+        (3955 / 1024, -8306 / 1024, 5008 / 1024),
+        (3735 / 1024, -6681 / 1024, 3463 / 1024),
+        (3799 / 1024, -6499 / 1024, 3211 / 1024),
+        (4019 / 1024, -6385 / 1024, 2906 / 1024),
+        (2677 / 1024, -3029 / 1024, 1162 / 1024),
+        (2172 / 1024, -1833 / 1024, 682 / 1024),
+    )
+    m, path = np.zeros_like(theta), []
+    for g in gradients:
+        m = beta * m + (1 - beta) * g
+        x = m.T if m.shape[1] > m.shape[0] else m
+        x = x / np.linalg.norm(x)
+        for a, b, c in abc:
+            gram = x.T @ x
+            x = x @ (a * np.eye(len(gram)) + b * gram + c * gram @ gram)
+        theta = theta - eta * (x.T if m.shape[1] > m.shape[0] else x)
+        path.append(theta)
+    return np.stack(path)
+
+
+def moonshot_muon_by_hand(
+    theta: np.ndarray, gradients: Iterable[np.ndarray], eta: float, *, beta: float = 0.95, lam: float = 0.0
+) -> np.ndarray:
+    """Moonshot's Muon on one matrix: momentum as a sum, update and decay in one bracket, `0.2 sqrt(max(n, m))`.
+
+    `M = beta M + G;  O = NewtonSchulz5(M / |M|_F);  theta = theta - eta (0.2 sqrt(max(n, m)) O + lam theta)`, with
+    Nesterov's `G + beta M` in place of M. Liu et al. 2025, section 2.2, https://arxiv.org/abs/2502.16982
+    """
+    m, path = np.zeros_like(theta), []
+    for g in gradients:
+        m = beta * m + g
+        o = newton_schulz_by_hand(g + beta * m, ((3.4445, -4.7750, 2.0315),) * 5, eps=1e-7)
+        theta = theta - eta * (0.2 * np.sqrt(max(theta.shape)) * o + lam * theta)
+        path.append(theta)
+    return np.stack(path)
+
+
+def nanochat_muon_by_hand(
+    theta: np.ndarray, gradients: Iterable[np.ndarray], eta: float, *, beta: float = 0.95, lam: float = 0.0
+) -> np.ndarray:
+    """nanochat's Muon on one matrix of shape (fan_in, fan_out), without its row equilibration and variance reduction.
+
+    Momentum as an average, Nesterov, five Polar Express steps on `X / (1.01 |X|_F + 1e-6)`, the rate times
+    `sqrt(max(1, fan_out / fan_in))`, decay where update and weight agree in sign.
+    https://github.com/karpathy/nanochat, nanochat/optim.py
+    """
+    abc = (
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    )
+    fan_in, fan_out = theta.shape
+    m, path = np.zeros_like(theta), []
+    for g in gradients:
+        m = beta * m + (1 - beta) * g
+        u = beta * m + (1 - beta) * g
+        x = u.T / (1.01 * np.linalg.norm(u) + 1e-6)  # its weights are (fan_out, fan_in)
+        for a, b, c in abc:
+            if x.shape[0] > x.shape[1]:
+                gram = x.T @ x
+                x = a * x + x @ (b * gram + c * (gram @ gram))
+            else:
+                gram = x @ x.T
+                x = a * x + (b * gram + c * (gram @ gram)) @ x
+        step = eta * np.sqrt(max(1.0, fan_out / fan_in))
+        theta = theta - (step * x.T + step * lam * theta * (x.T * theta >= 0))
+        path.append(theta)
+    return np.stack(path)
+
+
+def shampoo_by_hand(gradients, b2, root, eps, bias_correction=True):
+    """The updates (not the parameters) of one matrix."""
+
+    def inverse_root_of(a):
+        values, vectors = np.linalg.eigh(a + eps * np.trace(a) * np.eye(len(a)))
+        return (vectors * values ** (-1 / root)) @ vectors.T
+
+    left = right = 0.0
+    keep, new = (1.0, 1.0) if b2 is None else (b2, 1 - b2)
+    path = []
+    for t, g in enumerate(gradients, 1):
+        left = keep * left + new * g @ g.T
+        right = keep * right + new * g.T @ g
+        c = 1 - b2**t if bias_correction and b2 is not None else 1.0
+        path.append(inverse_root_of(left / c) @ g @ inverse_root_of(right / c))
+    return np.stack(path)
