@@ -17,6 +17,7 @@ from jaxopt_tour._trees import is_box, named_leaves, path_name, rebox, unbox
 from jaxopt_tour._types import Tree
 from jaxopt_tour.mesh.sharded_state import sharded_state
 from jaxopt_tour.routing.log import LOGGER
+from jaxopt_tour.state.migration_report import Line, MigrationReport, Outcome
 from jaxopt_tour.state.moments import (
     ACCUMULATED,
     AVERAGE,
@@ -29,8 +30,7 @@ from jaxopt_tour.state.moments import (
     SavedMoments,
     Value,
 )
-from jaxopt_tour.state.read import read_state
-from jaxopt_tour.state.report import Line, MigrationReport, Outcome
+from jaxopt_tour.state.read_state import read_state
 
 #: Root mean square of an update of AdamW in training, 0.2 to 0.4: Liu et al. 2025, https://arxiv.org/abs/2502.16982,
 #: section 2.2. An estimated second moment makes the first update this large.
