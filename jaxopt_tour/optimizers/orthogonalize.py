@@ -40,8 +40,9 @@ def orthogonalize_via_newton_schulz(
         orthogonalizer: an `Orthogonalizer`, or coefficients by name or value, such as `"fast"`.
         axes: how parameters are seen as matrices: one `MatrixAxes` for all, or one by path name. None: what
             `multi_transform` passes, else the reading by name; a plain 2-D parameter is (in, out).
-        mesh: for parameters that are sharded over a device mesh: the axes whose devices share the work, by name or as an
-            `OnMesh`. None: Explicit axes that shard the matrices share it, Auto ones leave it to the partitioner. The mesh is that of the arrays, or `jax.set_mesh`'s.
+        mesh: for parameters that are sharded over a device mesh: the axes whose devices share the work, by name or
+            as an `OnMesh`. None: Explicit axes that shard the matrices share it, Auto ones leave it to the partitioner.
+            The mesh is that of the arrays, or `jax.set_mesh`'s.
 
     Raises:
         ValueError: an unknown name, option or mesh axis; at `init`, a parameter that is no matrix, by its path.

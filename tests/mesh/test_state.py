@@ -87,4 +87,4 @@ def test_parameters_must_be_on_one_mesh() -> None:
 
 
 def test_a_checkpoint_of_one_device_goes_on_sharded_over_eight() -> None:
-    documents.run("docs/recipes.md", "A checkpoint on another mesh")
+    documents.run_section("docs/recipes.md", "A checkpoint on another mesh")
