@@ -12,13 +12,13 @@ lock() { # OUTPUT ARGS...
     output=$1
     shift
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-        --no-emit-index-url --no-emit-find-links --custom-compile-command requirements/compile.sh \
+        --no-emit-index-url --no-emit-find-links --no-emit-package jaxopt-tour --no-emit-package jaxopt-tour-data --custom-compile-command requirements/compile.sh \
         --output-file "$output" "$@" >/dev/null
     echo "$output: $(grep -c '==' "$output") packages"
 }
 
 lock requirements/bootstrap.txt requirements/bootstrap.in "$@"
 lock requirements/tour.txt pyproject.toml --extra tour --constraint requirements/pins.in "$@"
-lock requirements/dev.txt pyproject.toml --extra dev --extra docs --constraint requirements/pins.in \
+lock requirements/dev.txt --group dev --group docs --constraint requirements/pins.in \
     --constraint requirements/tour.txt "$@"
 lock requirements/floor.txt requirements/floor.in "$@"

@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -19,7 +20,8 @@ HEAVY = {"flax", "matplotlib", "orbax", "rich", "typer", "scipy", "chex", "jaxty
 
 
 def run(*command: str | pathlib.Path, **arguments) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, **arguments)
+    arguments = {"cwd": ROOT, **arguments}
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, **arguments)
 
 
 def modules_after(statement: str) -> set[str]:
@@ -97,19 +99,64 @@ class TestLocks:
             assert f"\n{name}=={version} " in floor
 
 
-def test_wheel_carries_types_data_and_licences(tmp_path):
+def wheel_of(folder, destination):
+    """The names in the wheel that is built from a folder, and its bytes."""
     pytest.importorskip("hatchling", reason="in requirements/dev.txt")
-    done = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path)
+    done = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", destination, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    package = ROOT / "jaxopt_tour"
-    expected = {
-        str(path.relative_to(ROOT)) for path in package.rglob("*") if path.is_file() and "__pycache__" not in str(path)
-    }
-    assert {"jaxopt_tour/py.typed", "jaxopt_tour/problems/data/shakespeare.txt.gz"} <= expected
-    assert expected <= names
+    (wheel,) = destination.glob("*.whl")
+    return set(zipfile.ZipFile(wheel).namelist()), wheel.read_bytes()
+
+
+def files_of(package):
+    return {str(path.relative_to(package.parent)) for path in package.rglob("*") if path.is_file()}
+
+
+def test_the_wheel_of_the_library_carries_types_and_licence_and_no_data(tmp_path):
+    names, content = wheel_of(ROOT, tmp_path)
+    expected = {name for name in files_of(ROOT / "jaxopt_tour") if "__pycache__" not in name}
+    assert "jaxopt_tour/py.typed" in expected and expected <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
+    assert len(content) < 600_000
+
+
+def test_a_wheel_is_built_twice_bit_for_bit(tmp_path):
+    built = [wheel_of(ROOT, tmp_path / str(number))[1] for number in range(2)]
+    assert built[0] == built[1]
+
+
+def test_the_wheel_of_the_data_carries_both_sets_with_their_licences(tmp_path):
+    names, _ = wheel_of(ROOT / "data", tmp_path)
+    assert {"jaxopt_tour_data/shakespeare.txt.gz", "jaxopt_tour_data/fashion_mnist_5k.npz"} <= names
+    assert sum("/licenses/" in name and "LICENSE-" in name for name in names) == 2
+
+
+class TestRelease:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def test_the_citation_has_the_version_and_the_licence(self):
+        import jaxopt_tour as jt
+
+        citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+        assert citation["version"] == jt.__version__ and citation["license"] == self.project["license"]
+
+    def test_actions_are_pinned_and_may_only_read(self):
+        for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+            workflow = yaml.safe_load(path.read_text())
+            assert workflow["permissions"] == {"contents": "read"}
+            used = re.findall(r"uses: (\S+)", path.read_text())
+            assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) for action in used)
+
+    def test_templates_and_hooks_are_read_as_yaml(self):
+        for path in [*(ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"), ROOT / ".pre-commit-config.yaml"]:
+            assert isinstance(yaml.safe_load(path.read_text()), dict), path
+
+    def test_the_public_address_stands_in_one_place(self):
+        address = self.project["urls"]["Repository"]
+        texts = [*ROOT.glob("*.*"), *(ROOT / "docs").glob("*.*"), *(ROOT / "notebooks").glob("*.py")]
+        assert [path.name for path in texts if path.is_file() and address in path.read_text()] == ["pyproject.toml"]
+        if "example.org" in address:
+            pytest.xfail("the project has no public address yet")
 
 
 class TestScripts:

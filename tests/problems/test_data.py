@@ -1,4 +1,4 @@
-"""The embedded data sets are what their sums, their sources and their descriptions say."""
+"""The data sets are what their sums, their sources and their descriptions say."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_encode_names_characters_it_does_not_know():
 
 def test_a_damaged_file_is_refused_with_its_path(tmp_path):
     for name in ("SHA256SUMS", "shakespeare.txt.gz"):
-        shutil.copy(datasets.DIRECTORY / name, tmp_path)
+        shutil.copy(datasets.folder() / name, tmp_path)
     assert datasets.read_checked("shakespeare.txt.gz", tmp_path)
     with (tmp_path / "shakespeare.txt.gz").open("r+b") as file:
         file.seek(1000)
@@ -60,16 +60,23 @@ def test_a_damaged_file_is_refused_with_its_path(tmp_path):
 
 
 def test_a_missing_and_an_unlisted_file_are_refused(tmp_path):
-    shutil.copy(datasets.DIRECTORY / "SHA256SUMS", tmp_path)
+    shutil.copy(datasets.folder() / "SHA256SUMS", tmp_path)
     with pytest.raises(ValueError, match="missing"):
         datasets.read_checked("shakespeare.txt.gz", tmp_path)
     with pytest.raises(ValueError, match=r"there are fashion_mnist_5k\.npz, shakespeare\.txt\.gz"):
         datasets.read_checked("mnist.npz", tmp_path)
 
 
+def test_data_that_is_not_installed_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "_IN_CHECKOUT", tmp_path / "none")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="pip install jaxopt-tour-data"):
+        datasets.read_checked("shakespeare.txt.gz")
+
+
 def test_the_licences_lie_beside_the_data():
     for name, word in (("fashion-mnist", "Zalando"), ("shakespeare", "Creative Commons")):
-        assert word in (datasets.DIRECTORY / f"LICENSE-{name}").read_text()
+        assert word in (datasets.folder() / f"LICENSE-{name}").read_text()
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

