@@ -237,3 +237,49 @@ def shampoo_by_hand(gradients, b2, root, eps, bias_correction=True):
         c = 1 - b2**t if bias_correction and b2 is not None else 1.0
         path.append(inverse_root_of(left / c) @ g @ inverse_root_of(right / c))
     return np.stack(path)
+
+
+def scion_by_hand(
+    theta: np.ndarray,
+    gradients: Iterable[np.ndarray],
+    eta: float,
+    *,
+    lmo: Callable[[np.ndarray], np.ndarray],
+    scale: float,
+    momentum: float = 0.1,
+    unconstrained: bool = False,
+) -> np.ndarray:
+    """The `step` of https://github.com/LIONS-EPFL/scion, scion.py at f58a393: `momentum` is one minus the usual one."""
+    buf, path = np.zeros_like(theta), []
+    for g in gradients:
+        buf = (1 - momentum) * buf + momentum * g
+        update = scale * lmo(buf)
+        if not unconstrained:
+            theta = theta * (1 - eta)
+        theta = theta - eta * update
+        path.append(theta)
+    return np.stack(path)
+
+
+def scion_lmo_by_hand(norm: str, normalized: bool = True) -> Callable[[np.ndarray], np.ndarray]:
+    """The `lmo` of a norm there, without its eps, on a weight in PyTorch's layout (d_out, d_in)."""
+
+    def spectral(g: np.ndarray) -> np.ndarray:
+        d_out, d_in = g.shape
+        o = newton_schulz_by_hand(g, ((3.4445, -4.7750, 2.0315),) * 5, eps=1e-7)
+        return o * np.sqrt(d_out / d_in if normalized else d_out)
+
+    def sign(g: np.ndarray) -> np.ndarray:
+        return np.sign(g) / g.shape[1] if normalized else np.sign(g)
+
+    def col_norm(g: np.ndarray) -> np.ndarray:
+        return g / (np.sqrt(np.sum(g**2, axis=0, keepdims=True)) / np.sqrt(g.shape[0]))
+
+    def row_norm(g: np.ndarray) -> np.ndarray:
+        rms = np.sqrt(np.sum(g**2, axis=-1, keepdims=True))
+        return g / (rms * np.sqrt(g.shape[-1]) if normalized else rms)
+
+    def bias_rms(g: np.ndarray) -> np.ndarray:
+        return g / np.sqrt(np.mean(g**2, axis=0, keepdims=True))
+
+    return {"Spectral": spectral, "Sign": sign, "ColNorm": col_norm, "RowNorm": row_norm, "BiasRMS": bias_rms}[norm]
