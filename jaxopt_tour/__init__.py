@@ -13,6 +13,7 @@ from jaxopt_tour import coefficients, routing
 from jaxopt_tour.mesh.on_mesh import OnMesh
 from jaxopt_tour.mesh.report import Plan, plan
 from jaxopt_tour.mesh.sharded_state import sharded_state, state_shardings
+from jaxopt_tour.optimizers import presets
 from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
@@ -125,6 +126,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "routing",
     "routing_table",
     "coefficients",
+    "presets",
 ]
 
 _NEEDS = {"problems": "tour", "tour": "tour", "cli": "tour"}

@@ -283,3 +283,36 @@ def scion_lmo_by_hand(norm: str, normalized: bool = True) -> Callable[[np.ndarra
         return g / np.sqrt(np.mean(g**2, axis=0, keepdims=True))
 
     return {"Spectral": spectral, "Sign": sign, "ColNorm": col_norm, "RowNorm": row_norm, "BiasRMS": bias_rms}[norm]
+
+
+def muon_of_nanochat_by_hand(
+    w: np.ndarray, gradients: Iterable[np.ndarray], lr: float, *, momentum: float, beta2: float, wd: float
+) -> np.ndarray:
+    """The whole `muon_step_fused` of nanochat/optim.py at 92d63d4 on one weight (out, in), at its factor of the rate."""
+    coefficients = (
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    )
+    lr = lr * max(1.0, w.shape[0] / w.shape[1]) ** 0.5
+    buf, v, path = np.zeros_like(w), 0.0, []
+    for grad in gradients:
+        buf = buf + (1 - momentum) * (grad - buf)
+        x = grad + momentum * (buf - grad)
+        target = np.linalg.norm(x) / len(x) ** 0.5
+        x = x * target / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+        x = x / (np.linalg.norm(x) * 1.01 + 1e-6)
+        for a, b, c in coefficients:
+            gram = x @ x.T
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        x = x * min(x.shape) ** 0.5 / np.linalg.norm(x)
+        axis = 1 if x.shape[0] >= x.shape[1] else 0
+        mean = np.mean(x**2, axis=axis, keepdims=True)
+        v = v + (1 - beta2) * (mean - v)
+        step = np.maximum(v, 1e-10) ** -0.5
+        x = x * step * np.linalg.norm(x) / np.linalg.norm(x * step)
+        w = w - (lr * x + lr * wd * w * (x * w >= 0))
+        path.append(w)
+    return np.stack(path)
