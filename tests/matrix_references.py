@@ -288,7 +288,7 @@ def scion_lmo_by_hand(norm: str, normalized: bool = True) -> Callable[[np.ndarra
 def muon_of_nanochat_by_hand(
     w: np.ndarray, gradients: Iterable[np.ndarray], lr: float, *, momentum: float, beta2: float, wd: float
 ) -> np.ndarray:
-    """The whole `muon_step_fused` of nanochat/optim.py at 92d63d4 on one weight (out, in), at its factor of the rate."""
+    """The whole `muon_step_fused` of nanochat/optim.py at 92d63d4 on one weight (out, in), with its factor of `lr`."""
     coefficients = (
         (8.156554524902461, -22.48329292557795, 15.878769915207462),
         (4.042929935166739, -2.808917465908714, 0.5000178451051316),

@@ -166,4 +166,4 @@ def _direction(norm: Norm, part: Part) -> Array:
         "one_to_rms": math.sqrt(part.fan_out),
         "rms_to_linf": 1 / math.sqrt(max(part.fan_in, 1)),
     }.get(norm, 1.0)
-    return size * safe_divide(part.x, jnp.broadcast_to(part.norm(_OVER[norm]), part.x.shape))
+    return size * safe_divide(part.x, part.norm(_OVER[norm]))

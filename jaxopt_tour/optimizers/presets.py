@@ -326,6 +326,9 @@ def marin(
     $\sqrt{\eta \lambda}$ of a Muon with decay; 0.02 is the default of its `scale_with_muonh`. It keeps the norm before
     each step, and here that at `init` is kept. A table that is also the head counts as its head here.
 
+    Later revisions of Levanter have the coefficients as an option. Its default in muon.py at 0ac1c9b is another table,
+    `"you"` here.
+
     Args:
         learning_rate: Step size $\eta$ relative to the norm of a matrix, a number or a schedule of the step count.
             Default 0.02.
