@@ -139,7 +139,8 @@ TOLERANCES = {"nanochat": 1e-6, "marin": 1e-6}
 def test_every_parameter_walks_the_path_of_the_source(preset: str, x64: None) -> None:
     theta, gradients = drawn(0), drawn(1, STEPS)
     expected = expected_paths(preset, named(theta), named(gradients))
-    ours = named(follow(getattr(jt.presets, preset)(), theta, gradients))
+    make = getattr(jt.presets, preset)
+    ours = named(follow(make(lambda count: 0.02) if preset == "marin" else make(), theta, gradients))
     assert set(ours) == set(expected)
     for name, path in ours.items():
         tolerance = TOLERANCES.get(preset, 1e-9)
@@ -148,15 +149,18 @@ def test_every_parameter_walks_the_path_of_the_source(preset: str, x64: None) ->
 
 @pytest.mark.parametrize("preset", ["nanochat", "modded_nanogpt", "moonlight", "nvidia"])
 def test_the_decay_of_every_parameter_is_that_of_the_source(preset: str, x64: None) -> None:
-    """The difference that the weights make to one step: rate times decay, of which the path above has little."""
+    """The difference that the weights make to one step: rate times decay, of which the path above has little.
+
+    The rate is given as a schedule, which all roles must follow.
+    """
     gradients, zeros = drawn(1, 1), jax.tree.map(lambda x: 0 * x, drawn(0))
     # Updates of the sign of the weights, so that cautious decay decays.
     weights = jax.tree.map(lambda g: np.sign(g[0]), gradients)
-    tx = getattr(jt.presets, preset)()
+    rate = {"nanochat": 0.02, "modded_nanogpt": 0.025, "moonlight": 1e-3, "nvidia": 3e-4}[preset]
+    tx = getattr(jt.presets, preset)(lambda count: rate + count)
     first = jax.tree.map(lambda g: jnp.asarray(g[0]), gradients)
-    moved, still = (
-        named(jax.jit(tx.update)(first, tx.init(x), jax.tree.map(jnp.asarray, x))[0]) for x in (weights, zeros)
-    )
+    update = jax.jit(lambda x: tx.update(first, tx.init(x), x)[0])
+    moved, still = (named(update(jax.tree.map(jnp.asarray, x))) for x in (weights, zeros))
     matrix, embedding, head, vector = {
         "nanochat": (0.02 * 0.28, 0.3 * 0.001, 0.008 * 0.01, 0.005 * 0.05),
         "modded_nanogpt": (0.025 * 0.05, 0.7 * 0.001, 0.004 * 0.001, 0.015 * 0.001),
@@ -178,17 +182,6 @@ def test_the_decay_of_every_parameter_is_that_of_the_source(preset: str, x64: No
 
 def one_update(tx: Any, gradients: Any, params: Any) -> Any:
     return jax.jit(lambda g, p: tx.update(g, tx.init(p), p)[0])(gradients, params)
-
-
-@pytest.mark.parametrize("preset", ["modded_nanogpt", pytest.param("marin", marks=pytest.mark.slow)])
-def test_a_schedule_drives_all_roles_in_proportion(preset: str) -> None:
-    params = jax.tree.map(jnp.float32, drawn(0))
-    gradients = jax.tree.map(jnp.float32, drawn(1))
-    make = getattr(jt.presets, preset)
-    whole, tenth = (named(one_update(make(rate), gradients, params)) for rate in (1e-3, lambda count: 1e-4 + count))
-    for name, u in whole.items():
-        # Steps on a sphere are proportional to the angle up to its square.
-        np.testing.assert_allclose(tenth[name], 0.1 * u, rtol=1e-3, atol=2e-6, err_msg=name)
 
 
 def without_matrices(tree: Any) -> Any:
