@@ -64,13 +64,13 @@ def scion(
     goes to AdamW.
 
     An update has the norm $\eta \rho$, whatever the size of the gradient. Sensible rates are small, because radii are
-    large: $2^{-12}$ for the default radii, those of a GPT of 124 million parameters. For other models the authors have:
+    large: the default radii and a rate of $2^{-12}$ are the authors', for a GPT of 124 million parameters whose
+    embedding is its head. Their radii for other models:
 
     ```python
-    jt.scion(2**-12, constrained=False)                                             # no ball, no decay
-    jt.scion(2**-6, radius={"matrix": 1.0, "head": 1024.0, "other": 1.0})           # an MLP
-    jt.scion(2**-4, radius={"matrix": 8.0, "head": 128.0, "other": 8.0}, beta=0.5)  # a CNN
-    jt.scion(2**-6, norms={"embedding": "linf"})                                    # signs for one-hot inputs
+    jt.scion(2**-6, radius={"matrix": 1.0, "head": 1024.0, "other": 1.0})             # an MLP
+    jt.scion(2**-4, radius={"matrix": 8.0, "head": 128.0, "other": 8.0}, beta=0.5)    # a CNN
+    jt.scion(lr, radius={"embedding": 1.0, "matrix": 3.0, "head": 10.0}, constrained=False)  # a GPT of two layers
     ```
 
     | role | norm | radius |
@@ -79,6 +79,9 @@ def scion(
     | `"embedding"` | `"one_to_rms"` | 50 |
     | `"head"`, `"tied"` | `"mean_to_linf"`, signs | 3000 |
     | `"other"`: biases, gains and the rest | `"rms"` | 50 |
+
+    The radius of an embedding that is not the head is that of the matrices, which is no choice of the authors. They
+    also take signs there: `norms={"embedding": "linf"}`.
 
     An embedding that is also the head must be routed as `"tied"`. Routing by use finds that out; routing by name takes
     it for an embedding.
