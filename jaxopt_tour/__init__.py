@@ -13,9 +13,11 @@ from jaxopt_tour import coefficients, routing
 from jaxopt_tour.mesh.on_mesh import OnMesh
 from jaxopt_tour.mesh.report import Plan, plan
 from jaxopt_tour.mesh.sharded_state import sharded_state, state_shardings
+from jaxopt_tour.optimizers import presets
 from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
+from jaxopt_tour.optimizers.dual_norm import scale_by_dual_norm
 from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
 from jaxopt_tour.optimizers.ema_nesterov import ema_nesterov, ema_nesterov_params
 from jaxopt_tour.optimizers.equalize import equalize_norms, normalize_frobenius
@@ -30,6 +32,7 @@ from jaxopt_tour.optimizers.normuon import normuon, scale_by_normuon
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
 from jaxopt_tour.optimizers.relative_update import floor_relative_update, radial_brake
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
+from jaxopt_tour.optimizers.scion import scion
 from jaxopt_tour.optimizers.sgd import sgd
 from jaxopt_tour.optimizers.shampoo import scale_by_shampoo, shampoo
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
@@ -66,6 +69,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "muon",
     "normuon",
     "muonh",
+    "scion",
     "shampoo",
     # their parts
     "scale_by_momentum",
@@ -80,6 +84,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "add_decayed_weights",
     "orthogonalize_via_newton_schulz",
     "scale_by_matrix_shape",
+    "scale_by_dual_norm",
     "scale_by_muon",
     "equalize_norms",
     "normalize_frobenius",
@@ -121,6 +126,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "routing",
     "routing_table",
     "coefficients",
+    "presets",
 ]
 
 _NEEDS = {"problems": "tour", "tour": "tour", "cli": "tour"}

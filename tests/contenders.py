@@ -88,6 +88,8 @@ CONTENDERS = (
     Contender("muon_keller_jordan", jt.muon, 1e-2, {"orthogonalizer": "keller_jordan", "shape_factor": "original"}),
     Contender("normuon", jt.normuon, 1e-2, reduced_state=True),
     Contender("muonh", jt.muonh, 1e-2, reduced_state=True, proportional_to_rate=False),
+    # A ball that the minimum lies in: the default radii are for large models and small rates.
+    Contender("scion", jt.scion, 5e-3, {"radius": 2.0}, complex_parameters=False, steps_shrink=False),
     Contender("shampoo", jt.shampoo, 1e-2, square_state=True),
     # Roots that are kept are compared too: at rank one only the ridge lifts them out of float32's rounding.
     Contender("shampoo_stale_sums", jt.shampoo, 1e-2, {"b2": None, "update_every": 2, "eps": 1e-2}, square_state=True),

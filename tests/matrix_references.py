@@ -237,3 +237,82 @@ def shampoo_by_hand(gradients, b2, root, eps, bias_correction=True):
         c = 1 - b2**t if bias_correction and b2 is not None else 1.0
         path.append(inverse_root_of(left / c) @ g @ inverse_root_of(right / c))
     return np.stack(path)
+
+
+def scion_by_hand(
+    theta: np.ndarray,
+    gradients: Iterable[np.ndarray],
+    eta: float,
+    *,
+    lmo: Callable[[np.ndarray], np.ndarray],
+    scale: float,
+    momentum: float = 0.1,
+    unconstrained: bool = False,
+) -> np.ndarray:
+    """The `step` of https://github.com/LIONS-EPFL/scion, scion.py at f58a393: `momentum` is one minus the usual one."""
+    buf, path = np.zeros_like(theta), []
+    for g in gradients:
+        buf = (1 - momentum) * buf + momentum * g
+        update = scale * lmo(buf)
+        if not unconstrained:
+            theta = theta * (1 - eta)
+        theta = theta - eta * update
+        path.append(theta)
+    return np.stack(path)
+
+
+def scion_lmo_by_hand(norm: str, normalized: bool = True) -> Callable[[np.ndarray], np.ndarray]:
+    """The `lmo` of a norm there, without its eps, on a weight in PyTorch's layout (d_out, d_in)."""
+
+    def spectral(g: np.ndarray) -> np.ndarray:
+        d_out, d_in = g.shape
+        o = newton_schulz_by_hand(g, ((3.4445, -4.7750, 2.0315),) * 5, eps=1e-7)
+        return o * np.sqrt(d_out / d_in if normalized else d_out)
+
+    def sign(g: np.ndarray) -> np.ndarray:
+        return np.sign(g) / g.shape[1] if normalized else np.sign(g)
+
+    def col_norm(g: np.ndarray) -> np.ndarray:
+        return g / (np.sqrt(np.sum(g**2, axis=0, keepdims=True)) / np.sqrt(g.shape[0]))
+
+    def row_norm(g: np.ndarray) -> np.ndarray:
+        rms = np.sqrt(np.sum(g**2, axis=-1, keepdims=True))
+        return g / (rms * np.sqrt(g.shape[-1]) if normalized else rms)
+
+    def bias_rms(g: np.ndarray) -> np.ndarray:
+        return g / np.sqrt(np.mean(g**2, axis=0, keepdims=True))
+
+    return {"Spectral": spectral, "Sign": sign, "ColNorm": col_norm, "RowNorm": row_norm, "BiasRMS": bias_rms}[norm]
+
+
+def muon_of_nanochat_by_hand(
+    w: np.ndarray, gradients: Iterable[np.ndarray], lr: float, *, momentum: float, beta2: float, wd: float
+) -> np.ndarray:
+    """The whole `muon_step_fused` of nanochat/optim.py at 92d63d4 on one weight (out, in), with its factor of `lr`."""
+    coefficients = (
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    )
+    lr = lr * max(1.0, w.shape[0] / w.shape[1]) ** 0.5
+    buf, v, path = np.zeros_like(w), 0.0, []
+    for grad in gradients:
+        buf = buf + (1 - momentum) * (grad - buf)
+        x = grad + momentum * (buf - grad)
+        target = np.linalg.norm(x) / len(x) ** 0.5
+        x = x * target / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+        x = x / (np.linalg.norm(x) * 1.01 + 1e-6)
+        for a, b, c in coefficients:
+            gram = x @ x.T
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        x = x * min(x.shape) ** 0.5 / np.linalg.norm(x)
+        axis = 1 if x.shape[0] >= x.shape[1] else 0
+        mean = np.mean(x**2, axis=axis, keepdims=True)
+        v = v + (1 - beta2) * (mean - v)
+        step = np.maximum(v, 1e-10) ** -0.5
+        x = x * step * np.linalg.norm(x) / np.linalg.norm(x * step)
+        w = w - (lr * x + lr * wd * w * (x * w >= 0))
+        path.append(w)
+    return np.stack(path)

@@ -196,9 +196,10 @@ def test_the_reference_has_every_public_name():
     documented = set(re.findall(r"^\.\. (?:auto|py:)(?:function|class|data):: jaxopt_tour\.(\S+)", text, re.M))
     public = {*jt.__all__, *(f"routing.{name}" for name in jt.routing.__all__)}
     public |= {f"coefficients.{name}" for name in jt.coefficients.__all__}
+    public |= {f"presets.{name}" for name in jt.presets.__all__}
     # A name that is there twice is documented once; packages have a page.
     routed = {name for name in jt.__all__ if name in jt.routing.__all__}
-    assert public - routed - {"routing", "coefficients"} == documented
+    assert public - routed - {"routing", "coefficients", "presets"} == documented
 
 
 @pytest.mark.slow

@@ -91,13 +91,16 @@ def units_of(along: Along | None, fan_in: int, fan_out: int) -> Units:
     return Units("fan_in", fan_in, fan_out)
 
 
-def parts_of(tree: Tree, views: Mapping[str, MatrixAxes], on_mesh: OnMesh | None) -> dict[str, tuple[Part, ...]]:
+def parts_of(
+    tree: Tree, views: Mapping[str, MatrixAxes], on_mesh: OnMesh | None, *, vectors: bool = False
+) -> dict[str, tuple[Part, ...]]:
     """Return the matrices of every parameter of a tree: one part each, several for a fused parameter.
 
     Args:
         tree: Parameters, gradients or updates.
         views: The matrix axes of each, by path name.
         on_mesh: Its `layouts` say which mesh axes of `jax.shard_map` shard which axes.
+        vectors: Whether an array without matrix axes is a part too: one vector of all its entries, as fan-in.
 
     Raises:
         ValueError: Inside `jax.shard_map`, a layout does not fit its parameter or the mesh.
@@ -108,11 +111,16 @@ def parts_of(tree: Tree, views: Mapping[str, MatrixAxes], on_mesh: OnMesh | None
     mesh = jax.sharding.get_abstract_mesh()
     sizes = {name: mesh.shape[name] for name, kind in axis_types(mesh).items() if kind == AxisType.Manual}
     known = given_layouts(layouts, leaves, sizes) if sizes and layouts is not None else {}
-    return {
-        name: _parts(leaf, views[name], shapes[name], known.get(name, ((),) * leaf.ndim))
-        for name, leaf in leaves.items()
-        if name in views  # a parameter without a gradient has none
-    }
+    parts = {}
+    for name, leaf in leaves.items():
+        layout = known.get(name, ((),) * leaf.ndim)
+        if name in views:  # a parameter without a gradient has none
+            parts[name] = _parts(leaf, views[name], shapes[name], layout)
+        elif vectors:
+            mesh_axes = tuple(mesh_axis for axis in layout for mesh_axis in axis)
+            size = math.prod(shapes[name])
+            parts[name] = (Part(widen(leaf), tuple(range(leaf.ndim)), (), size, 1, mesh_axes),)
+    return parts
 
 
 def _parts(leaf: Array, view: MatrixAxes, whole: tuple[int, ...], layout: Sequence[Sequence[str]]) -> tuple[Part, ...]:
@@ -136,8 +144,10 @@ def _parts(leaf: Array, view: MatrixAxes, whole: tuple[int, ...], layout: Sequen
     )
 
 
-def joined(leaf: Array, view: MatrixAxes, xs: Sequence[Array]) -> Array:
+def joined(leaf: Array, view: MatrixAxes | None, xs: Sequence[Array]) -> Array:
     """Put the arrays of the parts together, in the shape, dtype and layout of the parameter: undoes `parts_of`."""
+    if view is None:
+        return xs[0].astype(leaf.dtype)
     if view.split is not None:
         x = view.from_matrices(xs, leaf.shape)
     else:

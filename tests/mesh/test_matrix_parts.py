@@ -39,6 +39,7 @@ def chain(axes: Any = AXES, mesh: Any = None) -> optax.GradientTransformationExt
     """All parts at once, since compiling takes the time."""
     return optax.chain(
         jt.equalize_norms("outputs", axes=axes, mesh=mesh),
+        jt.scale_by_dual_norm("one_to_rms", axes=axes, mesh=mesh),
         jt.scale_by_normuon(0.5, axes=axes, mesh=mesh),
         jt.normalize_frobenius(axes=axes, mesh=mesh),
         jt.hyperball(0.1, axes=axes, mesh=mesh),
@@ -132,6 +133,15 @@ def test_inside_shard_map_sums_go_over_all_shards(layout: str, check_vma: bool, 
     assert error(after, {name: expected[0][name] for name in names}) < ROUNDING
 
 
+def test_a_vector_inside_shard_map_has_the_norm_of_the_whole() -> None:
+    layouts = {"bias": P("fsdp"), "gain": P()}
+    gradients = {"bias": jnp.arange(1.0, 65.0), "gain": jnp.float32(-3.0)}
+    tx = jt.scale_by_dual_norm("rms", mesh=jt.OnMesh("fsdp", layouts=layouts))
+    step = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=mesh_of(), in_specs=(layouts,), out_specs=layouts)
+    alone = jt.scale_by_dual_norm("rms")
+    assert error(jax.jit(step)(gradients), alone.update(gradients, alone.init(gradients))[0]) < ROUNDING
+
+
 def test_a_fused_parameter_cut_inside_shard_map_is_refused_by_name() -> None:
     layouts = {"qkv": P(None, "fsdp")}
     tx = jt.normalize_frobenius(axes=AXES["qkv"], mesh=jt.OnMesh("fsdp", layouts=layouts))
@@ -140,8 +150,13 @@ def test_a_fused_parameter_cut_inside_shard_map_is_refused_by_name() -> None:
         step({"qkv": jnp.ones((16, 96))})
 
 
+def scion(learning_rate: float, rest: Any, **options: Any) -> optax.GradientTransformationExtraArgs:
+    del rest  # all of these parameters are matrices
+    return jt.scion(learning_rate, radius=1.0, **options)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [jt.normuon, jt.muonh])
+@pytest.mark.parametrize("make", [jt.normuon, jt.muonh, scion])
 def test_a_ready_optimizer_shares_the_work(make: Any) -> None:
     shapes = {name: SHAPES[name] for name in ("down", "stack")}
     params, gradients = ({name: drawn(seed)[name] for name in shapes} for seed in (0, 1))
