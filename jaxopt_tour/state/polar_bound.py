@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def accepted_error(iteration: Iteration) -> float:
 def bounds_by_platform(uses: Iterable[Use]) -> dict[Platform, float]:
     """Return the largest accepted error over some uses, by platform."""
     # By identity: an orthogonalizer with an array as eps has no hash.
-    distinct = {(id(use), m, n, dtype): (use, *sorted((m, n)), dtype) for use, m, n, dtype in uses}.values()
+    distinct = {(id(use), m, n, dtype): (use, min(m, n), max(m, n), dtype) for use, m, n, dtype in uses}.values()
 
     def bound(platform: Platform) -> float:
         return max(accepted_error(plan_iteration(use, m, n, dtype, platform)) for use, m, n, dtype in distinct)
@@ -56,6 +56,6 @@ def bounds_by_platform(uses: Iterable[Use]) -> dict[Platform, float]:
     return {platform: bound(platform) for platform in PLATFORMS}
 
 
-def bound_of_program(bounds: dict[Platform, float]) -> Float[Array, " 1"]:
+def bound_of_program(bounds: Mapping[Platform, float]) -> Float[Array, " 1"]:
     """Return the bound of the platform that the program is lowered for."""
     return on_lowered_platform(bounds, lambda bound, x: x + bound, jnp.zeros(1, jnp.float32))
