@@ -1,8 +1,8 @@
 """Make `torch_state.npz`: states of PyTorch's optimizers and what they do next, for `tests/state/test_from_torch.py`.
 
-A `torch.nn.Linear` weight (out, in) and a bias are trained on drawn gradients for 5 steps; then come the parameters, the
-optimizer's own `state_dict`, the gradients of 5 further steps, and the parameters after each of them. In float64; Muon
-without its cast to bfloat16, for the weight alone, since it takes nothing else.
+A `torch.nn.Linear` weight (out, in) and a bias are trained on drawn gradients for 5 steps; then come the parameters,
+the optimizer's own `state_dict`, the gradients of 5 further steps, and the parameters after each of them. In float64;
+Muon without its cast to bfloat16, for the weight alone, since it takes nothing else.
 
 Run with torch 2.13 or newer (CPU):
 
