@@ -10,6 +10,7 @@ import contextvars
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
+from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer
 from jaxopt_tour.routing import Route
 
 
@@ -19,11 +20,11 @@ class InitReport:
 
     Attributes:
         routes: by path name.
-        orthogonalized: path names of parameters whose updates are orthogonalized.
+        orthogonalized: by path name of a parameter whose updates are orthogonalized, what does it.
     """
 
     routes: dict[str, Route] = dataclasses.field(default_factory=dict)
-    orthogonalized: set[str] = dataclasses.field(default_factory=set)
+    orthogonalized: dict[str, Orthogonalizer] = dataclasses.field(default_factory=dict)
 
 
 _REPORT: contextvars.ContextVar[InitReport | None] = contextvars.ContextVar("_REPORT", default=None)
@@ -46,7 +47,7 @@ def report_routes(routes: Mapping[str, Route]) -> None:
         report.routes.update(routes)
 
 
-def report_orthogonalized(names: Iterable[str]) -> None:
-    """Report which parameters have orthogonalized updates."""
+def report_orthogonalized(names: Iterable[str], orthogonalizer: Orthogonalizer) -> None:
+    """Report which parameters have orthogonalized updates, and what orthogonalizes them."""
     if (report := _REPORT.get()) is not None:
-        report.orthogonalized.update(names)
+        report.orthogonalized.update(dict.fromkeys(names, orthogonalizer))

@@ -26,9 +26,15 @@ _WORDS: Final = {
     "mu": "momentum",
     "trace": "momentum",
     "nu": "second moment",
+    "nu_with_eps": "second moment",
+    "unit_nu": "second moment of units",
     "sum_of_squares": "sum of squares",
     "left": "preconditioner",
     "right": "preconditioner",
+    "left_sum": "preconditioner",
+    "right_sum": "preconditioner",
+    "radius": "norm",
+    "master": "float32 copy",
 }
 _SHOWN: Final = 3
 _MISSING: Final = object()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import optax
 
@@ -21,8 +23,15 @@ from jaxopt_tour.optimizers._numerics import (
     zeros_like_first_moment,
 )
 from jaxopt_tour.optimizers._state_check import checked_chain, with_state_check
-from jaxopt_tour.optimizers.adam import AdamState
 from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
+
+
+class EAdamState(NamedTuple):
+    """State of `scale_by_eadam`: a saved second moment of Adam, which has no eps in it, must not be taken for it."""
+
+    count: Array  # type: ignore[assignment]  # t, int32
+    mu: Tree  # m_t, EMA of g
+    nu_with_eps: Tree  # v_t, EMA of g^2 with the eps of every step
 
 
 def scale_by_eadam(
@@ -67,12 +76,12 @@ def scale_by_eadam(
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
     b1, b2, eps = map(hyperparameter, (b1, b2, eps))
 
-    def init(params: Tree) -> AdamState:
-        return AdamState(
+    def init(params: Tree) -> EAdamState:
+        return EAdamState(
             jnp.zeros([], jnp.int32), zeros_like_first_moment(params, mu_dtype), full_like_second_moment(params)
         )
 
-    def update(updates: Tree, state: AdamState, params: Tree | None = None) -> tuple[Tree, AdamState]:
+    def update(updates: Tree, state: EAdamState, params: Tree | None = None) -> tuple[Tree, EAdamState]:
         t = optax.safe_increment(state.count)
         c1, c2 = one_minus_power(b1, t), one_minus_power(b2, t)
 
@@ -83,8 +92,8 @@ def scale_by_eadam(
             u = safe_divide(m / c1, safe_sqrt(v / c2) + eps)
             return u, m, v
 
-        u, m, v = map_rule(rule, updates, params, state.mu, state.nu)
-        return u, AdamState(t, m, v)
+        u, m, v = map_rule(rule, updates, params, state.mu, state.nu_with_eps)
+        return u, EAdamState(t, m, v)
 
     return with_state_check(optax.GradientTransformation(init, update))
 

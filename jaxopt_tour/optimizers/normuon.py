@@ -47,11 +47,12 @@ from jaxopt_tour.routing.shape_factors import SHAPE_FACTORS, ShapeFactor
 class NorMuonState(NamedTuple):
     """State of `scale_by_normuon`: a tree like the parameters.
 
-    A parameter (12, 768, 3072) of 12 layers has `nu` of shape (12, 1, 3072), a fused one (batch, units of all parts).
+    A parameter (12, 768, 3072) of 12 layers has `unit_nu` of shape (12, 1, 3072), a fused one (batch, units of all
+    parts).
     """
 
     count: Array  # type: ignore[assignment]  # t, int32
-    nu: Tree  # v, the average of the mean square of each unit
+    unit_nu: Tree  # v, the average of the mean square of each unit
 
 
 def scale_by_normuon(
@@ -129,7 +130,7 @@ def scale_by_normuon(
         views = resolve_axes(axes, None, updates)
         if axes is None:
             same_axes_as_at_init("scale_by_normuon", views, matrix_axes)
-        parts, old = parts_of(updates, views, on_mesh), named_leaves(state.nu)
+        parts, old = parts_of(updates, views, on_mesh), named_leaves(state.unit_nu)
         scaled: dict[str, Array] = {}
         averages: dict[str, Array] = {}
         leaves = named_leaves(updates)
@@ -139,9 +140,9 @@ def scale_by_normuon(
             scaled[name] = joined(leaf, views[name], [u for u, _ in pairs])
             averages[name] = join_numbers([v for _, v in pairs], views[name], old[name])
         # Where a parameter had no gradient its state stays.
-        nu = map_with_names(lambda name, leaf: rebox(leaf, averages.get(name, unbox(leaf))), state.nu)
+        unit_nu = map_with_names(lambda name, leaf: rebox(leaf, averages.get(name, unbox(leaf))), state.unit_nu)
         u = map_with_names(lambda name, leaf: rebox(leaf, scaled[name]), updates)
-        return u, NorMuonState(optax.safe_increment(state.count), nu)
+        return u, NorMuonState(optax.safe_increment(state.count), unit_nu)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -54,7 +54,10 @@ def orthogonalize_via_newton_schulz(
         orthogonal = orthogonalize_parameters(orthogonalizer, named_leaves(updates), views, on_mesh)
         return map_with_names(lambda name, leaf: rebox(leaf, orthogonal[name]), updates)
 
-    return stateless_with_axes(orthogonalized, axes, at_init=lambda params: report_orthogonalized(named_leaves(params)))
+    def at_init(params: Tree) -> None:
+        report_orthogonalized(named_leaves(params), orthogonalizer)
+
+    return stateless_with_axes(orthogonalized, axes, at_init=at_init)
 
 
 def scale_by_matrix_shape(

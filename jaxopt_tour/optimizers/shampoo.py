@@ -57,6 +57,17 @@ class ShampooState(NamedTuple):
     right_root: Tree
 
 
+class ShampooSumState(NamedTuple):
+    """State of `scale_by_shampoo` with `b2=None`: saved averages must not be taken for sums."""
+
+    count: Array  # type: ignore[assignment]  # t, int32
+    scale: Tree  # as in ShampooState
+    left_sum: Tree  # L / s^2
+    right_sum: Tree  # R / s^2
+    left_sum_root: Tree  # as in ShampooState
+    right_sum_root: Tree
+
+
 def scale_by_shampoo(
     b2: Scalar | None = 0.95,
     *,
@@ -124,8 +135,9 @@ def scale_by_shampoo(
     if dtype is not None and dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"nu_dtype must be None, float32 or float64, got {dtype}")
     root, eps = hyperparameter(root), hyperparameter(eps)
+    make_state: Any = ShampooSumState if b2 is None else ShampooState
 
-    def init(params: Tree) -> ShampooState:
+    def init(params: Tree) -> ShampooState | ShampooSumState:
         views = resolve_axes(axes, None, params)
 
         def zeros(rows: int, columns: int) -> Tree:  # which of 1, m and n; a buffer of its own each time, to be donated
@@ -139,16 +151,16 @@ def scale_by_shampoo(
             return map_with_names(one_leaf, params)
 
         roots = (None, None) if update_every is None else (zeros(1, 1), zeros(2, 2))
-        return ShampooState(jnp.zeros([], jnp.int32), zeros(0, 0), zeros(1, 1), zeros(2, 2), *roots)
+        return make_state(jnp.zeros([], jnp.int32), zeros(0, 0), zeros(1, 1), zeros(2, 2), *roots)
 
     def update(
         updates: Tree,
-        state: ShampooState,
+        state: ShampooState | ShampooSumState,
         params: Tree | None = None,
         *,
         matrix_axes: Mapping[str, MatrixAxes] | None = None,
         **extra_args: Any,
-    ) -> tuple[Tree, ShampooState]:
+    ) -> tuple[Tree, ShampooState | ShampooSumState]:
         del extra_args
         views = resolve_axes(axes, None, updates)
         for name, view in views.items():
@@ -159,7 +171,8 @@ def scale_by_shampoo(
                 )
         t = optax.safe_increment(state.count)
         gradients = {name: _to_stack(views[name], gathered(leaf)) for name, leaf in named_leaves(updates).items()}
-        old = [named_leaves(tree) for tree in (state.scale, state.left, state.right)]
+        _, scales, left_sides, right_sides, left_roots, right_roots = state
+        old = [named_leaves(tree) for tree in (scales, left_sides, right_sides)]
         new = {name: _accumulate(b2, g, *(leaves[name] for leaves in old)) for name, g in gradients.items()}
         correction = 1.0 if b2 is None or not bias_correction else one_minus_power(b2, t)
 
@@ -175,7 +188,7 @@ def scale_by_shampoo(
         if update_every is None:
             taken = roots()
         else:
-            lefts, rights = named_leaves(state.left_root), named_leaves(state.right_root)
+            lefts, rights = named_leaves(left_roots), named_leaves(right_roots)
             kept = {name: (lefts[name], rights[name]) for name in new}
             taken = jax.lax.cond(state.count % update_every == 0, roots, lambda: kept)
 
@@ -193,13 +206,13 @@ def scale_by_shampoo(
 
         trees = [
             renewed(tree, {name: arrays[i] for name, arrays in new.items()})
-            for i, tree in enumerate((state.scale, state.left, state.right))
+            for i, tree in enumerate((scales, left_sides, right_sides))
         ]
         trees += [
             None if tree is None else renewed(tree, {name: pair[i] for name, pair in taken.items()})
-            for i, tree in enumerate((state.left_root, state.right_root))
+            for i, tree in enumerate((left_roots, right_roots))
         ]
-        return map_with_names(preconditioned, updates), ShampooState(t, *trees)
+        return map_with_names(preconditioned, updates), make_state(t, *trees)
 
     return with_state_check(optax.GradientTransformationExtraArgs(init, update))
 

@@ -22,9 +22,26 @@ SQUARES: Final = "average of g^2"
 SUM_OF_SQUARES: Final = "sum of g^2"
 #: The average that a centered RMSProp subtracts: it must have the decay rate of the squares.
 MEAN: Final = "mean of g at the rate of g^2"
+#: The average of squares of EAdam, which adds eps in every step: eps / (1 - b2) of it is eps once it has settled.
+SQUARES_WITH_EPS: Final = "average of g^2 with eps in it"
 RATIO: Final = "average of g / sqrt(v)"
 SQUARED_UPDATES: Final = "average of u^2"
 ACCUMULATED: Final = "gradients of small batches"
+UNIT_SQUARES: Final = "average of the mean square of each output or input"
+RADIUS: Final = "norm of each matrix"
+MASTER: Final = "float32 copy"
+PARAMETER_AVERAGE: Final = "average of the parameters"
+TREND: Final = "average step"
+#: What Shampoo keeps of the two sides of a matrix, as averages and as sums; for each, the same of the other side.
+SIDES: Final = ("Shampoo's left", "Shampoo's right", "Shampoo's left_root", "Shampoo's right_root")
+SUMMED_SIDES: Final = tuple(f"{side} of sums" for side in SIDES)
+OTHER_SIDE: Final[Mapping[str, str]] = {
+    side: side.replace("left", "right") if "left" in side else side.replace("right", "left")
+    for side in (*SIDES, *SUMMED_SIDES)
+}
+SHAMPOO_SCALE: Final = "Shampoo's scale"
+#: Moments that `init` computes from the parameters: where the old state has none, nothing is lost.
+FROM_PARAMETERS: Final = (RADIUS, MASTER, PARAMETER_AVERAGE)
 #: Before the kind of a momentum that follows a second moment in a chain: it is one of scaled gradients.
 SCALED: Final = "scaled: "
 
@@ -38,7 +55,20 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "AdagradState": {"sum_of_squares": SUM_OF_SQUARES},
     "AdadeltaState": {"nu": SQUARES, "delta": SQUARED_UPDATES},
     "LaPropState": {"ratio": RATIO, "mu": RATIO, "nu": SQUARES},  # mu: before 0.1
-    "ShampooState": {name: f"Shampoo's {name}" for name in ("scale", "left", "right", "left_root", "right_root")},
+    "EAdamState": {"mu": AVERAGE, "nu_with_eps": SQUARES_WITH_EPS},
+    "ShampooState": {
+        "scale": SHAMPOO_SCALE,
+        **dict(zip(("left", "right", "left_root", "right_root"), SIDES, strict=True)),
+    },
+    "ShampooSumState": {
+        "scale": SHAMPOO_SCALE,
+        **dict(zip(("left_sum", "right_sum", "left_sum_root", "right_sum_root"), SUMMED_SIDES, strict=True)),
+    },
+    "NorMuonState": {"unit_nu": UNIT_SQUARES, "nu": UNIT_SQUARES},  # nu: before 0.1
+    "HyperballState": {"radius": RADIUS},
+    "MasterWeightsState": {"master": MASTER},
+    "TailAverageState": {"average": PARAMETER_AVERAGE},
+    "LookAheadState": {"trend": TREND},
     # Optax's.
     "EmaState": {"ema": AVERAGE},
     "MuonState": {"mu": AVERAGE},
@@ -67,7 +97,17 @@ BY_FIELDS: Final[Mapping[frozenset[str], str]] = {
         "count sum_of_squares": "AdagradState",
         "count nu delta": "AdadeltaState",
         "count ratio nu": "LaPropState",
+        "count mu nu_with_eps": "EAdamState",
         "count scale left right left_root right_root": "ShampooState",
+        "count scale left_sum right_sum left_sum_root right_sum_root": "ShampooSumState",
+        "count unit_nu": "NorMuonState",
+        "count radius": "HyperballState",
+        "master inner_state": "MasterWeightsState",
+        "count average": "TailAverageState",
+        "count beta trend": "LookAheadState",
+        "norms norm_count skipped_count inner_state": "SkipSpikesState",
+        "count inner_state measured_at values keys": "MonitorState",
+        "count key inner_state": "StochasticRoundingState",
         "count ema": "EmaState",
         "count mu ns_coeffs": "MuonState",
         "mini_step gradient_step inner_opt_state acc_grads skip_state": "MultiStepsState",
@@ -140,11 +180,13 @@ class Value:
     Args:
         owner: name of the class that has it; empty where it is in a dictionary.
         path: names that lead to it.
+        place: those that lead to it in its owner.
         value: the number or array.
     """
 
     owner: str
     path: tuple[str, ...]
+    place: tuple[str, ...]
     value: Any
 
 

@@ -15,10 +15,12 @@ from jaxopt_tour._trees import is_box, is_hole, is_placeholder, named_leaves, pa
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.mesh.layouts import explicit_axes, mesh_of
 from jaxopt_tour.optimizers._init_report import collect_report
+from jaxopt_tour.orthogonalization.plan import Platform
 from jaxopt_tour.routing import Routing, resolve
 from jaxopt_tour.routing.resolution import check_routing
 from jaxopt_tour.state.master_weights import MasterWeightsState
 from jaxopt_tour.state.measure import Layer, keys_of, measure
+from jaxopt_tour.state.polar_bound import bound_of_program, bounds_by_platform
 from jaxopt_tour.state.stochastic_rounding import StochasticRoundingState
 
 #: Fields of optimizer states that hold a momentum: Optax's and ours.
@@ -43,6 +45,7 @@ class _Subject(NamedTuple):
     layers: tuple[Layer, ...]
     momentum_of: Mapping[str, int]  # place of a parameter's momentum among the leaves of the state
     with_decay: bool
+    polar_bounds: Mapping[Platform, float]  # empty where nothing is orthogonalized
 
 
 def monitored(
@@ -69,6 +72,7 @@ def monitored(
     | `vanished` | share of entries with $u \ne 0$ whose weight does not move, for rounding |
     | `stable_rank` | $\lvert M \rvert_F^2 / \lvert M \rvert_2^2$ of the momentum of matrices, an upper bound |
     | `polar_error` | how far the singular values of an orthogonalized update, without decay, are from equal |
+    | `polar_error_bound` | the largest one that the plan explains, for all matrices; see `jt.diagnose` |
 
     `jt.metrics` names the keys. `optax.snapshot` and `optax.monitor` measure in every step and see nothing but updates;
     here `lax.cond` measures in one step of `every`, also what needs weights and momenta. Under `vmap` a condition
@@ -117,6 +121,7 @@ def monitored(
         else:
             subject = subject_of(params)
             keys = keys_of(subject.layers, subject.with_decay)
+            keys += ["polar_error_bound"] if subject.polar_bounds else []
         text = jnp.asarray(np.frombuffer("\n".join(keys).encode(), np.uint8))
         # Two zeros: a buffer that is in the state twice cannot be donated.
         count, measured_at = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
@@ -146,7 +151,8 @@ def monitored(
                 None if derivative is None else _arrays(derivative(_floating(params))),
                 {name: unbox(momenta[place][1]) for name, place in subject.momentum_of.items()},
             )
-            return jax.lax.stop_gradient(values), count
+            bound = [bound_of_program(subject.polar_bounds)] if subject.polar_bounds else []
+            return jax.lax.stop_gradient(jnp.concatenate([values, *bound])), count
 
         values, measured_at = jax.lax.cond(due, measured, lambda: (state.values, state.measured_at))
         # Updates wait for the measurement, which reads the weights: weights that are donated are then overwritten in
@@ -231,7 +237,14 @@ def _subject(inner: optax.GradientTransformationExtraArgs, params: Tree, routing
         )
         for name, leaf in leaves.items()
     )
-    return _Subject(layers, momentum_of, _decay_is_linear(inner, params, state))
+    uses = [
+        (report.orthogonalized[layer.name], fan_in, fan_out, jnp.dtype(leaves[layer.name].dtype))
+        for layer in layers
+        if layer.name in report.orthogonalized and layer.axes is not None
+        for _, fan_in, fan_out in layer.axes.matrix_shapes(tuple(leaves[layer.name].shape))
+    ]
+    bounds = bounds_by_platform(uses) if uses else {}
+    return _Subject(layers, momentum_of, _decay_is_linear(inner, params, state), bounds)
 
 
 def _leaves_with_paths(tree: Tree) -> list[tuple[Any, Any]]:

@@ -12,16 +12,21 @@ from jaxopt_tour._trees import is_box, is_hole, path_name, unbox
 from jaxopt_tour.state.moments import (
     BY_FIELDS,
     FIELDS,
+    FROM_PARAMETERS,
     SCALED,
     SQUARES,
+    SQUARES_WITH_EPS,
     SUM_OF_SQUARES,
+    TREND,
     Holder,
     Moment,
     SavedMoments,
     Value,
 )
 
-_SECOND = (SQUARES, SUM_OF_SQUARES)
+_SECOND = (SQUARES, SQUARES_WITH_EPS, SUM_OF_SQUARES)
+#: What keeps its meaning wherever it is in a chain.
+_NEVER_SCALED = (*_SECOND, *FROM_PARAMETERS, TREND)
 
 
 def read_state(state: Any, parameters: Collection[str]) -> SavedMoments:
@@ -35,7 +40,7 @@ def read_state(state: Any, parameters: Collection[str]) -> SavedMoments:
         parameters: path names of the parameters.
     """
     reader = _Reader(frozenset(parameters))
-    reader.walk(state, (), "", scaled=False)
+    reader.walk(state, (), "", (), scaled=False)
     return SavedMoments(tuple(reader.holders), tuple(reader.values))
 
 
@@ -45,13 +50,14 @@ class _Reader:
         self.holders: list[Holder] = []
         self.values: list[Value] = []
 
-    def walk(self, node: Any, path: tuple[str, ...], owner: str, scaled: bool) -> bool:
+    def walk(self, node: Any, path: tuple[str, ...], owner: str, place: tuple[str, ...], scaled: bool) -> bool:
         """Read a part of the state.
 
         Args:
             node: the part.
             path: names that lead to it.
             owner: class of the NamedTuple around it.
+            place: names that lead to it from there.
             scaled: whether an earlier transformation of the chain has divided the gradients by a second moment.
 
         Returns:
@@ -62,17 +68,17 @@ class _Reader:
             return scaled
         children = _children(node)
         if children is None:
-            self.values.append(Value(owner, path, node))
+            self.values.append(Value(owner, path, place, node))
             return scaled
         kind = _class_name(node, dict(children))
         if kind in FIELDS:
             return self._read_holder(kind, dict(children), path, scaled)
         if _is_sequence(node):
             for name, child in children:
-                scaled = self.walk(child, (*path, name), owner, scaled)
+                scaled = self.walk(child, (*path, name), owner, (*place, name), scaled)
             return scaled
         for name, child in children:  # the branches of a wrapper: none follows another
-            self.walk(child, (*path, name), kind or owner, scaled)
+            self.walk(child, (*path, name), kind or owner, (name,) if kind else (*place, name), scaled)
         return scaled
 
     def _read_holder(self, name: str, fields: Mapping[str, Any], path: tuple[str, ...], scaled: bool) -> bool:
@@ -81,10 +87,10 @@ class _Reader:
         for field, child in fields.items():
             if field in FIELDS[name]:
                 kind = FIELDS[name][field]
-                kind = f"{SCALED}{kind}" if scaled and kind not in _SECOND else kind
+                kind = f"{SCALED}{kind}" if scaled and kind not in _NEVER_SCALED else kind
                 moments += self._read_field(kind, child, (*path, field), None if count is None else unbox(count))
             elif field != "count":
-                self.walk(child, (*path, field), name, scaled)
+                self.walk(child, (*path, field), name, (field,), scaled)
         self.holders.append(Holder(name, None if count is None else (*path, "count"), tuple(moments)))
         return scaled or any(moment.kind in _SECOND for moment in moments)
 

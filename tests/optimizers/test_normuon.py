@@ -132,7 +132,7 @@ def test_a_view_of_any_rank_is_treated_as_its_matrices(along: Any) -> None:
 def test_its_state_is_one_number_a_unit() -> None:
     params = {"layers": {"up": {"kernel": jnp.ones((12, 6, 24))}, "down": {"kernel": jnp.ones((12, 24, 6))}}}
     view = jt.MatrixAxes(1, 2)
-    nu = jt.scale_by_normuon(axes=view).init(params).nu
+    nu = jt.scale_by_normuon(axes=view).init(params).unit_nu
     assert nu["layers"]["up"]["kernel"].shape == (12, 1, 24)
     assert nu["layers"]["down"]["kernel"].shape == (12, 24, 1)
 

@@ -75,6 +75,16 @@ CASES = {
         lambda: jt.rmsprop(0.1, centered=True).init(PARAMS),
         "and no parameter for it",
     ),
+    "eps in the average": (
+        jt.adamw(0.1),
+        lambda: jt.eadam(0.1).init(PARAMS),
+        r"EAdamState\(count, mu, nu_with_eps\), expected AdamState",
+    ),
+    "Shampoo's sums": (
+        jt.shampoo(0.1),
+        lambda: jt.shampoo(0.1, b2=None).init(PARAMS),
+        r"ShampooSumState\(.*\), expected ShampooState",
+    ),
     "Shampoo's roots": (
         jt.shampoo(0.1, update_every=2),
         lambda: jt.shampoo(0.1).init(PARAMS),
@@ -96,8 +106,7 @@ def test_a_state_of_something_else_raises_with_the_path_and_the_way_out(name: st
 @every_optimizer
 def test_every_optimizer_refuses_the_state_of_another(contender: Contender):
     params = three_params()
-    # EAdam's state is Adam's but for eps in it, and goes on as one.
-    other = jt.momentum(0.1) if contender.factory in (jt.adam, jt.adamw, jt.eadam) else jt.adamw(0.1)
+    other = jt.momentum(0.1) if contender.factory in (jt.adam, jt.adamw) else jt.adamw(0.1)
     if contender.name.startswith("interpolate"):  # chained by optax.chain, which counts its states first
         other = jt.sgd(0.1)
     with pytest.raises(ValueError, match="migrate_state"):
@@ -178,7 +187,7 @@ UNRELATED = {
     "adamw, scheduled decay": (jt.adamw, {}, {"weight_decay": optax.constant_schedule(0.1)}),
     "rmsprop": (jt.rmsprop, {}, {"bias_correction": True, "eps_in_sqrt": True}),
     "muon": (jt.muon, {}, {"orthogonalizer": "fast", "shape_factor": None, "nesterov": False, "weight_decay": 0.0}),
-    "shampoo": (jt.shampoo, {}, {"b2": None, "root": 2, "bias_correction": False, "shape_factor": "original"}),
+    "shampoo": (jt.shampoo, {}, {"b2": 0.9, "root": 2, "bias_correction": False, "shape_factor": "original"}),
 }
 
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 import jaxopt_tour as jt
+from jaxopt_tour.orthogonalization.plan import plan_iteration
+from jaxopt_tour.state.measure import polar_error
+from jaxopt_tour.state.polar_bound import bounds_by_platform
 from tests.contenders import make_gradients, make_params
-from tests.state.monitored_model import DOWN, UP
+from tests.state.monitored_model import DOWN, SHORT, UP
 
 
 def sentences(tx: Any, params: Any, gradients: Any, **arguments: Any) -> str:
@@ -42,11 +45,46 @@ def test_a_dead_layer_is_named(healthy: dict[str, float]):
 
 
 def test_a_large_polar_error_is_named_and_the_bound_is_an_argument(healthy: dict[str, float]):
-    flawed = healthy | {f"polar_error/{UP}": 0.6, f"polar_error/{DOWN}": 0.5}
+    flawed = healthy | {"polar_error_bound": 0.4, f"polar_error/{UP}": 0.6, f"polar_error/{DOWN}": 0.5}
     (sentence,) = jt.diagnose(flawed)
     assert f"'{UP}', '{DOWN}' has unequal singular values: polar error 0.60" in sentence
     assert jt.diagnose(flawed, polar_error=1.0) == []
     assert jt.diagnose(healthy, polar_error=0.0) != []
+
+
+def bound_of(orthogonalizer: Any, platform: str = "cpu", m: int = 64) -> float:
+    use = jt.Orthogonalizer(orthogonalizer)
+    return bounds_by_platform([(use, m, 2 * m, jnp.dtype("float32"))])[platform]
+
+
+@pytest.mark.parametrize("orthogonalizer", ["auto", "keller_jordan", "exact"])
+def test_the_bound_is_what_coefficients_and_a_quarter_of_missing_directions_leave(orthogonalizer: str):
+    use = jt.Orthogonalizer(orthogonalizer)
+    e = (
+        0.0
+        if orthogonalizer == "exact"
+        else plan_iteration(use, 64, 128, "float32", "cpu").coefficients.worst_error(0.01)
+    )
+    # The most unequal singular values within e of 1: half at either end; and a quarter of zeros.
+    s = np.concatenate([np.full(24, 1 - e), np.full(24, 1 + e), np.zeros(16)])
+    left = float(polar_error(jnp.asarray(np.diag(s), jnp.float32)[None])[0])
+    assert 0.9 * bound_of(orthogonalizer) < left <= bound_of(orthogonalizer) + 1e-6
+
+
+def test_the_bound_is_that_of_the_platform_and_larger_in_half_precision():
+    assert bound_of("keller_jordan", "tpu") > bound_of("keller_jordan") > bound_of("auto") > bound_of("exact")
+    assert bound_of("fast", "cpu", 256) > bound_of("fast", "gpu", 256)  # inverses leave more than quintics do
+
+
+def test_without_an_argument_the_bound_is_that_of_the_plan(healthy: dict[str, float]):
+    of_plan = healthy["polar_error_bound"]
+    assert of_plan == pytest.approx(bound_of(SHORT, m=4))
+    above, below = ({f"polar_error/{UP}": of_plan + step} for step in (0.01, -0.01))
+    assert jt.diagnose(healthy | below) == []
+    (sentence,) = jt.diagnose(healthy | above)
+    assert f"above the {of_plan:.2f} that its plan explains" in sentence
+    unknown = {key: value for key, value in healthy.items() if key != "polar_error_bound"}
+    assert jt.diagnose(unknown | {f"polar_error/{UP}": 0.31}) != []  # of another maker's transformation
 
 
 def test_a_part_that_moves_five_times_as_far_is_named_once_the_start_is_over(healthy: dict[str, float]):
