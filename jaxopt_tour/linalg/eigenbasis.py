@@ -33,9 +33,7 @@ def eigenbasis(a: Float[Array, "*batch m m"]) -> Float[Array, "*batch m m"]:
     return decompose(_orthogonal, jnp.where(resolved, vectors, others))
 
 
-def power_step(
-    a: Float[Array, "*batch m m"], q: Float[Array, "*batch m m"]
-) -> tuple[Float[Array, "*batch m m"], Float[Array, "*batch m"]]:
+def power_step(a: Float[Array, "*batch m m"], q: Float[Array, "*batch m m"]) -> tuple[Array, Array]:
     r"""Move approximate eigenvectors of another matrix towards those of A, by orthogonal iteration.
 
     $$
@@ -50,7 +48,7 @@ def power_step(
         q: Orthogonal matrices.
 
     Returns:
-        $Q'$, and $\pi$ as indices: column i of $Q'$ comes from column $\pi_i$ of Q.
+        $Q'$, and $\pi$ as indices of shape (*batch, m): column i of $Q'$ comes from column $\pi_i$ of Q.
 
     Source:
         Golub & Van Loan, Matrix Computations, section 8.2.4; its use in SOAP: Vyas et al. 2024,

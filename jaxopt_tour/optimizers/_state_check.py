@@ -29,6 +29,8 @@ _WORDS: Final = {
     "sum_of_squares": "sum of squares",
     "left": "preconditioner",
     "right": "preconditioner",
+    "left_basis": "basis",
+    "right_basis": "basis",
 }
 _SHOWN: Final = 3
 _MISSING: Final = object()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,9 @@ from jaxopt_tour.routing.axes import MatrixAxes
 FirstUpdate = Literal["rotated", "momentum", "zero"]
 SquaresOf = Literal["gradient", "momentum"]
 
+#: The authors' limit on the sides that have a basis.
+MAX_SIZE: Final = 10000
+
 
 class SoapState(NamedTuple):
     """State of `scale_by_soap`: trees like the parameters.
@@ -85,7 +88,7 @@ def scale_by_soap(
     *,
     shampoo_beta: Scalar | None = None,
     frequency: int | Array = 10,
-    max_size: int = 10000,
+    max_size: int | None = None,
     bias_correction: bool = True,
     nesterov: bool = False,
     squares_of: SquaresOf = "gradient",
@@ -127,7 +130,8 @@ def scale_by_soap(
         frequency: Steps between two changes of the bases, an integer >= 1. Default 10. 1 follows the gradients best and
             costs two QR decompositions per matrix and step.
         max_size: Longest side that has a basis. A longer one keeps the identity, so that the rule is one-sided; where
-            both are longer it is Adam. Default 10000: layers, but no vocabularies.
+            both are longer it is Adam. Default None: 10000, for layers but not for vocabularies. List it in
+            `static_args` of `optax.inject_hyperparams`: shapes depend on it.
         bias_correction: Whether to divide the moments by $1 - \beta^t$. Default True.
         nesterov: Whether to use Nesterov momentum, as `scale_by_adam` does. Default False.
         squares_of: Whose squares $v$ averages: `"gradient"` (default) or `"momentum"`, what is divided by $\sqrt v$, as
@@ -159,7 +163,10 @@ def scale_by_soap(
         check_decay_rate(name, rate)
     check_nonnegative("eps", eps)
     check_integer("frequency", frequency, 1, or_array=True)
-    check_integer("max_size", max_size, 1)
+    longest = MAX_SIZE if max_size is None else max_size
+    if isinstance(max_size, jax.Array):
+        raise ValueError(f"max_size must be an integer, got {max_size!r}: list it in static_args of inject_hyperparams")
+    check_integer("max_size", longest, 1)
     check_flag("bias_correction", bias_correction)
     check_flag("nesterov", nesterov)
     check_choice("squares_of", squares_of, get_args(SquaresOf))
@@ -179,7 +186,7 @@ def scale_by_soap(
 
         # An identity is a 1 of shape (1, 1); a basis that is to be found, zeros.
         covariances, bases = (
-            [zeros_of_sides(params, views, of, max_size, dtype, identity) for of in SIDES] for identity in (0.0, 1.0)
+            [zeros_of_sides(params, views, of, longest, dtype, identity) for of in SIDES] for identity in (0.0, 1.0)
         )
         mu = zeros_like_first_moment(params, mu_dtype)
         return SoapState(jnp.zeros([], jnp.int32), mu, map_with_names(squares, params), *covariances, *bases)
@@ -230,7 +237,7 @@ def scale_by_soap(
                 matrices[name, i] = x = _Matrices(clip_to_square_range(g), m, v)
                 for of, rows in zip(SIDES, (x.g, x.g.mT), strict=True):
                     size = rows.shape[-2]
-                    if 1 < size <= max_size:
+                    if 1 < size <= longest:
                         cut = (gathered(old[field][name])[:, i, :size, :size] for field in (of, f"{of}_basis"))
                         sides[name, i, of] = accumulated(Side(*cut), rows, beta_s)
         had = {key: has_basis(side) for key, side in sides.items()}
@@ -309,7 +316,7 @@ def soap(
     eps: Scalar = 1e-8,
     shampoo_beta: Scalar | None = None,
     frequency: int | Array = 10,
-    max_size: int = 10000,
+    max_size: int | None = None,
     bias_correction: bool = True,
     nesterov: bool = False,
     first_update: FirstUpdate = "rotated",
@@ -341,7 +348,7 @@ def soap(
         eps: Constant added to the denominator. Default 1e-8.
         shampoo_beta: Exponential decay rate of the covariances whose eigenvectors are the bases. Default None: `b2`.
         frequency: Steps between two changes of the bases. Default 10.
-        max_size: Longest side that has a basis. Default 10000.
+        max_size: Longest side that has a basis. Default None: 10000.
         bias_correction: Whether to correct the moments for their start at zero. Default True.
         nesterov: Whether to use Nesterov momentum. Default False.
         first_update: `"rotated"` (default), `"momentum"` or `"zero"` (the authors' code), see `scale_by_soap`.

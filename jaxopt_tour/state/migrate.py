@@ -21,6 +21,7 @@ from jaxopt_tour.state.migration_report import Line, MigrationReport, Outcome
 from jaxopt_tour.state.moments import (
     ACCUMULATED,
     AVERAGE,
+    ROTATED_SQUARES,
     SQUARES,
     SUM,
     SUM_OF_SQUARES,
@@ -174,8 +175,12 @@ class _Filling:
     def _fill_holder(self, holder: Holder) -> None:
         counts: list[int] = []
         missing: list[tuple[Moment, str]] = []
+        bases = [target for target in holder.moments if target.field in ("left_basis", "right_basis")]
+        turned = {target.parameter for target in bases if self._source(target)[0] is None}
         for target in holder.moments:
             source, why = self._source(target)
+            if target.kind == ROTATED_SQUARES and target.parameter in turned and source is not None:
+                source, why = None, "its bases are others"
             if source is None:
                 missing.append((target, why))
             else:
@@ -184,15 +189,15 @@ class _Filling:
         carried = [
             self._arrays[target.path]
             for target in holder.moments
-            if target.kind == SQUARES and target.path in self._arrays
+            if target.kind in (SQUARES, ROTATED_SQUARES) and target.path in self._arrays
         ]
         for target, why in missing:
             momentum = self._momentum(target.parameter)
-            if target.kind in (SQUARES, SUM_OF_SQUARES) and momentum is not None:
+            if target.kind in (SQUARES, SUM_OF_SQUARES, ROTATED_SQUARES) and momentum is not None:
                 counts.append(self._steps(momentum))
                 squares = np.float32(1 / _UPDATE_RMS**2) * jnp.mean(jnp.square(jnp.abs(self._as_average(momentum))))
                 self._estimate(target, squares, counts[-1], f"from the momentum: {why}")
-            elif target.kind == SQUARES and carried:
+            elif target.kind in (SQUARES, ROTATED_SQUARES) and carried:
                 self._estimate(
                     target, jnp.mean(jnp.stack([jnp.mean(v) for v in carried])), 0, f"mean of other parameters: {why}"
                 )

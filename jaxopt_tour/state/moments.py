@@ -20,6 +20,8 @@ SUM: Final = "sum of g"
 #: An exponential moving average of squared gradients, not corrected for its start at zero.
 SQUARES: Final = "average of g^2"
 SUM_OF_SQUARES: Final = "sum of g^2"
+#: The same in SOAP's bases of rows and columns, in which entry (i, j) is none of the parameter's.
+ROTATED_SQUARES: Final = "average of squares in SOAP's bases"
 #: The average that a centered RMSProp subtracts: it must have the decay rate of the squares.
 MEAN: Final = "mean of g at the rate of g^2"
 RATIO: Final = "average of g / sqrt(v)"
@@ -39,6 +41,11 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "AdadeltaState": {"nu": SQUARES, "delta": SQUARED_UPDATES},
     "LaPropState": {"ratio": RATIO, "mu": RATIO, "nu": SQUARES},  # mu: before 0.1
     "ShampooState": {name: f"Shampoo's {name}" for name in ("scale", "left", "right", "left_root", "right_root")},
+    "SoapState": {
+        "mu": AVERAGE,
+        "nu": ROTATED_SQUARES,
+        **{name: f"SOAP's {name}" for name in ("left", "right", "left_basis", "right_basis")},
+    },
     # Optax's.
     "EmaState": {"ema": AVERAGE},
     "MuonState": {"mu": AVERAGE},
@@ -68,6 +75,7 @@ BY_FIELDS: Final[Mapping[frozenset[str], str]] = {
         "count nu delta": "AdadeltaState",
         "count ratio nu": "LaPropState",
         "count scale left right left_root right_root": "ShampooState",
+        "count mu nu left right left_basis right_basis": "SoapState",
         "count ema": "EmaState",
         "count mu ns_coeffs": "MuonState",
         "mini_step gradient_step inner_opt_state acc_grads skip_state": "MultiStepsState",

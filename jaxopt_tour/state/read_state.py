@@ -12,6 +12,7 @@ from jaxopt_tour._trees import is_box, is_hole, path_name, unbox
 from jaxopt_tour.state.moments import (
     BY_FIELDS,
     FIELDS,
+    ROTATED_SQUARES,
     SCALED,
     SQUARES,
     SUM_OF_SQUARES,
@@ -21,7 +22,7 @@ from jaxopt_tour.state.moments import (
     Value,
 )
 
-_SECOND = (SQUARES, SUM_OF_SQUARES)
+_SECOND = (SQUARES, SUM_OF_SQUARES, ROTATED_SQUARES)
 
 
 def read_state(state: Any, parameters: Collection[str]) -> SavedMoments:
