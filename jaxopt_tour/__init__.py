@@ -37,6 +37,8 @@ from jaxopt_tour.optimizers.sgd import sgd
 from jaxopt_tour.optimizers.shampoo import scale_by_shampoo, shampoo
 from jaxopt_tour.optimizers.sign import scale_by_sign, signsgd, signum
 from jaxopt_tour.optimizers.skip_spikes import skip_spikes
+from jaxopt_tour.optimizers.soap import scale_by_soap, soap
+from jaxopt_tour.optimizers.soap_muon import soap_muon
 from jaxopt_tour.optimizers.tail_average import tail_average, tail_average_params
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
@@ -71,6 +73,8 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "muonh",
     "scion",
     "shampoo",
+    "soap",
+    "soap_muon",
     # their parts
     "scale_by_momentum",
     "scale_by_adagrad",
@@ -93,6 +97,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "radial_brake",
     "hyperball",
     "scale_by_shampoo",
+    "scale_by_soap",
     "ema_nesterov",
     "ema_nesterov_params",
     "tail_average",

@@ -93,6 +93,8 @@ CONTENDERS = (
     Contender("shampoo", jt.shampoo, 1e-2, square_state=True),
     # Roots that are kept are compared too: at rank one only the ridge lifts them out of float32's rounding.
     Contender("shampoo_stale_sums", jt.shampoo, 1e-2, {"b2": None, "update_every": 2, "eps": 1e-2}, square_state=True),
+    Contender("soap", jt.soap, 1e-2, square_state=True),
+    Contender("soap_muon", jt.soap_muon, 1e-2, square_state=True),
     Contender("interpolate", hand_over, 1e-1),
     Contender("interpolate_schedule", there_and_back, 1e-1),
 )

@@ -316,3 +316,63 @@ def muon_of_nanochat_by_hand(
         w = w - (lr * x + lr * wd * w * (x * w >= 0))
         path.append(w)
     return np.stack(path)
+
+
+def soap_by_hand(
+    gradients,
+    *,
+    b1=0.95,
+    b2=0.95,
+    eps=1e-8,
+    shampoo_beta=None,
+    frequency=10,
+    max_size=10000,
+    bias_correction=True,
+    nesterov=False,
+    squares_of="gradient",
+    first_update="rotated",
+):
+    """The updates (not the parameters) of one matrix."""
+
+    def first_basis(covariance):
+        if len(covariance) > max_size:
+            return np.eye(len(covariance))
+        return np.linalg.eigh(covariance)[1][:, ::-1]
+
+    def next_basis(covariance, q):
+        if len(covariance) > max_size:
+            return q, np.arange(len(q))
+        order = np.argsort(-np.diag(q.T @ covariance @ q))
+        return np.linalg.qr(covariance @ q[:, order])[0], order
+
+    beta = b2 if shampoo_beta is None else shampoo_beta
+    m = v = np.zeros_like(gradients[0])
+    left = right = 0.0
+    path, counted = [], 0
+    for t, g in enumerate(gradients, 1):
+        left = beta * left + (1 - beta) * g @ g.T
+        right = beta * right + (1 - beta) * g.T @ g
+        if t == 1:
+            q_left, q_right = first_basis(left), first_basis(right)
+        if t == 1 and first_update == "zero":
+            path.append(np.zeros_like(g))
+            continue
+        counted += 1
+        m = b1 * m + (1 - b1) * g
+        corrections = (1 - b1**counted, 1 - b1 ** (counted + 1), 1 - b2**counted) if bias_correction else (1, 1, 1)
+        m_hat = m / corrections[0]
+        if nesterov:
+            m_hat = b1 * m / corrections[1] + (1 - b1) * g / corrections[0]
+        if t == 1 and first_update == "momentum":
+            path.append(m_hat)
+            continue
+        p, x = q_left.T @ m_hat @ q_right, q_left.T @ g @ q_right
+        if t == 1:  # what is off the diagonal is rounding
+            p, x = (np.where(np.abs(z) < 1e-7 * np.linalg.norm(z), 0, z) for z in (p, x))
+        v = b2 * v + (1 - b2) * (p if squares_of == "momentum" else x) ** 2
+        path.append(q_left @ (p / (np.sqrt(v / corrections[2]) + eps)) @ q_right.T)
+        if t > 1 and (t - 1) % frequency == 0:
+            q_left, rows = next_basis(left, q_left)
+            q_right, columns = next_basis(right, q_right)
+            v = v[rows][:, columns]
+    return np.stack(path)

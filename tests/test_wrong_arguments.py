@@ -114,6 +114,17 @@ WRONG = [
     (jt.shampoo, {"nu_dtype": "float16"}),
     (jt.shampoo, {"mask": True}),
     (jt.shampoo, {"rest": {"matrix": jt.adamw(0.1)}}),
+    (jt.soap, {"weight_decay": -1.0}),
+    (jt.soap, {"b1": 1.0}),
+    (jt.soap, {"frequency": 0}),
+    (jt.soap, {"max_size": 2.5}),
+    (jt.soap, {"mu_dtype": "int8"}),
+    (jt.soap_muon, {"weight_decay": -1.0}),
+    (jt.soap_muon, {"beta": 1.0}),
+    (jt.soap_muon, {"b2": 1.0}),
+    (jt.soap_muon, {"orthogonalizer": "newton"}),
+    (jt.soap_muon, {"shape_factor": "square"}),
+    (jt.soap_muon, {"mesh": jt.OnMesh("fsdp", layouts={})}),
 ]
 
 

@@ -35,6 +35,8 @@ _WORDS: Final = {
     "right_sum": "preconditioner",
     "radius": "norm",
     "master": "float32 copy",
+    "left_basis": "basis",
+    "right_basis": "basis",
 }
 _SHOWN: Final = 3
 _MISSING: Final = object()

@@ -15,6 +15,7 @@ from jaxopt_tour.state.moments import (
     AVERAGE,
     FROM_PARAMETERS,
     OTHER_SIDE,
+    ROTATED_SQUARES,
     SIDES,
     SQUARES,
     SQUARES_WITH_EPS,
@@ -42,6 +43,8 @@ _OTHER_FORMS: Final[Mapping[str, tuple[str, ...]]] = {
     **{total: (average,) for average, total in zip(SIDES[:2], SUMMED_SIDES[:2], strict=True)},
 }
 _AVERAGES_OF_SQUARES: Final = (SQUARES, SQUARES_WITH_EPS, *SIDES[:2])
+#: Averages that are taken from the momentum, or from other parameters, where the old state has none.
+_ESTIMATED: Final = (SQUARES, SQUARES_WITH_EPS, ROTATED_SQUARES)
 _SUMS_OF_SQUARES: Final = (SUM_OF_SQUARES, *SUMMED_SIDES[:2])
 #: States whose count is that of a schedule or of a start, not of their moments.
 _COUNTS_STEPS: Final = ("HyperballState", "TailAverageState", "LookAheadState")
@@ -83,8 +86,12 @@ class Filling:
     def _fill_holder(self, holder: Holder) -> None:
         counts: list[int] = []
         missing: list[tuple[Moment, str]] = []
+        bases = [target for target in holder.moments if target.field in ("left_basis", "right_basis")]
+        turned = {target.parameter for target in bases if self._source(target)[0] is None}
         for target in holder.moments:
             source, why = self._source(target)
+            if target.kind == ROTATED_SQUARES and target.parameter in turned and source is not None:
+                source, why = None, "its bases are others"
             if source is None:
                 missing.append((target, why))
             else:
@@ -94,25 +101,22 @@ class Filling:
         carried = [
             self._arrays[target.path]
             for target in holder.moments
-            if target.kind in (SQUARES, SQUARES_WITH_EPS) and target.path in self._arrays
+            if target.kind in _ESTIMATED and target.path in self._arrays
         ]
         for target, why in missing:
             momentum = self._momentum(target.parameter)
-            if target.kind in (SQUARES, SQUARES_WITH_EPS, SUM_OF_SQUARES) and momentum is not None:
+            if target.kind in (*_ESTIMATED, SUM_OF_SQUARES) and momentum is not None:
                 counts.append(self._steps(momentum))
                 squares = np.float32(1 / _UPDATE_RMS**2) * jnp.mean(jnp.square(jnp.abs(self._as_average(momentum))))
                 self._estimate(target, squares, counts[-1], f"from the momentum: {why}")
-            elif target.kind in (SQUARES, SQUARES_WITH_EPS) and carried:
+            elif target.kind in _ESTIMATED and carried:
                 self._estimate(
                     target, jnp.mean(jnp.stack([jnp.mean(v) for v in carried])), 0, f"mean of other parameters: {why}"
                 )
             elif target.kind != ACCUMULATED:  # of a small batch that has begun
                 made = "; made from the parameters" if target.kind in FROM_PARAMETERS else ""
                 self._say(target, "new", f"{why}{made}")
-                if holder.kind in (
-                    "ShampooState",
-                    "ShampooSumState",
-                ):  # a root of zeros is used until the count takes a new one
+                if holder.kind in _KEEPS_ROOTS:  # a root of zeros is used until the count takes a new one
                     counts.append(0)
         if holder.kind in _COUNTS_STEPS and not counts:
             counts.append(self._old_steps("/".join(holder.count_path or ())))

@@ -20,6 +20,8 @@ SUM: Final = "sum of g"
 #: An exponential moving average of squared gradients, not corrected for its start at zero.
 SQUARES: Final = "average of g^2"
 SUM_OF_SQUARES: Final = "sum of g^2"
+#: The same in SOAP's bases of rows and columns, in which entry (i, j) is none of the parameter's.
+ROTATED_SQUARES: Final = "average of squares in SOAP's bases"
 #: The average that a centered RMSProp subtracts: it must have the decay rate of the squares.
 MEAN: Final = "mean of g at the rate of g^2"
 #: The average of squares of EAdam, which adds eps in every step: eps / (1 - b2) of it is eps once it has settled.
@@ -32,12 +34,13 @@ RADIUS: Final = "norm of each matrix"
 MASTER: Final = "float32 copy"
 PARAMETER_AVERAGE: Final = "average of the parameters"
 TREND: Final = "average step"
-#: What Shampoo keeps of the two sides of a matrix, as averages and as sums; for each, the same of the other side.
+#: What Shampoo and SOAP keep of the two sides of a matrix; for each, the same of the other side.
 SIDES: Final = ("Shampoo's left", "Shampoo's right", "Shampoo's left_root", "Shampoo's right_root")
 SUMMED_SIDES: Final = tuple(f"{side} of sums" for side in SIDES)
+SOAP_SIDES: Final = ("SOAP's left", "SOAP's right", "SOAP's left_basis", "SOAP's right_basis")
 OTHER_SIDE: Final[Mapping[str, str]] = {
     side: side.replace("left", "right") if "left" in side else side.replace("right", "left")
-    for side in (*SIDES, *SUMMED_SIDES)
+    for side in (*SIDES, *SUMMED_SIDES, *SOAP_SIDES)
 }
 SHAMPOO_SCALE: Final = "Shampoo's scale"
 #: Moments that `init` computes from the parameters: where the old state has none, nothing is lost.
@@ -69,6 +72,11 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "MasterWeightsState": {"master": MASTER},
     "TailAverageState": {"average": PARAMETER_AVERAGE},
     "LookAheadState": {"trend": TREND},
+    "SoapState": {
+        "mu": AVERAGE,
+        "nu": ROTATED_SQUARES,
+        **dict(zip(("left", "right", "left_basis", "right_basis"), SOAP_SIDES, strict=True)),
+    },
     # Optax's.
     "EmaState": {"ema": AVERAGE},
     "MuonState": {"mu": AVERAGE},
@@ -108,6 +116,7 @@ BY_FIELDS: Final[Mapping[frozenset[str], str]] = {
         "norms norm_count skipped_count inner_state": "SkipSpikesState",
         "count inner_state measured_at values keys": "MonitorState",
         "count key inner_state": "StochasticRoundingState",
+        "count mu nu left right left_basis right_basis": "SoapState",
         "count ema": "EmaState",
         "count mu ns_coeffs": "MuonState",
         "mini_step gradient_step inner_opt_state acc_grads skip_state": "MultiStepsState",

@@ -13,6 +13,7 @@ from jaxopt_tour.state.moments import (
     BY_FIELDS,
     FIELDS,
     FROM_PARAMETERS,
+    ROTATED_SQUARES,
     SCALED,
     SQUARES,
     SQUARES_WITH_EPS,
@@ -24,7 +25,7 @@ from jaxopt_tour.state.moments import (
     Value,
 )
 
-_SECOND = (SQUARES, SQUARES_WITH_EPS, SUM_OF_SQUARES)
+_SECOND = (SQUARES, SQUARES_WITH_EPS, SUM_OF_SQUARES, ROTATED_SQUARES)
 #: What keeps its meaning wherever it is in a chain.
 _NEVER_SCALED = (*_SECOND, *FROM_PARAMETERS, TREND)
 

@@ -134,11 +134,15 @@ def test_nothing_to_do(tree: Tree) -> None:
 # --- no axes named ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["muon", "shampoo"])
+@pytest.mark.parametrize("name", ["muon", "shampoo", "soap"])
 def test_explicit_axes_need_not_be_named(name: str) -> None:
     """Auto axes leave the products to the partitioner; on Explicit ones JAX would refuse them."""
     small = {"a": {"kernel": PARAMS["b"]["kernel"][:8, :16]}}
-    tx = jt.muon(0.02, orthogonalizer=SHORT, routing=routing) if name == "muon" else jt.shampoo(0.02, routing=routing)
+    tx = {
+        "muon": lambda: jt.muon(0.02, orthogonalizer=SHORT, routing=routing),
+        "shampoo": lambda: jt.shampoo(0.02, routing=routing),
+        "soap": lambda: jt.soap(0.02, routing=routing),
+    }[name]()
     update = jax.jit(tx.update)
     expected, _ = update(small, tx.init(small), small)
     for kind, call in ((AxisType.Auto, update), (AxisType.Explicit, update), (AxisType.Explicit, tx.update)):

@@ -107,7 +107,8 @@ ALIAS = types.SimpleNamespace(
 CHOSEN = [
     contender
     for contender in CONTENDERS
-    if not contender.arguments and contender.factory not in (jt.normuon, jt.muonh, jt.adamh, jt.shampoo)
+    if not contender.arguments
+    and contender.factory not in (jt.normuon, jt.muonh, jt.adamh, jt.shampoo, jt.soap, jt.soap_muon)
 ]
 
 AliasBattery = make_battery(
