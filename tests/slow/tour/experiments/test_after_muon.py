@@ -51,9 +51,7 @@ def test_multiples_of_the_rate_move_the_embedding_and_the_head_alone(name):
     plain, by_role = first_update(name), first_update(name, embedding=3.0, head=0.5)
     np.testing.assert_allclose(by_role["embed"]["embedding"], 3 * plain["embed"]["embedding"], rtol=1e-5)
     np.testing.assert_allclose(by_role["head"]["kernel"], plain["head"]["kernel"] / 2, rtol=1e-5)
-    np.testing.assert_array_equal(
-        by_role["blocks"]["0"]["up"]["kernel"], plain["blocks"]["0"]["up"]["kernel"]
-    )
+    np.testing.assert_array_equal(by_role["blocks"]["0"]["up"]["kernel"], plain["blocks"]["0"]["up"]["kernel"])
 
 
 @pytest.mark.parametrize("name", [ADAMW, MUON])
