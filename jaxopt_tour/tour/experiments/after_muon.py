@@ -166,7 +166,7 @@ def compare_with(readings: Sequence[Mapping[str, Any]], targets: Losses, steps: 
     return compare_steps([float(steps)] * len(needed), needed, [reading["steps"] for reading in readings])
 
 
-def _ahead(cells: Cells, setting: Setting, name: str, other: str) -> Compared:
+def ahead(cells: Cells, setting: Setting, name: str, other: str) -> Compared:
     """How many times the rule's steps the other needs to its loss after T steps; unknown where it is not timed."""
     if name not in setting.timed:
         return Compared(None)
@@ -189,7 +189,7 @@ def _tables(cells: Cells) -> list[Table]:
                 loss_in_words(_finals(cells, setting, name)),
                 "" if name == MUON else difference_in_words(_minus(cells, setting, name, MUON)),
                 *(
-                    "" if name == other else _words(_ahead(cells, setting, name, other))
+                    "" if name == other else _words(ahead(cells, setting, name, other))
                     for other in (*BASELINES, MUON)
                 ),
             ])  # fmt: skip
@@ -231,7 +231,7 @@ def _figure(cells: Cells) -> Figure:
             elif difference is not None:
                 left.plot([difference.low, difference.high], [y, y], color=color, linewidth=2)
                 left.plot(difference.value, y, "o", color=color, markersize=5)
-            found = _ahead(cells, setting, name, better)
+            found = ahead(cells, setting, name, better)
             if name == better:
                 right.plot(1, y, "o", color=color)
             elif found.interval is not None:
@@ -258,7 +258,7 @@ def _lead(cells: Cells, setting: Setting) -> str:
     """What is left of Muon's lead where AdamW chooses its rates by role, too."""
     plain, by_role = (_minus(cells, setting, name, MUON) for name in BASELINES)
     gain = _minus(cells, setting, ADAMW_BY_ROLE, ADAMW)
-    ratios = [_words(_ahead(cells, setting, MUON, name)) for name in BASELINES]
+    ratios = [_words(ahead(cells, setting, MUON, name)) for name in BASELINES]
     text = (
         f"AdamW ends {difference_in_words(plain)} nats from Muon, with rates by role {difference_in_words(by_role)}; "
         f"choosing them changes its loss by {difference_in_words(gain)}, and AdamW's steps over Muon's from "
@@ -269,7 +269,7 @@ def _lead(cells: Cells, setting: Setting) -> str:
     if MUON_BY_ROLE in setting.rules:
         both = _minus(cells, setting, ADAMW_BY_ROLE, MUON_BY_ROLE)
         text += f"; where Muon chooses them, too, AdamW by role ends {difference_in_words(both)} nats from it"
-        text += f" and needs {_words(_ahead(cells, setting, MUON_BY_ROLE, ADAMW_BY_ROLE))} times its steps"
+        text += f" and needs {_words(ahead(cells, setting, MUON_BY_ROLE, ADAMW_BY_ROLE))} times its steps"
     return f"{text}."
 
 
