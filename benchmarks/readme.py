@@ -23,6 +23,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from _common import RESULTS, ROOT
 
+from jaxopt_tour.tour.experiments.after_muon import BASELINES, MUON, ahead, settings
 from jaxopt_tour.tour.experiments.race import PAIR, compare, heats
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.protocol import budget_to_target
@@ -152,6 +153,14 @@ def steps_to_the_same_loss() -> tuple[list[float], int]:
     return sorted(found.interval.value for found in compared if found.interval), len(compared)
 
 
+def steps_with_rates_by_role() -> tuple[str, str]:
+    """AdamW's steps over Muon's to AdamW's loss on the character GPT: plain, and with rates by role tuned."""
+    cells = Cells(ROOT / "experiments" / "results" / "after-muon" / "results.json", "after-muon", read_only=True)
+    gpt = next(setting for setting in settings(quick=False) if setting.workload.name == "gpt")
+    plain, by_role = (ahead(cells, gpt, MUON, name) for name in BASELINES)
+    return plain.words(), by_role.words()
+
+
 def rates_line() -> str:
     """How many times AdamW's tuned rate Muon's is, at the first number of steps that reaches the target."""
     cells = Cells(ROOT / "experiments" / "results" / "race" / "results.json", "race", read_only=True)
@@ -180,7 +189,8 @@ def routed(page: str, pattern: str, *columns: int) -> list[int]:
 
 def evidence_lines(steps: Json) -> list[str]:
     """One row a claim."""
-    ratios, settings = steps_to_the_same_loss()
+    ratios, number = steps_to_the_same_loss()
+    plain, by_role = steps_with_rates_by_role()
     rows = {row["name"]: row for row in steps["results"]["gpt2-small"]}
     ours, fast = (f"{rows[name]['speedup']:.1f}" for name in ("ours, default", "ours, fast"))
     maxtext, wrong_by_use = routed("maxtext.md", r"\| [\w.-]+ \| [\d/ -]+ \| \d+, \d+", 2)
@@ -191,8 +201,10 @@ def evidence_lines(steps: Json) -> list[str]:
         "| claim | number | page |",
         "|---|---|---|",
         f"| steps to the same loss, AdamW / Muon, both tuned, small models | {ratios[0]:.2f} to {ratios[-1]:.2f} "
-        f"where both ends are known; Muon is ahead in {settings} of {settings} settings "
+        f"where both ends are known; Muon is ahead in {number} of {number} settings "
         "| [laboratory](docs/laboratory.md) |",
+        f"| the same on a character GPT, where AdamW also tunes its rates of embedding and head | {by_role}; without "
+        f"that {plain} | [after Muon](docs/laboratory/after-muon.md) |",
         f"| a whole update on GPT-2 small against {optax}, **on CPU** | {ours} times as fast; {fast} with "
         '`orthogonalizer="fast"` | [speed](docs/speed.md) |',
         f"| parameters routed wrong by use | {wrong_by_use} on {maxtext} models of MaxText "

@@ -268,6 +268,7 @@ def experiment(
     - **spectra**: singular values through training
     - **race**: steps, seconds and memory to a target
     - **variance-and-shampoo**: v as a variance, Muon as Shampoo without memory
+    - **after-muon**: what the rules after Muon add, AdamW with rates by role
 
     For example: **jaxopt-tour experiment race --quick**
     """

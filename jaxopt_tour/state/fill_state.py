@@ -118,7 +118,7 @@ class Filling:
                 self._say(target, "new", f"{why}{made}")
                 if holder.kind in _KEEPS_ROOTS:  # a root of zeros is used until the count takes a new one
                     counts.append(0)
-        if holder.kind in _COUNTS_STEPS and not counts:
+        if (holder.kind in _COUNTS_STEPS or not holder.moments) and not counts:
             counts.append(self._old_steps("/".join(holder.count_path or ())))
         if holder.count_path is not None and counts:
             self._arrays[holder.count_path] = jnp.asarray(min(counts), jnp.int32)

@@ -28,8 +28,8 @@ def load_page_writer():
     return loaded
 
 
-def test_there_are_eight_and_each_is_found_by_its_name():
-    assert len(MODULES) == 8
+def test_there_are_nine_and_each_is_found_by_its_name():
+    assert len(MODULES) == 9
     for name in MODULES:
         experiment = find(name)
         assert experiment.name == name and len(experiment.protocol) == 3

@@ -76,6 +76,7 @@ MODULES: Final = {
         "spectra",
         "race",
         "variance-and-shampoo",
+        "after-muon",
     )
 }
 

@@ -21,7 +21,7 @@ import optax
 from jaxopt_tour.problems.workloads import Workload, parameters
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.runs import Rule, keys_of, rate_at, train
-from jaxopt_tour.tour.laboratory.tuning import Axis, Point, search
+from jaxopt_tour.tour.laboratory.tuning import WIDEST, Axis, Point, search
 
 #: Seeds that rates are tuned on count from here, so that no reading seed (0, 1, ...) is among them.
 FIRST_TUNING_SEED: Final = 1000
@@ -72,8 +72,11 @@ def tune(
     trials: int,
     seeds: int = 2,
     start: Point | None = None,
+    widest: int = WIDEST,
 ) -> dict[str, Any]:
     """The best numbers of a rule at a number of steps, as a cell: the mean over the tuning seeds decides.
+
+    `trials`, `start` and `widest` are those of `search`.
 
     Returns:
         The fields of `Tuned`, as JSON.
@@ -85,13 +88,14 @@ def tune(
         return [statistics.fmean(float(outcome.final) for outcome in outcomes) for outcomes in found]
 
     def compute() -> dict[str, Any]:
-        return vars(search(losses, entrant.axes, trials, start=start))
+        return vars(search(losses, entrant.axes, trials, start=start, widest=widest))
 
     key = {
         "what": "tuned", "workload": workload.name, "batch": workload.batch_text, "rule": entrant.rule.name,
         "steps": steps, "axes": [[axis.name, axis.start, axis.factor] for axis in entrant.axes],
         "fixed": _others(entrant.rule, [axis.name for axis in entrant.axes]),
         "trials": trials, "seeds": tuning_seeds, "start": None if start is None else list(start),
+        **({} if widest == WIDEST else {"widest": widest}),
     }  # fmt: skip
     return cells.get(key, compute)
 

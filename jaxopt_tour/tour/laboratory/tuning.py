@@ -94,6 +94,7 @@ def search(
     trials: int,
     *,
     start: Point | None = None,
+    widest: int = WIDEST,
 ) -> Tuned:
     """The best numbers that so many trials find, and as many more as surround them.
 
@@ -102,6 +103,7 @@ def search(
         axes: the numbers that are tuned; the first is the learning rate.
         trials: how many settings are tried in any case.
         start: where a neighboring search ended; None: the grids' places 0, and the coarse rates around them.
+        widest: trials beyond `trials` at most; 0: every search has exactly `trials`.
 
     Raises:
         ValueError: too few trials to begin with.
@@ -148,7 +150,7 @@ def search(
             box = itertools.product(range(-distance, distance + 1), repeat=len(axes))
             neighbors = untried(best(), sorted(box, key=lambda step: sum(map(abs, step))))
         attempt(neighbors)
-    limit = trials + WIDEST
+    limit = trials + widest
     while len(losses) < limit and (neighbors := around(best())):
         attempt(neighbors)
     found = best()

@@ -52,6 +52,12 @@ def test_a_best_point_at_the_edge_of_what_was_tried_costs_more_trials():
     assert tuned.point == (4, 3) and tuned.interior and 7 < tuned.trials == bowl.asked < 7 + WIDEST
 
 
+def test_without_more_trials_a_search_ends_at_an_edge_and_says_so():
+    bowl = Bowl(AXES, (4, 3))
+    tuned = search(bowl, AXES, 7, widest=0)
+    assert tuned.trials == bowl.asked == 7 and not tuned.interior
+
+
 def test_a_valley_across_the_axes_is_followed():
     def valley(settings):  # its floor runs along the diagonal: either number alone only gets worse
         places = [[Bowl.place(axis, each) for axis in AXES] for each in settings]
