@@ -93,6 +93,7 @@ def _start(
     - **jaxopt-tour race --resume**: go on after an interruption
     - **jaxopt-tour explore**: only the page to play with, in seconds
     - **jaxopt-tour experiment race --quick**: the laboratory, at a few steps
+    - **jaxopt-tour enter optax:lion**: an optimizer of anyone's in the laboratory's race
     - **jaxopt-tour routing --task gpt**: what Muon would take of the GPT, and why
     """
 
@@ -290,6 +291,61 @@ def experiment(
     except KeyboardInterrupt:
         note(f"Interrupted. What was finished is in {folder}; the same command goes on from there.")
         raise typer.Exit(130) from None
+
+
+@app.command()
+def enter(
+    entry: Annotated[str, typer.Argument(help="MODULE:FUNCTION or FILE.py:FUNCTION.", metavar="ENTRY")],
+    against: Annotated[str, typer.Option(help="Of sgd-momentum, adam, adamw, muon.")] = "adamw,muon",
+    workloads: Annotated[str, typer.Option(help="Of mlp, cnn, vit, gpt, the cheapest first.")] = "mlp,cnn,vit,gpt",
+    tune: Annotated[
+        list[str] | None, typer.Option(help="name=low:high, once a number that is tuned beside the rate.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Where the search for the rate begins.")] = 3e-3,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="After these the search stops, and the card is written.")
+    ] = 20,
+    out: Annotated[Path, typer.Option(help="A folder of the entry's name in it has the results.")] = Path("out/enter"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few steps on a tiny problem: see everything work, show nothing.")
+    ] = False,
+) -> None:
+    """Enter an optimizer of your own in the race: the same tuning, the same seeds, and a card of what is shown.
+
+    An entry is a function **(learning_rate, ...) -> optax.GradientTransformation**. Its rate is tuned, and what is
+    asked for by **--tune** or annotated **Annotated[float, (low, high)]**; else its momentum. The rivals' numbers come
+    with the package. What was computed is not computed again: the same command goes on, with more minutes if you like.
+
+    For example:
+
+    - **jaxopt-tour enter optax:lion --tune b1=0.5:0.99**
+    - **jaxopt-tour enter mine.py:make_optimizer --workloads mlp,gpt --minutes 10**
+    """
+    from jaxopt_tour.tour.enter.card import verdicts, write_card
+    from jaxopt_tour.tour.enter.contest import choose_heats, contest
+    from jaxopt_tour.tour.enter.entry import find_entry
+
+    console = Console()
+
+    def note(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    with _usage_errors():
+        entered = find_entry(entry, tune or (), rate)
+        chosen = choose_heats(_names(workloads) or (), quick)
+        folder = out / entered.name
+        try:
+            with console.status(f"{entered.name}: at most {minutes:g} minutes"):
+                results = contest(
+                    entered, chosen, _names(against) or (), folder / "results.json",
+                    minutes=minutes, quick=quick, listener=note,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            note(f"Interrupted. What was finished is in {folder}; the same command goes on from there.")
+            raise typer.Exit(130) from None
+    for sentence in (each for result in results for each in verdicts(entered, result)):
+        note(sentence)
+    note(f"Card: {write_card(entered, results, folder, quick=quick)}")
 
 
 @app.command()

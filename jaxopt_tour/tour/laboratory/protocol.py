@@ -20,7 +20,7 @@ import optax
 
 from jaxopt_tour.problems.workloads import Workload, parameters
 from jaxopt_tour.tour.laboratory.cells import Cells
-from jaxopt_tour.tour.laboratory.runs import Rule, keys_of, rate_at, train
+from jaxopt_tour.tour.laboratory.runs import Rule, keys_of, rate_at, train, without_static
 from jaxopt_tour.tour.laboratory.tuning import WIDEST, Axis, Point, search
 
 #: Seeds that rates are tuned on count from here, so that no reading seed (0, 1, ...) is among them.
@@ -252,6 +252,7 @@ def costs(cells: Cells, workload: Workload, rules: Sequence[Rule], *, rounds: in
 
 
 def _one_step(workload: Workload, rule: Rule, data: Any) -> tuple[Callable[[], Any], Callable[[], Any], int]:
+    rule = without_static(rule)
     first, batches = keys_of(jnp.uint32(0))
     params = jax.jit(workload.init)(first)
 

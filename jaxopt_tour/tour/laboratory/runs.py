@@ -36,11 +36,13 @@ class Rule:
         defaults: the numbers and the values they have where nothing else is asked for; `learning_rate` is the peak
             rate. Two names have a meaning to every rule: `warmup` is the part of a run in which the rate rises (0.05
             where it is missing), `floor` the part of the peak that the rate ends at (0).
+        static: the numbers that `build` takes as plain ones; every value of theirs is a program of its own.
     """
 
     name: str
     build: Build
     defaults: Numbers = field(default_factory=dict)
+    static: tuple[str, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -121,6 +123,8 @@ def train(
         unknown = sorted(set(each) - set(rule.defaults))
         if unknown:
             raise ValueError(f"settings of {rule.name} must be among {', '.join(rule.defaults)}; got {unknown}")
+    if rule.static:
+        return [train(workload, without_static(rule, each), [{}], seeds, steps)[0] for each in settings]
     rows = [({**rule.defaults, **each}, seed) for each in settings for seed in seeds]
     width = workload.side_by_side
     padded = rows + [rows[-1]] * (-len(rows) % width)
@@ -133,6 +137,21 @@ def train(
         final, curve = np.asarray(found.final, np.float64), np.asarray(found.curve, np.float64)
         outcomes += [Outcome(final[i], curve[i]) for i in range(width)]
     return [outcomes[i * len(seeds) : (i + 1) * len(seeds)] for i in range(len(settings))]
+
+
+def without_static(rule: Rule, setting: Numbers | None = None) -> Rule:
+    """The rule with a setting as its defaults, in which the static numbers are fixed."""
+    if not rule.static:
+        return rule
+    numbers = {**rule.defaults, **(setting or {})}
+    fixed = tuple((name, float(numbers.pop(name))) for name in rule.static)
+    return Rule(rule.name, _with_fixed(rule.build, fixed), numbers)
+
+
+@functools.lru_cache(maxsize=64)
+def _with_fixed(build: Build, fixed: tuple[tuple[str, float], ...]) -> Build:
+    """Cached, because programs are cached by their `build`."""
+    return lambda schedule, numbers, workload: build(schedule, {**numbers, **dict(fixed)}, workload)
 
 
 @functools.lru_cache(maxsize=2)
