@@ -130,3 +130,10 @@ def test_the_rivals_of_the_package_are_those_of_the_race():
     for heat in choose_heats(("mlp", "cnn", "vit", "gpt"), False):
         readings = rival_readings(Cells(None, "enter"), heat, "muon")
         assert readings[-1]["steps"] >= heat.budgets.first and len(readings[0]["final"]) == heat.budgets.seeds
+
+
+def test_the_page_quotes_the_committed_cards():
+    quoted = [line for line in (ROOT / "docs" / "enter.md").read_text().splitlines() if line.startswith("- ")]
+    cards = [path.read_text().splitlines() for path in (ROOT / "experiments" / "results" / "enter").glob("*/card.md")]
+    said = [line for card in cards for line in card if line.startswith("- ")]
+    assert sorted(quoted) == sorted(said) and len(cards) == 3
