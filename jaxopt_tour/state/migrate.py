@@ -200,6 +200,8 @@ class _Filling:
                 self._say(target, "new", why)
                 if holder.kind == "ShampooState":  # a root of zeros is used until the count takes a new one
                     counts.append(0)
+        if not holder.moments:  # of a role that no parameter has: it counts the run's steps too
+            counts = [max(self._old_counts(), default=0)]
         if holder.count_path is not None and counts:
             self._arrays[holder.count_path] = jnp.asarray(min(counts), jnp.int32)
 
@@ -295,11 +297,18 @@ class _Filling:
 
     def _old_steps(self, what: str) -> int:
         """The steps of the old run."""
+        counts = self._old_counts()
+        if not counts:
+            raise ValueError(f"count must be the steps so far: the old state does not count them ({what})")
+        return max(counts)
+
+    def _old_counts(self) -> list[int]:
+        """Every count of the old run, or the one that was given."""
+        if self._count is not None:
+            return [self._count]
         counts = [moment.count for moment in self._old.moments() if moment.count is not None]
         counts += [v.value for v in self._old.values if v.path[-1:] in (("count",), ("gradient_step",))]
-        if self._count is None and not counts:
-            raise ValueError(f"count must be the steps so far: the old state does not count them ({what})")
-        return max(map(int, counts)) if self._count is None else self._count
+        return list(map(int, counts))
 
     def _say(self, target: Moment, outcome: Outcome, why: str) -> None:
         self.lines.append(Line(target.parameter, target.field, outcome, why))
