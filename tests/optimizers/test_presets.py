@@ -131,11 +131,19 @@ def expected_paths(preset: str, theta: dict[str, np.ndarray], g: dict[str, np.nd
     return {name: rules[name](theta[name], g[name]) for name in theta}
 
 
+def few_are_fast(*presets: str) -> pytest.MarkDecorator:
+    """Compiling several roles takes seconds a preset."""
+    fast = ("modded_nanogpt", "moonlight")
+    return pytest.mark.parametrize(
+        "preset", [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in presets]
+    )
+
+
 # Where rows of equal norm differ: eps, which the source adds in other units.
 TOLERANCES = {"nanochat": 1e-6, "marin": 1e-6}
 
 
-@pytest.mark.parametrize("preset", [*ROLES, "marin"])
+@few_are_fast(*ROLES, "marin")
 def test_every_parameter_walks_the_path_of_the_source(preset: str, x64: None) -> None:
     theta, gradients = drawn(0), drawn(1, STEPS)
     expected = expected_paths(preset, named(theta), named(gradients))
@@ -147,7 +155,7 @@ def test_every_parameter_walks_the_path_of_the_source(preset: str, x64: None) ->
         np.testing.assert_allclose(path, expected[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize("preset", ["nanochat", "modded_nanogpt", "moonlight", "nvidia"])
+@few_are_fast(*ROLES)
 def test_the_decay_of_every_parameter_is_that_of_the_source(preset: str, x64: None) -> None:
     """The difference that the weights make to one step: rate times decay, of which the path above has little.
 

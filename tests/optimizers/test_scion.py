@@ -64,7 +64,7 @@ def theirs(
     return path.swapaxes(-1, -2) if swap else path
 
 
-@pytest.mark.parametrize("constrained", [True, False])
+@pytest.mark.parametrize("constrained", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_agrees_with_the_authors_step_by_step(constrained: bool, x64: None) -> None:
     theta, gradients = drawn(0), drawn(1, STEPS)
     tx = jt.scion(RATE, constrained=constrained, orthogonalizer=KELLER_JORDAN)
