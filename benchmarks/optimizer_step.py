@@ -30,6 +30,7 @@ AFTER_MUON = {
     "adamh": jt.adamh(1e-3),
     "muon ahead": jt.ema_nesterov(jt.muon(1e-3, weight_decay=0.1)),
     "lion": jt.lion(1e-3, weight_decay=0.1),
+    "soap": jt.soap(1e-3, weight_decay=0.1),
 }
 
 

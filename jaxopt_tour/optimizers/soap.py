@@ -203,9 +203,8 @@ def scale_by_soap(
         rounding = float(jnp.finfo(g.dtype).eps)
         limit = jnp.where(new, math.sqrt(max(g.shape[1:]) * rounding), 8 * rounding)
         p = _without_rounding(sides.rotated(m_hat), limit)
-        v_new = b2 * v + (1 - b2) * abs_squared(
-            p if squares_of == "momentum" else _without_rounding(sides.rotated(g), limit)
-        )
+        squared = p if squares_of == "momentum" else _without_rounding(sides.rotated(g), limit)
+        v_new = b2 * v + (1 - b2) * abs_squared(squared)
         u = sides.rotated_back(safe_divide(p, safe_sqrt(v_new / c2) + eps))
         if first_update != "rotated":
             u = jnp.where(new, m_hat if first_update == "momentum" else 0, u)

@@ -78,7 +78,7 @@ def migrate_state(
     | average of g^2 | the same | unchanged |
     | average of g^2 | sum of g^2 (Adagrad) | $t v$ |
     | sum of g^2 | average of g^2 | $r / t$ |
-    | any other (Shampoo's preconditioners, LaProp's ratios) | the same | unchanged |
+    | any other (Shampoo's preconditioners, SOAP's bases, LaProp's ratios) | the same | unchanged |
 
     A second moment that the old state lacks, as Muon's does, would start at zero and let the first updates explode,
     since the bias correction ends with the count. It is estimated so that the first update, along m, has a root mean
