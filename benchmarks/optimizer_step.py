@@ -31,6 +31,7 @@ AFTER_MUON = {
     "muon ahead": jt.ema_nesterov(jt.muon(1e-3, weight_decay=0.1)),
     "lion": jt.lion(1e-3, weight_decay=0.1),
     "scion": jt.scion(2**-12),
+    "soap": jt.soap(1e-3, weight_decay=0.1),
 }
 
 

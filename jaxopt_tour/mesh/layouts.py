@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -136,6 +136,18 @@ def explicit_axes(leaves: Iterable[Array]) -> tuple[str, ...]:
 def gathered(leaf: Array) -> Array:
     """The leaf, replicated where Explicit axes shard it."""
     return _moved(leaf, leaf, PartitionSpec())
+
+
+def replicator(leaf: Array) -> Callable[[Array], Array]:
+    """A function that replicates arrays over the Auto mesh of the leaf; where there is none it returns its argument.
+
+    Around a decomposition: a partitioner that shards its operand would communicate inside.
+    """
+    sharding = _sharding_of(leaf)
+    mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
+    if mesh is None or mesh.empty or set(mesh.axis_types) != {AxisType.Auto}:
+        return lambda x: x
+    return lambda x: jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec()))
 
 
 def laid_like(x: Array, leaf: Array) -> Array:

@@ -93,24 +93,26 @@ def has_basis(side: Side) -> Array:
     return jnp.any(side.basis != 0, axis=(-2, -1))
 
 
-def with_first_bases(sides: Mapping[Key, Side]) -> dict[Key, Side]:
+def with_first_bases(sides: Mapping[Key, Side], replicate: Callable[[Array], Array]) -> dict[Key, Side]:
     """Give a basis to every side that has none and whose covariance is not zero, by an eigendecomposition."""
     missing = {
         key: ~has_basis(side) & (jnp.trace(side.covariance, axis1=-2, axis2=-1) > 0) for key, side in sides.items()
     }
 
     def found() -> dict[Key, Array]:
-        bases = _by_size(lambda side: eigenbasis(side.covariance), sides)
+        bases = _by_size(lambda side: eigenbasis(side.covariance), sides, replicate)
         return {key: jnp.where(missing[key][:, None, None], bases[key], side.basis) for key, side in sides.items()}
 
     any_missing = jnp.any(jnp.concatenate([jnp.zeros(1, bool), *missing.values()]))
     bases = jax.lax.cond(any_missing, found, lambda: {key: side.basis for key, side in sides.items()})
-    return {key: side._replace(basis=stop_gradient(bases[key])) for key, side in sides.items()}
+    return {key: side._replace(basis=replicate(stop_gradient(bases[key]))) for key, side in sides.items()}
 
 
-def refreshed(sides: Mapping[Key, Side]) -> tuple[dict[Key, Array], dict[Key, Array]]:
+def refreshed(
+    sides: Mapping[Key, Side], replicate: Callable[[Array], Array]
+) -> tuple[dict[Key, Array], dict[Key, Array]]:
     """Return bases after one power step, and for each of their columns the column that it comes from."""
-    stepped = _by_size(lambda side: power_step(*side), sides)
+    stepped = _by_size(lambda side: power_step(*side), sides, replicate)
     bases = {key: jnp.where(has_basis(side)[:, None, None], stepped[key][0], 0) for key, side in sides.items()}
     return bases, {key: order for key, (_, order) in stepped.items()}
 
@@ -121,15 +123,17 @@ def sorted_like(x: Float[Array, "batch m n"], left: Array | None, right: Array |
     return x if right is None else jnp.take_along_axis(x, right[:, None, :], axis=-1)
 
 
-def _by_size(function: Callable[[Side], Any], sides: Mapping[Key, Side]) -> dict[Key, Any]:
-    """Apply a function of a batch to all sides of one length at once."""
+def _by_size(
+    function: Callable[[Side], Any], sides: Mapping[Key, Side], replicate: Callable[[Array], Array]
+) -> dict[Key, Any]:
+    """Apply a function of a batch to all sides of one length at once, on every device."""
     groups: dict[tuple[int, Any], list[Key]] = {}
     for key, side in sides.items():
         groups.setdefault((side.basis.shape[-1], side.basis.dtype), []).append(key)
     found: dict[Key, Any] = {}
     for keys in groups.values():
         batch = jax.tree.map(lambda *xs: jnp.concatenate(xs) if len(xs) > 1 else xs[0], *(sides[key] for key in keys))
-        results, start = function(batch), 0
+        results, start = jax.tree.map(replicate, function(jax.tree.map(replicate, batch))), 0
         for key in keys:
             stop = start + len(sides[key].basis)
             found[key] = jax.tree.map(lambda x, start=start, stop=stop: x[start:stop], results)

@@ -21,7 +21,7 @@ from jaxopt_tour._checks import (
 )
 from jaxopt_tour._trees import map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
-from jaxopt_tour.mesh.layouts import gathered, laid_like
+from jaxopt_tour.mesh.layouts import gathered, laid_like, replicator
 from jaxopt_tour.optimizers._bases import (
     SIDES,
     Key,
@@ -167,8 +167,8 @@ def scale_by_soap(
     if isinstance(max_size, jax.Array):
         raise ValueError(f"max_size must be an integer, got {max_size!r}: list it in static_args of inject_hyperparams")
     check_integer("max_size", longest, 1)
-    check_flag("bias_correction", bias_correction)
-    check_flag("nesterov", nesterov)
+    for name, flag in {"bias_correction": bias_correction, "nesterov": nesterov}.items():
+        check_flag(name, flag)
     check_choice("squares_of", squares_of, get_args(SquaresOf))
     check_choice("first_update", first_update, get_args(FirstUpdate))
     mu_dtype, dtype = check_float_dtype("mu_dtype", mu_dtype), check_float_dtype("nu_dtype", nu_dtype)
@@ -203,9 +203,8 @@ def scale_by_soap(
         rounding = float(jnp.finfo(g.dtype).eps)
         limit = jnp.where(new, math.sqrt(max(g.shape[1:]) * rounding), 8 * rounding)
         p = _without_rounding(sides.rotated(m_hat), limit)
-        v_new = b2 * v + (1 - b2) * abs_squared(
-            p if squares_of == "momentum" else _without_rounding(sides.rotated(g), limit)
-        )
+        squared = p if squares_of == "momentum" else _without_rounding(sides.rotated(g), limit)
+        v_new = b2 * v + (1 - b2) * abs_squared(squared)
         u = sides.rotated_back(safe_divide(p, safe_sqrt(v_new / c2) + eps))
         if first_update != "rotated":
             u = jnp.where(new, m_hat if first_update == "momentum" else 0, u)
@@ -228,20 +227,21 @@ def scale_by_soap(
             same_axes_as_at_init("scale_by_soap", views, matrix_axes)
         old = {field: named_leaves(getattr(state, field)) for field in SoapState._fields[1:]}
         t = optax.safe_increment(state.count)
+        replicate = replicator(next(iter(leaves.values()), state.count))
         matrices: dict[Piece, _Matrices] = {}
         sides: dict[Key, Side] = {}
         for name, leaf in leaves.items():
             stacks = leaf, old["mu"][name], old["nu"][name]
-            pieces = [views[name].to_matrices(gathered(x).astype(old["nu"][name].dtype)) for x in stacks]
+            pieces = [views[name].to_matrices(replicate(gathered(x)).astype(old["nu"][name].dtype)) for x in stacks]
             for i, (g, m, v) in enumerate(zip(*pieces, strict=True)):
                 matrices[name, i] = x = _Matrices(clip_to_square_range(g), m, v)
                 for of, rows in zip(SIDES, (x.g, x.g.mT), strict=True):
                     size = rows.shape[-2]
                     if 1 < size <= longest:
                         cut = (gathered(old[field][name])[:, i, :size, :size] for field in (of, f"{of}_basis"))
-                        sides[name, i, of] = accumulated(Side(*cut), rows, beta_s)
+                        sides[name, i, of] = jax.tree.map(replicate, accumulated(Side(*cut), rows, beta_s))
         had = {key: has_basis(side) for key, side in sides.items()}
-        sides = with_first_bases(sides)
+        sides = with_first_bases(sides, replicate)
 
         u: dict[Piece, Array] = {}
         for (name, i), x in matrices.items():
@@ -251,7 +251,7 @@ def scale_by_soap(
             matrices[name, i], u[name, i] = rule(x, TwoSides(*map(sides.get, keys)), new[:, None, None], t, state.count)
 
         def changed() -> tuple[dict[Key, Array], dict[Piece, Array]]:
-            bases, orders = refreshed(sides)
+            bases, orders = refreshed(sides, replicate)
             return bases, {
                 piece: sorted_like(x.v, *(orders.get((*piece, of)) for of in SIDES)) for piece, x in matrices.items()
             }
@@ -261,6 +261,7 @@ def scale_by_soap(
 
         bases, squares = jax.lax.cond((state.count > 0) & (state.count % frequency == 0), changed, kept)
         covariances = {key: side.covariance for key, side in sides.items()}
+        likes = leaves if params is None else named_leaves(params)
 
         def joined(name: str, of: Mapping[Piece, Array], like: Any) -> Array:
             pieces = [of[name, i] for i in range(len(views[name].split or (1,)))]
@@ -273,7 +274,6 @@ def scale_by_soap(
 
             return map_with_names(one_leaf, tree)
 
-        likes = leaves if params is None else named_leaves(params)
         new_state = SoapState(
             t,
             renewed(state.mu, {piece: x.m for piece, x in matrices.items()}),
@@ -283,10 +283,8 @@ def scale_by_soap(
             with_sides(state.left_basis, "left", bases, leaves),
             with_sides(state.right_basis, "right", bases, leaves),
         )
-        rescaled = map_with_names(
-            lambda name, leaf: rebox(leaf, cast_update(joined(name, u, unbox(leaf)), likes[name])), updates
-        )
-        return rescaled, new_state
+        final = lambda name, leaf: rebox(leaf, cast_update(joined(name, u, unbox(leaf)), likes[name]))  # noqa: E731
+        return map_with_names(final, updates), new_state
 
     return with_state_check(optax.GradientTransformationExtraArgs(init, update))
 
@@ -332,9 +330,7 @@ def soap(
     $$
 
     `scale_by_soap` has the rule of $u_t$. The size of an update is Adam's, so one learning rate and one decay serve
-    both groups.
-
-    `init` logs what the parameters are, as `muon` does.
+    both groups. `init` logs what the parameters are, as `muon` does.
 
     Args:
         learning_rate: Step size $\eta$, a number or a schedule of the step count.
@@ -343,21 +339,19 @@ def soap(
         mask: Parameters that decay: `"matrices"` (what is routed as a matrix), a tree of booleans, or a function of the
             parameters that returns one. Default None: all parameters.
         cautious: Whether to decay only where update and weight agree in sign. Default False.
-        b1: Exponential decay rate of the first moment. Default 0.95.
+        b1: Exponential decay rate of the first moment. Default 0.95. See `scale_by_soap`, as for the next seven.
         b2: Exponential decay rate of the second moment. Default 0.95.
         eps: Constant added to the denominator. Default 1e-8.
-        shampoo_beta: Exponential decay rate of the covariances whose eigenvectors are the bases. Default None: `b2`.
+        shampoo_beta: Exponential decay rate of the covariances. Default None: `b2`.
         frequency: Steps between two changes of the bases. Default 10.
         max_size: Longest side that has a basis. Default None: 10000.
-        bias_correction: Whether to correct the moments for their start at zero. Default True.
+        bias_correction: Whether to correct the moments. Default True.
         nesterov: Whether to use Nesterov momentum. Default False.
         first_update: `"rotated"` (default), `"momentum"` or `"zero"` (the authors' code), see `scale_by_soap`.
-        mu_dtype: Dtype of the first moment, and of that of the default `rest`. Default None: the dtype of the
-            parameters.
+        mu_dtype: Dtype of the first moment, also of the default `rest`. Default None: the dtype of the parameters.
         nu_dtype: Dtype of the other arrays of the state, float32 or float64. Default None: the dtype of the
             parameters, but at least float32.
-        rest: What optimizes all other parameters: a transformation, or transformations by role, see `muon`. Default
-            None: AdamW at this rate and decay, with `b2` of 0.95.
+        rest: What optimizes all other parameters, see `muon`. Default None: AdamW at this rate, with `b2` of 0.95.
         routing: What each parameter is, see `jt.routing.resolve`. Default None: by name and shape.
 
     Returns:

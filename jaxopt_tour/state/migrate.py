@@ -68,7 +68,7 @@ def migrate_state(
     | sum of g^2 | average of g^2 | $r / t$ |
     | average of g^2 | that of EAdam, which has eps in it, and back | unchanged |
     | Shampoo's averages | Shampoo's sums, `b2=None` | times t; back: divided by t |
-    | any other (LaProp's ratios, a norm, a float32 copy) | the same | unchanged |
+    | any other (SOAP's bases, LaProp's ratios, a norm, a float32 copy) | the same | unchanged |
 
     A second moment that the old state lacks, as Muon's does, would start at zero and let the first updates explode,
     since the bias correction ends with the count. It is estimated so that the first update, along m, has a root mean

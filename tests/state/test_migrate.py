@@ -173,6 +173,24 @@ def test_shampoo_takes_new_roots_at_once_where_a_matrix_is_new():
     assert np.any(leaf_of(updates, UP))
 
 
+@pytest.mark.slow
+def test_squares_in_bases_of_soap_go_to_soap_alone_and_are_estimated_where_bases_are_new():
+    def of_squares(migration: Any) -> set[str]:
+        lines = migration.report.lines
+        return {line.outcome for line in lines if (line.parameter, line.moment) == (UP, "nu")}
+
+    tx, replaced = jt.soap(0.1), {"estimated", "dropped"}
+    migration = jt.migrate_state(state_after(jt.adamw(0.1), PARAMS, 3), tx, PARAMS)
+    assert outcomes(migration)[UP, "mu"] == "kept" and of_squares(migration) == replaced
+    updates, state = jax.jit(tx.update)(PARAMS, migration.state, PARAMS)
+    # Along m alone the root mean square would be 0.2 of the rate.
+    assert 0.01 < np.sqrt(np.mean(np.square(leaf_of(updates, UP)))) / 0.1 < 2
+    chex.assert_trees_all_equal(jt.migrate_state(state, tx, PARAMS).state, state)
+    one_sided = jt.migrate_state(state, jt.soap(0.1, max_size=6), PARAMS)
+    assert outcomes(one_sided)[UP, "left_basis"] == "kept" and of_squares(one_sided) == replaced
+    assert of_squares(jt.migrate_state(state, jt.adamw(0.1), PARAMS)) == replaced
+
+
 def test_a_dtype_is_cast_and_named():
     state = state_after(jt.adamw(0.1), PARAMS)
     migration = jt.migrate_state(state, jt.adamw(0.1, mu_dtype="bfloat16"), PARAMS)
