@@ -42,8 +42,10 @@ ADAMW_BY_ROLE: Final = "AdamW, rates by role"
 BASELINES: Final = (ADAMW, ADAMW_BY_ROLE)
 
 
+EQUAL_BY_ROLE: Final = "MuonEq and Muon+, rates by role"
+
 #: The rules after Muon that have run; the experiment knows more.
-LATER: Final = ("MuonEq and Muon+", "NorMuon, longer side", "MuonH")
+LATER: Final = ("MuonEq and Muon+", "NorMuon, longer side", "MuonH", EQUAL_BY_ROLE)
 
 
 def title(name: str) -> str:
@@ -61,7 +63,6 @@ class Setting:
         steps: T, for which every rule is tuned.
         shorter: fewer steps, ascending.
         rules: by name; Muon and the baselines are among them.
-        timed: those that run for fewer steps, too, so that their steps to a loss are known.
         without: numbers that the workload's model has no parameters for; they are not tuned.
         trials: of every search, exactly.
         tuning_seeds: how many.
@@ -72,7 +73,6 @@ class Setting:
     steps: int
     shorter: tuple[int, ...]
     rules: tuple[str, ...]
-    timed: tuple[str, ...]
     without: tuple[str, ...] = ()
     trials: int = 20
     tuning_seeds: int = 1
@@ -93,9 +93,8 @@ def settings(quick: bool) -> list[Setting]:
     """All of them, in the order of the table."""
     if quick:
         few = (MUON, *BASELINES)
-        return [Setting(tiny_workload(), 8, (4,), few, few, without=("embedding",), trials=6, seeds=2)]
-    main = (MUON, *BASELINES, MUON_BY_ROLE)
-    return [Setting(small_gpt(8), 120, (60, 85), (*main, *LATER), timed=main)]
+        return [Setting(tiny_workload(), 8, (4,), few, without=("embedding",), trials=6, seeds=2)]
+    return [Setting(small_gpt(8), 120, (60, 85), (MUON, *BASELINES, MUON_BY_ROLE, *LATER))]
 
 
 def run(cells: Cells) -> None:
@@ -103,13 +102,14 @@ def run(cells: Cells) -> None:
     for setting in settings(cells.quick):
         for name in setting.rules:
             _row(cells, setting, name)
+        if EQUAL_BY_ROLE in setting.rules:
+            _borrowed(cells, setting)
 
 
 def _row(cells: Cells, setting: Setting, name: str) -> None:
     _state_bytes(cells, setting, name)
     _finals(cells, setting, name)
-    if name in setting.timed:
-        _readings(cells, setting, name)
+    _readings(cells, setting, name)
 
 
 def _tuned(cells: Cells, setting: Setting, name: str) -> dict[str, Any]:
@@ -123,6 +123,12 @@ def _finals(cells: Cells, setting: Setting, name: str, steps: int | None = None)
     """The final loss of every reading seed, after T steps or fewer, with the numbers that were tuned for T."""
     numbers = _tuned(cells, setting, name)["numbers"]
     return read(cells, setting.workload, ENTRANTS[name].rule, steps or setting.steps, numbers, setting.seeds)["final"]
+
+
+def _borrowed(cells: Cells, setting: Setting) -> list[float | None]:
+    """The final losses of Muon with the numbers that were found for MuonEq and Muon+ with rates by role."""
+    numbers = _tuned(cells, setting, EQUAL_BY_ROLE)["numbers"]
+    return read(cells, setting.workload, ENTRANTS[MUON_BY_ROLE].rule, setting.steps, numbers, setting.seeds)["final"]
 
 
 def _readings(cells: Cells, setting: Setting, name: str) -> list[dict[str, Any]]:
@@ -177,9 +183,7 @@ def compare_with(readings: Sequence[Mapping[str, Any]], targets: Losses, steps: 
 
 
 def ahead(cells: Cells, setting: Setting, name: str, other: str) -> Compared:
-    """How many times the rule's steps the other needs to its loss after T steps; unknown where it is not timed."""
-    if name not in setting.timed:
-        return Compared(None)
+    """How many times the rule's steps the other needs to its loss after T steps."""
     return compare_with(_readings(cells, setting, name), _finals(cells, setting, other), setting.steps)
 
 
@@ -305,6 +309,14 @@ def _answer(cells: Cells) -> str:
         intervals += len(others) + len(BASELINES)
         said = f" Of the other rules, {by_direction(differences, MUON)}." if differences else ""
         parts.append(f"{setting.label}, {setting.seeds} seeds: {_lead(cells, setting)}{said}")
+        if EQUAL_BY_ROLE in setting.rules:
+            borrowed = _borrowed(cells, setting)
+            to_muon = paired(borrowed, _finals(cells, setting, MUON))
+            rest = paired(_finals(cells, setting, EQUAL_BY_ROLE), borrowed)
+            parts[-1] += (
+                f" With the numbers found for {title(EQUAL_BY_ROLE)}, Muon ends {difference_in_words(to_muon)} nats "
+                f"from Muon with its own, and {title(EQUAL_BY_ROLE)} {difference_in_words(rest)} from that."
+            )
         unclear = [x for x in differences.values() if x is not None and direction(x) == 0]
         if unclear:
             most = max(max(-x.low, x.high) for x in unclear)
@@ -345,7 +357,7 @@ EXPERIMENT: Final = Experiment(
         'warm-up, linear decay). "Rates by role" has multiples of the rate for embeddings and head among the numbers '
         "that these trials tune, MuonH the turn of matrices, EMA-Nesterov its memory.",
         "The tuned rules run on other seeds than they were tuned on; differences are paired over seeds, with 95 % "
-        "intervals. Some run for fewer steps, too, with the same numbers: a rule's steps to the loss that another has "
+        "intervals. They run for fewer steps, too, with the same numbers: a rule's steps to the loss that another has "
         "after all steps are read between these runs, seed by seed, linearly in the logarithms.",
         "Everywhere weight decay is 0.1 times the rate of its role, b2 0.95, the orthogonalization five quintics, and "
         "AdamW takes all that is no matrix. MuonEq and Muon+ are as in nanochat: outputs of equal norm before, one "
