@@ -42,6 +42,18 @@ ADAMW_BY_ROLE: Final = "AdamW, rates by role"
 BASELINES: Final = (ADAMW, ADAMW_BY_ROLE)
 
 
+EQUAL_BY_ROLE: Final = "MuonEq and Muon+, rates by role"
+
+#: The rules after Muon that have run; the experiment knows more.
+LATER: Final = ("MuonEq and Muon+", "NorMuon, longer side", "MuonH", EQUAL_BY_ROLE)
+
+
+def title(name: str) -> str:
+    """A rule's name as pages have it, fit for a list: `AdamW (rates by role)`."""
+    what, _, how = name.replace(" and ", " with ").partition(", ")
+    return f"{what} ({how})" if how else what
+
+
 @dataclass(frozen=True)
 class Setting:
     """What is trained, for how long, and by whom.
@@ -51,7 +63,6 @@ class Setting:
         steps: T, for which every rule is tuned.
         shorter: fewer steps, ascending.
         rules: by name; Muon and the baselines are among them.
-        timed: those that run for fewer steps, too, so that their steps to a loss are known.
         without: numbers that the workload's model has no parameters for; they are not tuned.
         trials: of every search, exactly.
         tuning_seeds: how many.
@@ -62,7 +73,6 @@ class Setting:
     steps: int
     shorter: tuple[int, ...]
     rules: tuple[str, ...]
-    timed: tuple[str, ...]
     without: tuple[str, ...] = ()
     trials: int = 20
     tuning_seeds: int = 1
@@ -83,9 +93,8 @@ def settings(quick: bool) -> list[Setting]:
     """All of them, in the order of the table."""
     if quick:
         few = (MUON, *BASELINES)
-        return [Setting(tiny_workload(), 8, (4,), few, few, without=("embedding",), trials=6, seeds=2)]
-    rules = tuple(ENTRANTS)
-    return [Setting(small_gpt(8), 120, (60, 85), rules, timed=rules[:4])]
+        return [Setting(tiny_workload(), 8, (4,), few, without=("embedding",), trials=6, seeds=2)]
+    return [Setting(small_gpt(8), 120, (60, 85), (MUON, *BASELINES, MUON_BY_ROLE, *LATER))]
 
 
 def run(cells: Cells) -> None:
@@ -93,13 +102,14 @@ def run(cells: Cells) -> None:
     for setting in settings(cells.quick):
         for name in setting.rules:
             _row(cells, setting, name)
+        if EQUAL_BY_ROLE in setting.rules:
+            _borrowed(cells, setting)
 
 
 def _row(cells: Cells, setting: Setting, name: str) -> None:
     _state_bytes(cells, setting, name)
     _finals(cells, setting, name)
-    if name in setting.timed:
-        _readings(cells, setting, name)
+    _readings(cells, setting, name)
 
 
 def _tuned(cells: Cells, setting: Setting, name: str) -> dict[str, Any]:
@@ -113,6 +123,12 @@ def _finals(cells: Cells, setting: Setting, name: str, steps: int | None = None)
     """The final loss of every reading seed, after T steps or fewer, with the numbers that were tuned for T."""
     numbers = _tuned(cells, setting, name)["numbers"]
     return read(cells, setting.workload, ENTRANTS[name].rule, steps or setting.steps, numbers, setting.seeds)["final"]
+
+
+def _borrowed(cells: Cells, setting: Setting) -> list[float | None]:
+    """The final losses of Muon with the numbers that were found for MuonEq and Muon+ with rates by role."""
+    numbers = _tuned(cells, setting, EQUAL_BY_ROLE)["numbers"]
+    return read(cells, setting.workload, ENTRANTS[MUON_BY_ROLE].rule, setting.steps, numbers, setting.seeds)["final"]
 
 
 def _readings(cells: Cells, setting: Setting, name: str) -> list[dict[str, Any]]:
@@ -167,9 +183,7 @@ def compare_with(readings: Sequence[Mapping[str, Any]], targets: Losses, steps: 
 
 
 def ahead(cells: Cells, setting: Setting, name: str, other: str) -> Compared:
-    """How many times the rule's steps the other needs to its loss after T steps; unknown where it is not timed."""
-    if name not in setting.timed:
-        return Compared(None)
+    """How many times the rule's steps the other needs to its loss after T steps."""
     return compare_with(_readings(cells, setting, name), _finals(cells, setting, other), setting.steps)
 
 
@@ -183,7 +197,7 @@ def _tables(cells: Cells) -> list[Table]:
         for name in setting.rules:
             tuned = _tuned(cells, setting, name)
             rows.append([
-                f"{setting.workload.name}, {name}",
+                f"{setting.workload.name}, {title(name)}",
                 ", ".join(f"{number.replace('_', ' ')} {value:.2g}" for number, value in tuned["numbers"].items()),
                 f"{_state_bytes(cells, setting, name):.1f}",
                 loss_in_words(_finals(cells, setting, name)),
@@ -194,7 +208,7 @@ def _tables(cells: Cells) -> list[Table]:
                 ),
             ])  # fmt: skip
             note = "surrounded by worse points" if tuned["interior"] else "a neighbor was not tried"
-            trials.append([f"{setting.workload.name}, {name}", note, trials_in_words(tuned["tried"])])
+            trials.append([f"{setting.workload.name}, {title(name)}", note, trials_in_words(tuned["tried"])])
     described = "; ".join(
         f"{setting.workload.name}: {setting.label}, {setting.trials} trials on {setting.tuning_seeds} tuning "
         f"seed{'s' if setting.tuning_seeds > 1 else ''}, {setting.seeds} reading seeds"
@@ -242,14 +256,14 @@ def _figure(cells: Cells) -> Figure:
         left.axvline(0, color="0.4", linewidth=0.8)
         right.axvline(1, color="0.4", linewidth=0.8)
         left.set(xlabel="final loss minus Muon's (nats)", title=f"{setting.workload.name}: loss")
-        right.set(xlabel=f"steps of {better} / its own", title=f"{setting.workload.name}: steps")
+        right.set(xlabel=f"steps of {title(better)} / its own", title=f"{setting.workload.name}: steps")
     for ax in axes:
         ax.grid(axis="y", color="0.93")
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
         ax.title.set_fontsize(10)
         ax.xaxis.label.set_fontsize(9)
-    axes[0].set_yticks(range(len(names)), names, size=9)
+    axes[0].set_yticks(range(len(names)), [title(name) for name in names], size=9)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     return figure
 
@@ -266,11 +280,23 @@ def _lead(cells: Cells, setting: Setting) -> str:
     )
     if plain and by_role and plain.low > 0:
         text += f" ({100 * by_role.value / plain.value:.0f} % of the difference in loss is left)"
+    text += "."
     if MUON_BY_ROLE in setting.rules:
         both = _minus(cells, setting, ADAMW_BY_ROLE, MUON_BY_ROLE)
-        text += f"; where Muon chooses them, too, AdamW by role ends {difference_in_words(both)} nats from it"
-        text += f" and needs {_words(ahead(cells, setting, MUON_BY_ROLE, ADAMW_BY_ROLE))} times its steps"
-    return f"{text}."
+        text += (
+            f" Where Muon chooses them, too, AdamW by role ends {difference_in_words(both)} nats from it and needs "
+            f"{_words(ahead(cells, setting, MUON_BY_ROLE, ADAMW_BY_ROLE))} times its steps."
+        )
+        gains = {
+            plain: _tuned(cells, setting, by_role)["loss"] - _tuned(cells, setting, plain)["loss"]
+            for plain, by_role in ((ADAMW, ADAMW_BY_ROLE), (MUON, MUON_BY_ROLE))
+        }
+        text += (
+            f" Where they were tuned, rates by role changed the loss by {gains[ADAMW]:+.3f} for AdamW and "
+            f"{gains[MUON]:+.3f} for Muon; on the reading seeds Muon's changed by "
+            f"{difference_in_words(_minus(cells, setting, MUON_BY_ROLE, MUON))}."
+        )
+    return text
 
 
 def _answer(cells: Cells) -> str:
@@ -279,10 +305,18 @@ def _answer(cells: Cells) -> str:
     parts, intervals = [], 0
     for setting in every:
         others = [name for name in setting.rules if name not in (MUON, *BASELINES)]
-        differences = {name: _minus(cells, setting, name, MUON) for name in others}
+        differences = {title(name): _minus(cells, setting, name, MUON) for name in others}
         intervals += len(others) + len(BASELINES)
         said = f" Of the other rules, {by_direction(differences, MUON)}." if differences else ""
         parts.append(f"{setting.label}, {setting.seeds} seeds: {_lead(cells, setting)}{said}")
+        if EQUAL_BY_ROLE in setting.rules:
+            borrowed = _borrowed(cells, setting)
+            to_muon = paired(borrowed, _finals(cells, setting, MUON))
+            rest = paired(_finals(cells, setting, EQUAL_BY_ROLE), borrowed)
+            parts[-1] += (
+                f" With the numbers found for {title(EQUAL_BY_ROLE)}, Muon ends {difference_in_words(to_muon)} nats "
+                f"from Muon with its own, and {title(EQUAL_BY_ROLE)} {difference_in_words(rest)} from that."
+            )
         unclear = [x for x in differences.values() if x is not None and direction(x) == 0]
         if unclear:
             most = max(max(-x.low, x.high) for x in unclear)
@@ -295,13 +329,14 @@ def _answer(cells: Cells) -> str:
     )
     parts.append(
         f"In {len(rows) - len(cut_off)} of {len(rows)} searches the best point is surrounded by worse ones"
-        + (f"; more trials may lower the loss of {listed(dict.fromkeys(cut_off))}. " if cut_off else ". ")
+        + (f"; more trials may lower the loss of {listed(dict.fromkeys(map(title, cut_off)))}. " if cut_off else ". ")
         + f"The second best trial is {luck:.3f} nats behind the best in the median: what the choice between two "
         "neighbors is worth, which is in no interval."
     )
+    missing = [name for name in ENTRANTS if all(name not in setting.rules for setting in every)]
     parts.append(
         f"Not shown: anything beyond {listed(setting.label for setting in every)}; larger models, other schedules, and "
-        "time, which was not measured."
+        "time, which was not measured." + (f" Not run: {listed(map(title, missing))}." if missing else "")
     )
     return "\n\n".join(f"* {part}" for part in parts)
 
@@ -322,7 +357,7 @@ EXPERIMENT: Final = Experiment(
         'warm-up, linear decay). "Rates by role" has multiples of the rate for embeddings and head among the numbers '
         "that these trials tune, MuonH the turn of matrices, EMA-Nesterov its memory.",
         "The tuned rules run on other seeds than they were tuned on; differences are paired over seeds, with 95 % "
-        "intervals. Some run for fewer steps, too, with the same numbers: a rule's steps to the loss that another has "
+        "intervals. They run for fewer steps, too, with the same numbers: a rule's steps to the loss that another has "
         "after all steps are read between these runs, seed by seed, linearly in the logarithms.",
         "Everywhere weight decay is 0.1 times the rate of its role, b2 0.95, the orthogonalization five quintics, and "
         "AdamW takes all that is no matrix. MuonEq and Muon+ are as in nanochat: outputs of equal norm before, one "
