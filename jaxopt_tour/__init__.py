@@ -17,6 +17,7 @@ from jaxopt_tour.optimizers import presets
 from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
+from jaxopt_tour.optimizers.clip_qk import clip_qk
 from jaxopt_tour.optimizers.dual_norm import scale_by_dual_norm
 from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
 from jaxopt_tour.optimizers.ema_nesterov import ema_nesterov, ema_nesterov_params
@@ -104,6 +105,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "tail_average_params",
     "interpolate",
     "skip_spikes",
+    "clip_qk",
     "multi_transform",
     "Orthogonalizer",
     # on a mesh
