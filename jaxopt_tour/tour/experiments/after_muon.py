@@ -45,7 +45,14 @@ BASELINES: Final = (ADAMW, ADAMW_BY_ROLE)
 EQUAL_BY_ROLE: Final = "MuonEq and Muon+, rates by role"
 
 #: The rules after Muon that have run; the experiment knows more.
-LATER: Final = ("MuonEq and Muon+", "NorMuon, longer side", "MuonH", EQUAL_BY_ROLE, "Muon, EMA-Nesterov")
+LATER: Final = (
+    "MuonEq and Muon+",
+    "NorMuon, longer side",
+    "MuonH",
+    EQUAL_BY_ROLE,
+    "Muon, EMA-Nesterov",
+    "NorMuon, outputs",
+)
 
 
 def title(name: str) -> str:
