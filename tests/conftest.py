@@ -41,20 +41,44 @@ hypothesis.settings.load_profile("tour")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--few", action="store_true", help="of a test with many cases run the first and the last")
+    parser.addoption("--cases", type=int, help="at most so many cases of a test; see pytest_collection_modifyitems")
+
+
+#: Here the cases of a test are mostly combinations of an algorithm's options. Elsewhere each is a promise of its own:
+#: a model that is routed, a chapter, a snippet, a wrong argument.
+COMBINED_FOLDERS = {"coefficients", "linalg", "optimizers", "orthogonalization", "state"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `--few`, keep two cases of every test; all of them are what the full run is for."""
-    if not config.getoption("few"):
+    """Under `--cases N` keep N cases of a test, the first, the last and those evenly between them.
+
+    With N > 2 that is so where cases are combinations of options; an optimizer's row of a law is never left out.
+    """
+    most = config.getoption("cases")
+    if most is None:
         return
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if not item.get_closest_marker("slow"):  # which is another way to be left out
+        if most > 2 and not _is_combination(item):
+            cases[item.nodeid] = [item]
+        elif most > 2 or not item.get_closest_marker("slow"):  # which the fast tier leaves out by itself
             cases.setdefault(item.nodeid.split("[")[0], []).append(item)
-    kept = {id(item) for group in cases.values() for item in (group[0], group[-1])}
+    kept = {id(item) for group in cases.values() for item in _spread(group, most)}
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]
+
+
+def _is_combination(item: pytest.Item) -> bool:
+    parameters = getattr(item, "callspec", None)
+    if parameters is None or "contender" in parameters.params or "wrong" in item.name:
+        return False
+    return item.path.parent.name in COMBINED_FOLDERS and not item.get_closest_marker("every_case")
+
+
+def _spread(group: list[pytest.Item], most: int) -> list[pytest.Item]:
+    if len(group) <= most:
+        return group
+    return [group[round(place * (len(group) - 1) / (most - 1))] for place in range(most)]
 
 
 #: Where those modules are the subject; elsewhere the checks would double the time of tracing.

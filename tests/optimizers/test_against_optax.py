@@ -106,6 +106,7 @@ CASES = {
 }
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize("case", CASES)
 def test_walks_the_same_path(x64, case):
     ours, theirs = CASES[case]
