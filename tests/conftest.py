@@ -41,7 +41,8 @@ hypothesis.settings.load_profile("tour")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cases", type=int, help="at most so many cases of a test; see pytest_collection_modifyitems")
+    parser.addoption("--cases", type=int, help="at most so many cases of a test over combinations of options")
+    parser.addoption("--everywhere", action="store_true", help="--cases holds for every test")
 
 
 #: Here the cases of a test are mostly combinations of an algorithm's options. Elsewhere each is a promise of its own:
@@ -52,16 +53,16 @@ COMBINED_FOLDERS = {"coefficients", "linalg", "optimizers", "orthogonalization",
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Under `--cases N` keep N cases of a test, the first, the last and those evenly between them.
 
-    With N > 2 that is so where cases are combinations of options; an optimizer's row of a law is never left out.
+    Without `--everywhere` that is so where cases are combinations of options; an optimizer's row of a law stays.
     """
-    most = config.getoption("cases")
+    most, everywhere = config.getoption("cases"), config.getoption("everywhere")
     if most is None:
         return
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if most > 2 and not _is_combination(item):
+        if not everywhere and not _is_combination(item):
             cases[item.nodeid] = [item]
-        elif most > 2 or not item.get_closest_marker("slow"):  # which the fast tier leaves out by itself
+        elif not everywhere or not item.get_closest_marker("slow"):  # which the fast tier leaves out by itself
             cases.setdefault(item.nodeid.split("[")[0], []).append(item)
     kept = {id(item) for group in cases.values() for item in _spread(group, most)}
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
