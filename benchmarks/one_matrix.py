@@ -23,7 +23,7 @@ import optax
 from _common import ROOT
 
 from jaxopt_tour.problems.regression import matrix_quadratic
-from jaxopt_tour.tour.experiments.matrix_problems import ADAMW_UNDECAYED, MUON_UNDECAYED, SGD
+from jaxopt_tour.tour.experiments.matrix_problems_runs import ADAMW_UNDECAYED, MUON_UNDECAYED, SGD
 from jaxopt_tour.tour.laboratory.budgets import mean_steps, steps_to
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.runs import Rule, keys_of, rate_at

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from _common import ROOT
-from accuracy import COEFFICIENTS, PRESCALE_NAMES, QUINTICS, ZOLOTAREV, Case, degree, recorded
+from accuracy import COEFFICIENTS, PRESCALE_NAMES, QUINTICS, ZOLOTAREV, degree
+from accuracy_cases import Case, recorded
 
 from jaxopt_tour.coefficients import PolynomialCoefficients, RationalCoefficients
 from jaxopt_tour.coefficients import odd_polynomials as odd

@@ -186,6 +186,16 @@ def moonshot_muon_by_hand(
     return np.stack(path)
 
 
+#: `polar_express_coeffs` of nanochat/optim.py at 92d63d4.
+NANOCHAT_COEFFICIENTS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
 def nanochat_muon_by_hand(
     theta: np.ndarray, gradients: Iterable[np.ndarray], eta: float, *, beta: float = 0.95, lam: float = 0.0
 ) -> np.ndarray:
@@ -195,20 +205,13 @@ def nanochat_muon_by_hand(
     `sqrt(max(1, fan_out / fan_in))`, decay where update and weight agree in sign.
     https://github.com/karpathy/nanochat, nanochat/optim.py
     """
-    abc = (
-        (8.156554524902461, -22.48329292557795, 15.878769915207462),
-        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
-        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
-        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
-        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
-    )
     fan_in, fan_out = theta.shape
     m, path = np.zeros_like(theta), []
     for g in gradients:
         m = beta * m + (1 - beta) * g
         u = beta * m + (1 - beta) * g
         x = u.T / (1.01 * np.linalg.norm(u) + 1e-6)  # its weights are (fan_out, fan_in)
-        for a, b, c in abc:
+        for a, b, c in NANOCHAT_COEFFICIENTS:
             if x.shape[0] > x.shape[1]:
                 gram = x.T @ x
                 x = a * x + x @ (b * gram + c * (gram @ gram))
@@ -289,13 +292,6 @@ def muon_of_nanochat_by_hand(
     w: np.ndarray, gradients: Iterable[np.ndarray], lr: float, *, momentum: float, beta2: float, wd: float
 ) -> np.ndarray:
     """The whole `muon_step_fused` of nanochat/optim.py at 92d63d4 on one weight (out, in), with its factor of `lr`."""
-    coefficients = (
-        (8.156554524902461, -22.48329292557795, 15.878769915207462),
-        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
-        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
-        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
-        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
-    )
     lr = lr * max(1.0, w.shape[0] / w.shape[1]) ** 0.5
     buf, v, path = np.zeros_like(w), 0.0, []
     for grad in gradients:
@@ -304,7 +300,7 @@ def muon_of_nanochat_by_hand(
         target = np.linalg.norm(x) / len(x) ** 0.5
         x = x * target / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
         x = x / (np.linalg.norm(x) * 1.01 + 1e-6)
-        for a, b, c in coefficients:
+        for a, b, c in NANOCHAT_COEFFICIENTS:
             gram = x @ x.T
             x = a * x + (b * gram + c * gram @ gram) @ x
         x = x * min(x.shape) ** 0.5 / np.linalg.norm(x)
@@ -325,7 +321,7 @@ def soap_by_hand(
     b2=0.95,
     eps=1e-8,
     shampoo_beta=None,
-    frequency=10,
+    update_every=10,
     max_size=10000,
     bias_correction=True,
     nesterov=False,
@@ -371,7 +367,7 @@ def soap_by_hand(
             p, x = (np.where(np.abs(z) < 1e-7 * np.linalg.norm(z), 0, z) for z in (p, x))
         v = b2 * v + (1 - b2) * (p if squares_of == "momentum" else x) ** 2
         path.append(q_left @ (p / (np.sqrt(v / corrections[2]) + eps)) @ q_right.T)
-        if t > 1 and (t - 1) % frequency == 0:
+        if t > 1 and (t - 1) % update_every == 0:
             q_left, rows = next_basis(left, q_left)
             q_right, columns = next_basis(right, q_right)
             v = v[rows][:, columns]

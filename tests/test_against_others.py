@@ -73,7 +73,7 @@ def test_soap_makes_the_steps_of_other_libraries(name: str, x64: None) -> None:
     one_sided = name == "authors_one_sided"
     gradients = jnp.asarray(SOAP["wide" if one_sided else "square"])
     tx = optax.chain(
-        jt.scale_by_soap(0.9, 0.95, frequency=3, max_size=7 if one_sided else None, first_update="zero", axes=AXES),
+        jt.scale_by_soap(0.9, 0.95, update_every=3, max_size=7 if one_sided else None, first_update="zero", axes=AXES),
         optax.scale(-RATE),
     )
     steps = jax.jit(lambda gs: jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], tx.init(gs[0]), gs)[1])

@@ -116,7 +116,7 @@ WRONG = [
     (jt.shampoo, {"rest": {"matrix": jt.adamw(0.1)}}),
     (jt.soap, {"weight_decay": -1.0}),
     (jt.soap, {"b1": 1.0}),
-    (jt.soap, {"frequency": 0}),
+    (jt.soap, {"update_every": 0}),
     (jt.soap, {"max_size": 2.5}),
     (jt.soap, {"mu_dtype": "int8"}),
     (jt.soap_muon, {"weight_decay": -1.0}),

@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.polynomial import polynomial as monomials
 
 Polynomial = tuple[float, ...]
 
@@ -71,7 +70,7 @@ def image(polynomial: Sequence[float], low: float, high: float) -> tuple[float, 
     """The least and the largest value on [low, high]; at its ends, or where the derivative is zero."""
     if not any(polynomial):
         return 0.0, 0.0
-    roots = monomials.polyroots(np.trim_zeros(_derivative(polynomial), "b"))
+    roots = np.polynomial.polynomial.polyroots(np.trim_zeros(_derivative(polynomial), "b"))
     s = np.sqrt(roots[(np.abs(roots.imag) <= 1e-9 * np.abs(roots)) & (roots.real > 0)].real)
     values = value(polynomial, np.array([low, high, *s[(s > low) & (s < high)]]))
     return float(values.min()), float(values.max())
@@ -153,7 +152,7 @@ def _limit(degree: int) -> Polynomial:
         series.append(series[-1] * (2 * k - 1) / (2 * k))
     total: Any = np.zeros(1)
     for coefficient in reversed(series):
-        total = monomials.polyadd(monomials.polymul(total, [1, -1]), [coefficient])
+        total = np.polynomial.polynomial.polyadd(np.polynomial.polynomial.polymul(total, [1, -1]), [coefficient])
     return (*(float(c) for c in total), 0.0)[: max(terms, 3)]
 
 
@@ -191,7 +190,9 @@ def factors(polynomial: Polynomial) -> Factors:
     lead, center = c[8], -c[7] / (8 * c[8])
     shifted = np.zeros(1)
     for coefficient in c[::-1]:
-        shifted = monomials.polyadd(monomials.polymul(shifted, [center, 1]), [coefficient])
+        shifted = np.polynomial.polynomial.polyadd(
+            np.polynomial.polynomial.polymul(shifted, [center, 1]), [coefficient]
+        )
     b = shifted / lead
     crossed = (b[6] * b[5] / 2 - b[3]) / 2
     two = max(abs(crossed) ** 0.5, 1e-6)
@@ -224,5 +225,5 @@ def growth(polynomial: Polynomial) -> float:
     y = r**2 + known.y[0] * r + known.y[1]
     terms = np.stack([y**2, r**2, r, np.ones_like(r)])
     sizes = [np.abs(weights) @ np.abs(terms) for weights in (known.left, known.right, known.rest)]
-    largest = np.max(np.abs(monomials.polyval(r, polynomial)))
+    largest = np.max(np.abs(np.polynomial.polynomial.polyval(r, polynomial)))
     return float(np.max(sizes[0] * sizes[1] + sizes[2]) / largest)

@@ -14,7 +14,6 @@ import functools
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.polynomial import polynomial as monomials
 
 from jaxopt_tour._checks import check_choice
 from jaxopt_tour.coefficients.polynomial import PRESCALES, PolynomialCoefficients, check_bound, check_steps
@@ -42,11 +41,13 @@ def value(function: Rational, s: _Values) -> _Values:
 def image(function: Rational, low: float, high: float) -> tuple[float, float]:
     """The smallest and the largest r(s) for s in [low, high], at the ends or where `r' = 0`."""
     # r' = C + sum_j a_j (c_j - t) / (t + c_j)^2 with t = s^2, times all denominators.
-    squares = [monomials.polypow((c, 1.0), 2) for c in function.shifts]
+    squares = [np.polynomial.polynomial.polypow((c, 1.0), 2) for c in function.shifts]
     numerator: np.ndarray = function.constant * _product(squares)
     for j, (a, c) in enumerate(zip(function.weights, function.shifts, strict=True)):
-        numerator = monomials.polyadd(numerator, a * monomials.polymul((c, -1.0), _product(squares, without=j)))
-    roots = monomials.polyroots(numerator)
+        numerator = np.polynomial.polynomial.polyadd(
+            numerator, a * np.polynomial.polynomial.polymul((c, -1.0), _product(squares, without=j))
+        )
+    roots = np.polynomial.polynomial.polyroots(numerator)
     real = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots)) & (roots.real > 0)]
     inside = [s for s in np.sqrt(real) if low < s < high]
     values = [value(function, float(s)) for s in (low, high, *inside)]
@@ -198,4 +199,4 @@ def _amplitudes(shares: np.ndarray, complement: float) -> np.ndarray:
 
 def _product(factors: list[np.ndarray], without: int | None = None) -> np.ndarray:
     kept = [factor for j, factor in enumerate(factors) if j != without]
-    return functools.reduce(monomials.polymul, kept, np.ones(1))
+    return functools.reduce(np.polynomial.polynomial.polymul, kept, np.ones(1))

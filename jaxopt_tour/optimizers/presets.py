@@ -348,9 +348,10 @@ def marin(
     """
     check_rate("learning_rate", learning_rate)
     check_nonnegative("max_norm", max_norm)
-    # The source sums gradients, of which the average is 0.05 times: the eps that is added to its norm is as well.
     muon = {"beta": 0.95, "nesterov": True}
     adam = {"b1": 0.9, "b2": 0.95, "eps": 1e-8}
+    of_adam = 6e-4 / 0.02  # its rate, in multiples of that of the matrices
+    # The source sums gradients, of which the average is 0.05 times: the eps that is added to its norm is as well.
     orthogonalizer = Orthogonalizer("keller_jordan", eps=1e-8 * (1 - muon["beta"]))
 
     def matrices(axes: Axes) -> optax.GradientTransformation:
@@ -371,14 +372,14 @@ def marin(
         return optax.chain(
             optax.clip_by_global_norm(max_norm),
             scale_by_adam(adam["b1"], adam["b2"], adam["eps"]),
-            scale_by_learning_rate(times(learning_rate, 6e-4 / 0.02)),
+            scale_by_learning_rate(times(learning_rate, of_adam)),
         )
 
     clipped = {"max_norm": max_norm}
     groups = (
         Group(("matrix",), "Muon, hyperball", 1.0, {**muon, **clipped}, matrices),
         Group(("head", "tied"), "Adam, hyperball", 1.0, {**adam, **clipped}, head),
-        Group(("other",), "Adam", 6e-4 / 0.02, {**adam, **clipped}, rest),
+        Group(("other",), "Adam", of_adam, {**adam, **clipped}, rest),
     )
     title = "Marin's MuonH, https://github.com/marin-community/marin, muonh.py at 05422e2"
     return make_preset(title, learning_rate, groups, routing)

@@ -87,7 +87,7 @@ def scale_by_soap(
     eps: Scalar = 1e-8,
     *,
     shampoo_beta: Scalar | None = None,
-    frequency: int | Array = 10,
+    update_every: int | Array = 10,
     max_size: int | None = None,
     bias_correction: bool = True,
     nesterov: bool = False,
@@ -110,8 +110,8 @@ def scale_by_soap(
     \end{aligned}
     $$
 
-    The bases are eigenvectors: of the first $L$ and $R$ by an eigendecomposition, and after steps 1 + k `frequency` by
-    one power step, $Q_L \leftarrow \operatorname{qr}(L Q_L)$, with columns sorted by eigenvalue. $v$ follows the
+    The bases are eigenvectors: of the first $L$ and $R$ by an eigendecomposition, and after steps 1 + k `update_every`
+    by one power step, $Q_L \leftarrow \operatorname{qr}(L Q_L)$, with columns sorted by eigenvalue. $v$ follows the
     sorting. An update thus uses bases of gradients before it; the first one has none, see `first_update`.
 
     The entries of an update are near 1 in the bases, up to `1 / sqrt(1 - b2)`, and its root mean square is Adam's.
@@ -127,8 +127,8 @@ def scale_by_soap(
         b2: Exponential decay rate of the second moment $v$, $0 \le \beta_2 < 1$. Default 0.95.
         eps: Constant added to the denominator. Default 1e-8.
         shampoo_beta: Exponential decay rate $\beta_s$ of $L$ and $R$, $0 \le \beta_s < 1$. Default None: `b2`.
-        frequency: Steps between two changes of the bases, an integer >= 1. Default 10. 1 follows the gradients best and
-            costs two QR decompositions per matrix and step.
+        update_every: Steps between two changes of the bases, an integer >= 1. Default 10. 1 follows the gradients best
+            and costs two QR decompositions per matrix and step.
         max_size: Longest side that has a basis. A longer one keeps the identity, so that the rule is one-sided; where
             both are longer it is Adam. Default None: 10000, for layers but not for vocabularies. List it in
             `static_args` of `optax.inject_hyperparams`: shapes depend on it.
@@ -162,7 +162,7 @@ def scale_by_soap(
     for name, rate in {"b1": b1, "b2": b2, "shampoo_beta": b2 if shampoo_beta is None else shampoo_beta}.items():
         check_decay_rate(name, rate)
     check_nonnegative("eps", eps)
-    check_integer("frequency", frequency, 1, or_array=True)
+    check_integer("update_every", update_every, 1, or_array=True)
     longest = MAX_SIZE if max_size is None else max_size
     if isinstance(max_size, jax.Array):
         raise ValueError(f"max_size must be an integer, got {max_size!r}: list it in static_args of inject_hyperparams")
@@ -259,7 +259,7 @@ def scale_by_soap(
         def kept() -> tuple[dict[Key, Array], dict[Piece, Array]]:
             return {key: side.basis for key, side in sides.items()}, {piece: x.v for piece, x in matrices.items()}
 
-        bases, squares = jax.lax.cond((state.count > 0) & (state.count % frequency == 0), changed, kept)
+        bases, squares = jax.lax.cond((state.count > 0) & (state.count % update_every == 0), changed, kept)
         covariances = {key: side.covariance for key, side in sides.items()}
         likes = leaves if params is None else named_leaves(params)
 
@@ -313,7 +313,7 @@ def soap(
     b2: Scalar = 0.95,
     eps: Scalar = 1e-8,
     shampoo_beta: Scalar | None = None,
-    frequency: int | Array = 10,
+    update_every: int | Array = 10,
     max_size: int | None = None,
     bias_correction: bool = True,
     nesterov: bool = False,
@@ -343,7 +343,7 @@ def soap(
         b2: Exponential decay rate of the second moment. Default 0.95.
         eps: Constant added to the denominator. Default 1e-8.
         shampoo_beta: Exponential decay rate of the covariances. Default None: `b2`.
-        frequency: Steps between two changes of the bases. Default 10.
+        update_every: Steps between two changes of the bases. Default 10.
         max_size: Longest side that has a basis. Default None: 10000.
         bias_correction: Whether to correct the moments. Default True.
         nesterov: Whether to use Nesterov momentum. Default False.
@@ -374,7 +374,7 @@ def soap(
                 b2,
                 eps,
                 shampoo_beta=shampoo_beta,
-                frequency=frequency,
+                update_every=update_every,
                 max_size=max_size,
                 bias_correction=bias_correction,
                 nesterov=nesterov,

@@ -30,7 +30,7 @@ def soap_muon(
     b2: Scalar = 0.9,
     eps: Scalar = 1e-8,
     shampoo_beta: Scalar | None = None,
-    frequency: int | Array = 1,
+    update_every: int | Array = 1,
     max_size: int | None = None,
     nesterov: bool = True,
     orthogonalizer: OrthogonalizerLike = "auto",
@@ -70,7 +70,7 @@ def soap_muon(
         b2: Exponential decay rate of $v$, $0 \le \beta_2 < 1$. Default 0.9.
         eps: Constant added to the root. Default 1e-8.
         shampoo_beta: Exponential decay rate of the covariances whose eigenvectors are the bases. Default None: `b2`.
-        frequency: Steps between two changes of the bases. Default 1, as in the source; raise it to save time.
+        update_every: Steps between two changes of the bases. Default 1, as in the source; raise it to save time.
         max_size: Longest side that has a basis, see `scale_by_soap`. Default None: 10000.
         nesterov: Whether to use Nesterov momentum. Default True.
         orthogonalizer: A `jt.Orthogonalizer`, or coefficients by name or value. Default `"auto"`.
@@ -112,7 +112,7 @@ def soap_muon(
                 b2,
                 eps,
                 shampoo_beta=shampoo_beta,
-                frequency=frequency,
+                update_every=update_every,
                 max_size=max_size,
                 bias_correction=False,
                 nesterov=nesterov,

@@ -159,7 +159,7 @@ def test_no_decomposition_of_soap_communicates(kind: AxisType) -> None:
         name: {"kernel": PARAMS["b"]["kernel"][:16, columns]}
         for name, columns in {"a": slice(32), "b": slice(32, 64)}.items()
     }
-    tx = jt.soap(0.02, frequency=1, weight_decay=0.0, rest=jt.sgd(0.02), routing=routing)
+    tx = jt.soap(0.02, update_every=1, weight_decay=0.0, rest=jt.sgd(0.02), routing=routing)
     here = placer(mesh_of(kind), on_rows)(params)
     states = jt.sharded_state(tx).init(here), tx.init(params)
     assert has_layout_of(states[0].inner_states["matrix"][0].nu, here)

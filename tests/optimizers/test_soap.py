@@ -39,10 +39,10 @@ def updates_of(tx: optax.GradientTransformation, gradients: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"frequency": 3, "b1": 0.9, "shampoo_beta": 0.7},
-        {"max_size": 4, "frequency": 1},  # of the rows alone
-        {"first_update": "zero", "frequency": 1},
-        {"nesterov": True, "squares_of": "momentum", "first_update": "momentum", "frequency": 2},
+        {"update_every": 3, "b1": 0.9, "shampoo_beta": 0.7},
+        {"max_size": 4, "update_every": 1},  # of the rows alone
+        {"first_update": "zero", "update_every": 1},
+        {"nesterov": True, "squares_of": "momentum", "first_update": "momentum", "update_every": 2},
         {"nesterov": True, "bias_correction": False, "eps": 1e-3},
         {"max_size": 1},  # Adam
     ],
@@ -77,15 +77,15 @@ def test_the_update_turns_with_the_gradient(x64: None) -> None:
     """SOAP does not depend on the axes that entries are written in; Adam does."""
     gradients = draws((5, 5), 8)
     left, right = (np.linalg.qr(draws((5, 5), 1, seed)[0])[0] for seed in (1, 2))
-    tx = jt.scale_by_soap(frequency=2, axes=AXES)
+    tx = jt.scale_by_soap(update_every=2, axes=AXES)
     rotated = updates_of(tx, left @ gradients @ right.T)
     np.testing.assert_allclose(rotated, left @ updates_of(tx, gradients) @ right.T, atol=1e-8)
 
 
 @pytest.mark.slow
-def test_the_frequency_changes_only_when_bases_change(x64: None) -> None:
+def test_the_interval_changes_only_when_bases_change(x64: None) -> None:
     gradients = {"w": draws((4, 4), 8)}
-    runs = {f: followed(jt.scale_by_soap(frequency=f, axes=AXES), gradients) for f in (3, 7)}
+    runs = {f: followed(jt.scale_by_soap(update_every=f, axes=AXES), gradients) for f in (3, 7)}
     for f, (_, states) in runs.items():
         for bases in (states.left_basis["w"], states.right_basis["w"]):
             changed = [bool(np.any(a != b)) for a, b in itertools.pairwise(np.asarray(bases))]
@@ -112,14 +112,14 @@ VIEWS = {
 def test_a_view_of_any_rank_is_treated_as_its_matrices(max_size: int | None, x64: None) -> None:
     xs = {name: draws(shape, 4) for name, (shape, _) in VIEWS.items()}
     views = {name: view for name, (_, view) in VIEWS.items()}
-    tx = jt.scale_by_soap(frequency=1, max_size=max_size, axes=views)
+    tx = jt.scale_by_soap(update_every=1, max_size=max_size, axes=views)
     updates, _ = followed(tx, xs)
     for name, view in views.items():
         parts = zip(*([np.asarray(part) for part in view.to_matrices(jnp.asarray(x))] for x in xs[name]), strict=True)
         found = zip(*(view.to_matrices(u) for u in updates[name]), strict=True)
         for gradients, us in zip(parts, found, strict=True):
             for i in range(len(gradients[0])):
-                alone = soap_by_hand([g[i] for g in gradients], frequency=1, max_size=max_size or 100)
+                alone = soap_by_hand([g[i] for g in gradients], update_every=1, max_size=max_size or 100)
                 np.testing.assert_allclose([u[i] for u in us], alone, atol=1e-8, err_msg=name)
 
 
@@ -139,7 +139,7 @@ def test_the_state_has_bases_of_the_sides_and_moments_of_the_parameter() -> None
 def test_a_matrix_starts_with_its_first_gradient_other_than_zero(x64: None) -> None:
     gradients = draws((4, 4), 5)
     late = np.concatenate([np.zeros((3, 4, 4)), gradients])
-    tx = jt.scale_by_soap(frequency=1, bias_correction=False, axes=AXES)
+    tx = jt.scale_by_soap(update_every=1, bias_correction=False, axes=AXES)
     updates = updates_of(tx, late)
     np.testing.assert_array_equal(updates[:3], 0)
     np.testing.assert_allclose(updates[3:], updates_of(tx, gradients), atol=1e-9)
@@ -149,7 +149,7 @@ def test_rounding_in_directions_without_a_gradient_does_not_grow() -> None:
     """In float32, of gradients of rank 2: Adam makes full steps of what is left of the others."""
     basis = np.linalg.qr(draws((8, 8), 1)[0])[0][:, :2]
     gradients = (basis @ draws((2, 6), 12, seed=1)).astype(np.float32)
-    updates = updates_of(jt.scale_by_soap(frequency=1, axes=AXES), gradients)
+    updates = updates_of(jt.scale_by_soap(update_every=1, axes=AXES), gradients)
     outside = updates - basis @ (basis.T @ updates)
     assert np.abs(updates).max() > 0.1
     assert np.abs(outside).max() < 1e-3
@@ -158,7 +158,7 @@ def test_rounding_in_directions_without_a_gradient_does_not_grow() -> None:
 @pytest.mark.slow
 def test_soap_muon_orthogonalizes_the_momentum_in_the_bases_of_the_gradients(x64: None) -> None:
     gradients = draws((4, 5), 12)
-    arguments = {"b1": 0.95, "b2": 0.9, "frequency": 1, "nesterov": True, "bias_correction": False}
+    arguments = {"b1": 0.95, "b2": 0.9, "update_every": 1, "nesterov": True, "bias_correction": False}
     expected = soap_by_hand(gradients, squares_of="momentum", first_update="momentum", **arguments)
     tx = jt.soap_muon(1.0, weight_decay=0.0, orthogonalizer="exact", shape_factor=None, routing="matrix")
     params = {"w": jnp.zeros((4, 5))}
@@ -183,8 +183,8 @@ def test_a_longest_side_cannot_be_injected_and_says_so() -> None:
         ({"b1": 1.0}, "b1"),
         ({"shampoo_beta": -0.1}, "shampoo_beta"),
         ({"eps": -1.0}, "eps"),
-        ({"frequency": 0}, "frequency must be an integer >= 1"),
-        ({"frequency": 1.5}, "frequency"),
+        ({"update_every": 0}, "update_every must be an integer >= 1"),
+        ({"update_every": 1.5}, "update_every"),
         ({"max_size": 0}, "max_size"),
         ({"bias_correction": 1}, "bias_correction"),
         ({"nesterov": "yes"}, "nesterov"),

@@ -62,7 +62,7 @@ def test_measures_against_what_is_known(accuracy: ModuleType) -> None:
     rng = np.random.default_rng(0)
     u, _, vt = np.linalg.svd(rng.standard_normal((5, 8)), full_matrices=False)
     s = np.array([4.0, 3.0, 2.0, 1.0, 0.0])  # the last one is outside the numerical range
-    one = accuracy.case("", (u * s) @ vt)
+    one = script("accuracy_cases").case("", (u * s) @ vt)
     sigma = np.array([1.0, 0.5, 1.5, 1.0, 0.25])
     measured = accuracy.measure(one, (u * sigma) @ vt)
     expected = {
@@ -88,7 +88,7 @@ def test_tables_replace_what_is_between_their_marks(accuracy: ModuleType, tmp_pa
 
 class TestRecordedMomentum:
     def test_has_every_kind_of_matrix_at_every_step(self, accuracy: ModuleType) -> None:
-        names = accuracy.recorded()
+        names = script("accuracy_cases").recorded()
         found = {re.fullmatch(r"block[01]/(attention|mlp)/(\w+)@(\d+)", name).groups()[1:] for name in names}
         kinds = ("query", "key", "value", "out", "gate", "up", "down")
         assert found == {(kind, step) for kind in kinds for step in ("1", "20", "50", "100", "199")}
@@ -105,7 +105,7 @@ class TestRecordedMomentum:
 
         theirs = jt.coefficients.keller_jordan()
         for ours in (jt.coefficients.auto(), jt.coefficients.auto().polynomial, jt.coefficients.fast()):
-            for name, one in accuracy.recorded().items():
+            for name, one in script("accuracy_cases").recorded().items():
                 assert polar_error(one, ours) <= polar_error(one, theirs), (ours.name, name)
 
 

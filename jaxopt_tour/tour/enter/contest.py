@@ -162,10 +162,8 @@ def _on_workload(
             cells, heat.workload, entered, middle["steps"], middle["numbers"], seeds=heat.budgets.tuning_seeds
         )
         return replace(result, readings=readings, decades=found)
-    except _Ended as end:
+    except (_Ended, ValueError) as end:
         return replace(result, readings=_so_far(cells, heat, entry), ended=str(end))
-    except ValueError as error:
-        return replace(result, readings=_so_far(cells, heat, entry), ended=str(error))
     except Exception as error:  # whatever a stranger's optimizer does when it runs
         reason = (str(error).strip().splitlines() or [""])[0]
         return replace(result, readings=_so_far(cells, heat, entry), ended=f"{type(error).__name__}: {reason}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jaxopt_tour.tour.experiments import accumulation, second_moment
+from jaxopt_tour.tour.experiments import accumulation, accumulation_runs, second_moment
 from jaxopt_tour.tour.laboratory.cells import Cells
 from jaxopt_tour.tour.laboratory.comparison import trials_in_words, tuned_in_words
 from jaxopt_tour.tour.laboratory.experiment import Experiment, Table
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def run(cells: Cells) -> None:
     """Fill the cells."""
-    accumulation.run(cells)
+    accumulation_runs.run(cells)
     second_moment.run(cells)
 
 
@@ -28,9 +28,9 @@ def tables(cells: Cells) -> list[Table]:
 
 
 def _trials(cells: Cells) -> Table:
-    settings, rules = second_moment.plan(cells).settings, accumulation.trained_rules(cells)
+    settings, rules = second_moment.plan(cells).settings, accumulation_runs.trained_rules(cells)
     searches = [(setting.name, second_moment.adam_tuned(cells, setting)) for setting in settings]
-    searches += [(f"{rule.name}, small MLP", accumulation.tuned_for(cells, rule)) for rule in rules]
+    searches += [(f"{rule.name}, small MLP", accumulation_runs.tuned_for(cells, rule)) for rule in rules]
     return Table(
         "All trials: rate (and momentum, where it was tuned), and the mean loss of two tuning seeds.",
         ["search", "trials", "best", "tried"],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Row = list[str]
 
-_BETWEEN_SENTENCES: Final = re.compile(r"(?<=[\w)°`])\. (?=[A-Z])")
+_BETWEEN_SENTENCES: Final = re.compile(r"(?<=[\w)\]°`])\. (?=[A-Z])")
 #: A longer sentence that says several things, "in 10 of 19 settings: one; another; ...", has a list of them.
 _LONGEST: Final = 400
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxopt_tour as jt
-from jaxopt_tour.tour.experiments.adam_initialisation import COMBINATIONS, correction_factor, increases
+from jaxopt_tour.tour.experiments.adam_initialisation_runs import COMBINATIONS, correction_factor, increases
 from jaxopt_tour.tour.laboratory.experiment import find, perform
 
 PAIRS = [(0.9, 0.999), (0.9, 0.95), (0.95, 0.95), (0.99, 0.9), (0.5, 0.999), (0.98, 0.99)]

@@ -12,7 +12,7 @@ import pytest
 
 import jaxopt_tour as jt
 from jaxopt_tour.tour.experiments.adam_rules import b1_at, b2_at, eps_at, handing_over, scheduled_adam, weight_at
-from jaxopt_tour.tour.experiments.adam_variants import DEFAULTS, VARIANTS
+from jaxopt_tour.tour.experiments.adam_variants_runs import DEFAULTS, VARIANTS
 from jaxopt_tour.tour.laboratory.experiment import find, perform
 from jaxopt_tour.tour.laboratory.tiny import tiny_workload
 

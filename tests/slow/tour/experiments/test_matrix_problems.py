@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxopt_tour.tour.experiments.matrix_problems import RULES, settings
+from jaxopt_tour.tour.experiments.matrix_problems_runs import RULES, settings
 from jaxopt_tour.tour.laboratory.experiment import find, perform
 
 

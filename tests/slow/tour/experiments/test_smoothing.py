@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_tour.tour.experiments.smoothing import EVERYTHING, PAIRS, angle, angles_of, expected
+from jaxopt_tour.tour.experiments.smoothing_runs import EVERYTHING, PAIRS, angle, angles_of, expected
 from jaxopt_tour.tour.laboratory.experiment import find, perform
 from jaxopt_tour.tour.laboratory.observe import Moment
 

@@ -11,14 +11,7 @@ import numpy as np
 import pytest
 
 from jaxopt_tour.problems.workloads import small_gpt
-from jaxopt_tour.tour.experiments.spectra import (
-    GPT_KINDS,
-    Singular,
-    condense,
-    kind_of,
-    matrix_views,
-    summarize,
-)
+from jaxopt_tour.tour.experiments.spectra_runs import GPT_KINDS, Singular, condense, kind_of, matrix_views, summarize
 from jaxopt_tour.tour.laboratory.experiment import find, perform
 from jaxopt_tour.tour.laboratory.singular import effective_rank
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_tour.tour.experiments.accumulation import against_polar
+from jaxopt_tour.tour.experiments.accumulation_runs import against_polar
 from jaxopt_tour.tour.experiments.second_moment import QUICK
 from jaxopt_tour.tour.laboratory.experiment import find, perform
 
