@@ -11,16 +11,10 @@ MODELS = open_models() + held_back_models()
 
 #: Conventional models of which more than 2 % of the matrix elements are missed, and why.
 INCOMPLETE: dict[str, str] = {
-    "Grok-1, haiku": "the v of moe/linear_v may be attention's value, and its router is two modules away",
-    "ResNet, Equinox": "downsample/layers/0 is no name of a convolution, and it has no bias",
-    "haiku transformer": "the last linear of an attention module may be a head, as in an actor's attention",
-    "Whisper, Levanter": "its first convolutions have names of axes of their own, mid and n_mels",
-    "Mixtral, Levanter": "experts under the name weight, and a router whose fan-out is called experts",
-    "Gemma 1, DeepMind": "square gating einsums have two readings",
-    "Gemma 3, DeepMind": "square gating einsums have two readings",
-    "GPT-2, transformers": "square kernels may be stored as (out, in), as the others of the model are",
-    "Llama 3, KerasHub, by path": "attention_output has three axes and no bias",
-    "wav2vec 2.0, transformers": "convolutions with a weight norm, and a projection outside of all blocks",
+    "Gemma 1, DeepMind, sizes 2": "gating einsums that are square have two readings; no published Gemma has them",
+    "Gemma 3, DeepMind, sizes 2": "gating einsums that are square have two readings; no published Gemma has them",
+    "wav2vec 2.0, transformers": "its projection outside of all blocks may be a head: much beside two small blocks",
+    "wav2vec 2.0, transformers, sizes 2": "the same",
 }
 
 
@@ -40,6 +34,8 @@ def test_without_axis_names_no_parameter_is_wrong(model: Model) -> None:
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model.conventional], ids=lambda model: model.name)
 def test_conventional_models_are_understood(model: Model) -> None:
-    if (name := model.name.split(", sizes ")[0]) in INCOMPLETE:
-        pytest.xfail(INCOMPLETE[name])
-    assert model.missed_share(routes_by_name(model.tree())) <= 0.02
+    missed = model.missed_share(routes_by_name(model.tree()))
+    if model.name in INCOMPLETE:
+        assert missed > 0.02  # else it belongs in the list no longer
+    else:
+        assert missed <= 0.02

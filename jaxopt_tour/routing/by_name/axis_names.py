@@ -15,12 +15,13 @@ import jax
 from jaxopt_tour._trees import by_unique_name, is_box, path_name
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.axes import MatrixAxes
-from jaxopt_tour.routing.by_name.words import EMBEDDINGS, INTO_HEADS, word_set, words
+from jaxopt_tour.routing.by_name.words import CONVOLUTIONS, EMBEDDINGS, INTO_HEADS, ROUTERS, word_set, words
 from jaxopt_tour.routing.route import Route
 
 Names = tuple[str | None, ...]
 
-BATCH: Final = word_set("layers layer encoder_layers decoder_layers stack stacked block blocks scan expert experts exp")
+EXPERT_AXES: Final = word_set("expert experts exp")
+BATCH: Final = word_set("layers layer encoder_layers decoder_layers stack stacked block blocks scan") | EXPERT_AXES
 VOCABULARY: Final = word_set("vocab vocabulary vocab_size")
 POSITIONS: Final = word_set("position positions pos abspos_buckets relpos_buckets")
 WIDTH: Final = word_set("embed embedding embed_dim embed_moe")
@@ -118,9 +119,49 @@ def into_width(path: str, names: Mapping[str, Names]) -> bool | None:
     bias = names.get(f"{module}/bias/0")
     if bias is not None:
         return bool(set(bias) & WIDTH)
+    gated = _of_gated_layer(module, names)
+    if gated is not None:
+        return gated
     said = words(module.rsplit("/", 1)[-1])
     takes, computes = bool(said & _TAKES), bool(said & _COMPUTES)
     return computes if takes != computes else None
+
+
+def _router_axes(path: str, names: Names) -> MatrixAxes | None:
+    """A router computes one output an expert, so its axis of experts is no batch."""
+    module = path.removesuffix("/0").split("/")[-2:-1]
+    width = [axis for axis, name in enumerate(names) if name in WIDTH]
+    experts = [axis for axis, name in enumerate(names) if name in EXPERT_AXES]
+    rest = [name for name in names if name not in BATCH | WIDTH]
+    if len(width) != 1 or len(experts) != 1 or rest or not module or module[0].lower() not in ROUTERS:
+        return None
+    return MatrixAxes(width, experts)
+
+
+def _convolution_axes(path: str, names: Mapping[str, Names]) -> MatrixAxes | None:
+    """A convolution of Haliax: its bias names the fan-out, and an axis called position is the window."""
+    module, ending = path.removesuffix("/weight/0"), path.endswith("/weight/0")
+    own, bias = names[path], names.get(f"{module}/bias/0")
+    if not ending or bias is None or not words(module.rsplit("/", 1)[-1]) & CONVOLUTIONS:
+        return None
+    fan_out = [axis for axis, name in enumerate(own) if name in bias]
+    fan_in = [axis for axis in range(len(own)) if axis not in fan_out]
+    if len(fan_out) != len(bias) or len(own) < 3 or len(set(own)) < len(own) or not set(own) & POSITIONS:
+        return None
+    return MatrixAxes(fan_in, fan_out)
+
+
+def _of_gated_layer(module: str, names: Mapping[str, Names]) -> bool | None:
+    """Whether a matrix of w1, w2 and w3 is the one that computes the width: two take it, so the odd order is that one.
+
+    Example: Mixtral's w1 and w3 are (experts, embed, mlp) and w2 is (experts, mlp, embed), or the other way round.
+    """
+    parent, _, own = module.rpartition("/")
+    matrices = {last: names.get(f"{parent}/{last}/weight/0") for last in ("w1", "w2", "w3")}
+    orders = {last: tuple(name in WIDTH for name in given) for last, given in matrices.items() if given}
+    if own not in orders or len(orders) < 3 or len(set(orders.values())) != 2:
+        return None
+    return list(orders.values()).count(orders[own]) == 1
 
 
 _TAKES: Final = INTO_HEADS | word_set("up gate upproj gateproj cfc cattn wi")
@@ -133,6 +174,9 @@ def route_from_names(path: str, shape: tuple[int, ...], names: Mapping[str, Name
     if of_axes is None or len(of_axes) != len(shape):
         return None
     reason = f"axes named {', '.join(map(str, of_axes))}"
+    axes = _router_axes(path, of_axes) or _convolution_axes(path, names)
+    if axes is not None:
+        return Route("matrix", axes, reason)
     role = named_role(of_axes)
     if role == "vocabulary":
         lookup = any(words(part) & EMBEDDINGS for part in path.split("/"))

@@ -15,7 +15,7 @@ def batch_axes(leaf: Leaf, leaves: Mapping[str, Leaf]) -> tuple[int, str]:
     says expert and no attention or shared expert is below that word.
     """
     count, reasons = 0, []
-    if len(leaf.shape) >= 3 and (_has_router(leaf, leaves) or _is_named_expert(leaf)):
+    if len(leaf.shape) >= 3 and (_has_router(leaf, leaves) or _is_beside_an_expert(leaf, leaves)):
         reasons.append(f"{leaf.shape[0]} experts")
         count += 1
     bias = sibling_bias(leaf, leaves)
@@ -24,6 +24,18 @@ def batch_axes(leaf: Leaf, leaves: Mapping[str, Leaf]) -> tuple[int, str]:
         if leaf.shape[0] == layers and leaf.shape[-len(outputs) :] == outputs:
             count, reasons = 1, [f"{layers} layers, because its bias has shape {list(bias)}"]
     return count, ", ".join(reasons)
+
+
+def _is_beside_an_expert(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
+    """Whether the path says expert, or that of a parameter of the same shape in the module beside it.
+
+    Example: Grok's `moe/linear_v/w` (8, 64, 512) is beside `moe/linear/w`, so its v is not the value of attention.
+    """
+    above = leaf.parts[:-2]
+    return any(
+        other.shape == leaf.shape and other.parts[:-2] == above and other.last == leaf.last and _is_named_expert(other)
+        for other in leaves.values()
+    )
 
 
 def _is_named_expert(leaf: Leaf) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from jaxopt_tour.routing.by_name.leaves import Leaf, vector_reason
+from jaxopt_tour.routing.by_name.leaves import Leaf, lookup_role, vector_reason
 from jaxopt_tour.routing.by_name.words import (
     EXPERTS,
     FUSED,
@@ -46,7 +46,7 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
     Example: in an actor-critic, `Dense_2/kernel` (64, 4) is the actor's head and `Dense_3/kernel` (4, 64) the
     critic's first layer. That `Dense_3` takes 4 inputs says nothing, because `Dense_0` takes as many.
     """
-    if leaf.layers or _is_named_hidden(leaf, leaves):
+    if leaf.layers or _is_named_hidden(leaf, leaves) or _ends_attention(leaf, fan_out, leaves):
         return False
     if _is_in_block(leaf) and (fan_out in widths or (fan_in in widths and fan_out % fan_in == 0)):
         return False
@@ -72,8 +72,23 @@ def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
     parent = leaf.name[: leaf.name.rfind(leaf.module)] if leaf.module else ""
     if all(f"{parent}w{number}/{leaf.last}" in leaves for number in (1, 2, 3)):
         return True  # the three matrices of a gated layer
-    if not in_path & _OF_ATTENTION:
+    return bool(in_path & _OF_ATTENTION) and _has_query(parent, leaves)
+
+
+def _ends_attention(leaf: Leaf, fan_out: int, leaves: Mapping[str, Leaf]) -> bool:
+    """Whether a `linear` beside a query ends Haiku's attention inside a model of tokens: it is as wide as they are.
+
+    Without tokens it may be the head: Jumanji's actor for travelling salesmen ends with its attention.
+    """
+    if leaf.module != "linear" or not _has_query(leaf.name[: leaf.name.rfind(leaf.module)], leaves):
         return False
+    return any(
+        lookup_role(other) == "embedding" and len(other.shape) == 2 and other.shape[-1] == fan_out
+        for other in leaves.values()
+    )
+
+
+def _has_query(parent: str, leaves: Mapping[str, Leaf]) -> bool:
     modules = {name[len(parent) :].split("/")[0] for name in leaves if name.startswith(parent)}
     return any(words(module) & {"query", "q", "qkv", "qproj", "toq"} for module in modules)
 

@@ -18,6 +18,7 @@ from jaxopt_tour.routing.by_name.words import (
     INTO_HEADS,
     MATRICES,
     OUT_OF_HEADS,
+    SHORTCUTS,
     words,
 )
 from jaxopt_tour.routing.route import Role
@@ -51,12 +52,14 @@ class Evidence:
         widths: sizes of activations between layers, from embeddings and norms.
         many_one_channel: several convolutions have one input channel, so they are depthwise.
         turned: last parts of paths, such as `kernel`, of which some bias contradicts the convention.
+        turned_modules: modules and last parts, such as `c_proj/kernel`, of which every bias that decides does.
     """
 
     leaves: Mapping[str, Leaf]
     widths: frozenset[int]
     many_one_channel: bool
     turned: frozenset[str]
+    turned_modules: frozenset[str]
 
 
 def evidence_of(leaves: Mapping[str, Leaf]) -> Evidence:
@@ -66,8 +69,18 @@ def evidence_of(leaves: Mapping[str, Leaf]) -> Evidence:
         for leaf in leaves.values()
         if leaf.last == "kernel" and len(leaf.shape) == 4 and not words(leaf.module) & DEPTHWISE
     ]
-    turned = {leaf.last for leaf in leaves.values() if _bias_says(leaf, leaves) == "against"}
-    return Evidence(leaves, widths(leaves), sum(leaf.shape[2] == 1 for leaf in one_channel) > 1, frozenset(turned))
+    said = {"with": set[Leaf](), "against": set[Leaf]()}
+    for leaf in leaves.values():
+        if side := _bias_says(leaf, leaves):
+            said[side].add(leaf)
+    return Evidence(
+        leaves,
+        widths(leaves),
+        many_one_channel=sum(leaf.shape[2] == 1 for leaf in one_channel) > 1,
+        turned=frozenset(leaf.last for leaf in said["against"]),
+        turned_modules=frozenset(leaf.short_path for leaf in said["against"])
+        - frozenset(leaf.short_path for leaf in said["with"]),
+    )
 
 
 def read(leaf: Leaf, batch: int, evidence: Evidence, split_heads: bool, split_fused: bool) -> Reading:
@@ -140,13 +153,16 @@ def _two_axes(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence, parts: int 
     if not _is_called_a_matrix(leaf):
         return _not_understood(f"{leaf.short_path} has two axes, and no name that says it is a matrix")
     said = _bias_says(leaf, evidence.leaves)
+    why = "its bias says"
+    if said is None and leaf.shape[0] == leaf.shape[1] and leaf.short_path in evidence.turned_modules:
+        said, why = "against", f"square, as the bias of another {leaf.short_path} says"  # GPT-2's two c_proj
     if said is None and leaf.last in evidence.turned:
         return _not_understood(f"biases of other parameters say that {leaf.last} is stored in another order")
     in_first = (leaf.last not in _OUT_FIRST) is (said != "against")
     if in_first and parts and leaf.shape[-1] % parts == 0:
         axes = MatrixAxes(axis[0], axis[1], split=(leaf.shape[-1] // parts,) * parts)
         return axes, "matrix", f"{leaf.telling_name}: {parts} fused projections"
-    why = "its bias says" if said == "against" else f"named {leaf.short_path if in_first else leaf.last}:"
+    why = why if said == "against" else f"named {leaf.short_path if in_first else leaf.last}:"
     if in_first:
         return MatrixAxes(axis[0], axis[1]), "matrix", f"{why} (in, out)"
     return MatrixAxes(axis[1], axis[0]), "matrix", f"{why} (out, in)"
@@ -175,7 +191,7 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     """A convolution, or a dense layer over several axes whose bias says which are its outputs."""
     shape, rank = tuple(leaf.shape[k] for k in axis), len(axis)
     its_words = words(leaf.telling_name)
-    if leaf.last == "weight":
+    if leaf.last == "weight" or _has_weight_norm(leaf, evidence.leaves):
         return _channels_first(leaf, axis, outputs)
     if its_words & _LAST:
         return _not_understood(f"{leaf.short_path} may compute the outputs")
@@ -196,10 +212,17 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     return _not_understood(f"{rank} axes, and no name that says which are fan-in and fan-out")
 
 
+def _has_weight_norm(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
+    """Whether it is the direction of a PyTorch weight with weight norm, which has the weight's shape."""
+    return leaf.last == "weight_v" and leaf.name.removesuffix("weight_v") + "weight_g" in leaves
+
+
 def _channels_first(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | None) -> Reading:
     """Equinox and PyTorch store (out, in / groups, *window); the bias of Equinox has the shape (out, 1, 1)."""
     shape = tuple(leaf.shape[k] for k in axis)
-    named = words(leaf.telling_name) & CONVOLUTIONS
+    # A block's shortcut is a sequence whose numbers say nothing: "downsample/layers/0/weight".
+    is_shortcut = len(shape) == 4 and any(words(part) & SHORTCUTS for part in leaf.parts[-4:])
+    named = words(leaf.telling_name) & CONVOLUTIONS or is_shortcut
     its_bias = outputs is not None and outputs[:1] == shape[:1] and set(outputs[1:]) <= {1}
     transposed = any("transpose" in part.lower() or part.lower().startswith("up") for part in leaf.parts)
     is_window = max(shape[2:]) <= min(_WINDOW, shape[0])  # (3, 3, in, out) under this name has large last axes

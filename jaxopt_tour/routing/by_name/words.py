@@ -26,9 +26,10 @@ EXPERTS: Final = word_set("expert experts moe")
 ROUTERS: Final = word_set("router gate")
 STACKS: Final = word_set("scan scanned stack stacked repeat repeated layers blocks")
 INTO_HEADS: Final = word_set("query key value q k v qproj kproj vproj wq wk wv wkv toq tok tov")
-OUT_OF_HEADS: Final = word_set("out o outproj oproj wo toout proj attnout")
+OUT_OF_HEADS: Final = word_set("out o outproj oproj wo toout proj attnout attentionoutput")
 FUSED: Final = {"qkv": 3, "cattn": 3, "inproj": 3, "wqkv": 3, "kv": 2, "gateup": 2, "wi": 2}
 CONVOLUTIONS: Final = word_set("conv convolution conv1d conv2d conv3d patchify")
+SHORTCUTS: Final = word_set("downsample shortcut")
 DEPTHWISE: Final = word_set("depthwise dw dwconv")
 PLAIN_STEMS: Final = word_set("dense linear lin fc layers layer w weight weights kernel proj")
 #: What a matrix with two axes is called that is neither `kernel` nor `weight` nor begins with w.
