@@ -153,15 +153,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write(name: str, results: Any, settings: Mapping[str, Any] | None = None) -> pathlib.Path:
-    """Write `benchmarks/results/NAME.json` in one move: the results, and what they were measured on.
-
-    Args:
-        name: the file's name, without its ending.
-        results: anything that JSON holds; no number may be infinite or NaN.
-        settings: what was chosen: shapes, rounds, seeds.
-    """
-    document = {
+def document(results: Any, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Results with what they were measured on: machine, versions, revision and settings."""
+    return {
         "format": 1,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
@@ -170,10 +164,20 @@ def write(name: str, results: Any, settings: Mapping[str, Any] | None = None) ->
         "settings": dict(settings or {}),
         "results": results,
     }
+
+
+def write(name: str, results: Any, settings: Mapping[str, Any] | None = None) -> pathlib.Path:
+    """Write `benchmarks/results/NAME.json` in one move: the results, and what they were measured on.
+
+    Args:
+        name: the file's name, without its ending.
+        results: anything that JSON holds; no number may be infinite or NaN.
+        settings: what was chosen: shapes, rounds, seeds.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     with tempfile.NamedTemporaryFile("w", dir=RESULTS, prefix=f".{name}.", delete=False, encoding="utf-8") as file:
-        json.dump(document, file, indent=2, allow_nan=False)
+        json.dump(document(results, settings), file, indent=2, allow_nan=False)
         file.write("\n")
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)

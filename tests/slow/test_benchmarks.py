@@ -169,3 +169,56 @@ def test_compile_time_separates_tracing_from_compilation() -> None:
     assert ratios == {"trace and lower": 2.0, "compile": pytest.approx(1 / 3), "total": 0.75}
     measured = compile_time.build_seconds(lambda: jt.sgd(0.1), {"w": jnp.ones(2)}, contextlib.nullcontext)
     assert measured.lower > 0 and measured.compile > 0
+
+
+class TestTrack:
+    def test_products_are_counted_by_the_calls_of_their_function(self) -> None:
+        lowered = script("lowered")
+        twice = jax.jit(lambda x: x @ x.T)
+
+        def program(x: jax.Array) -> jax.Array:
+            return twice(x) @ (2 * twice(x)) + jnp.einsum("bij,bkj->ik", x[None], x[None])
+
+        text = jax.jit(program).lower(jnp.ones((3, 5))).as_text()
+        assert lowered.product_operations(text) == 2 * (2 * 3 * 3 * 5) + 2 * 3**3 + 2 * 3 * 3 * 5
+
+    def test_a_loop_is_refused(self) -> None:
+        loop = jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda _, y: y @ y, x)).lower(jnp.ones((3, 3))).as_text()
+        with pytest.raises(ValueError, match="a loop in main"):
+            script("lowered").product_operations(loop)
+
+    @pytest.mark.parametrize("platform", ["tpu", "cuda"])
+    def test_the_lowered_program_has_the_operations_of_the_plan(self, platform: str) -> None:
+        track, lowered = script("track"), script("lowered")
+        params = {"blocks": {str(i): {"up": {"kernel": jax.ShapeDtypeStruct((64, 256), jnp.float32)}} for i in (0, 1)}}
+        counted = lowered.product_operations(lowered.lowered_text(jt.muon(1e-3), params, platform))
+        assert counted == jt.plan(params, platform=platform).totals.operations
+        assert track.exactly(counted) == (counted,) * 3
+
+    def test_what_moved_is_outside_of_both_spreads(self) -> None:
+        before = {
+            "a": (1.0, 0.9, 1.1),
+            "b": (1.0, 0.99, 1.01),
+            "c": (1.0, 0.9, 1.1),
+            "d": (2.0, 2.0, 2.0),
+            "e": (1.0,) * 3,
+        }
+        now = {
+            "a": (1.15, 1.12, 1.2),
+            "b": (1.02, 1.015, 1.03),
+            "c": (1.3, 1.05, 1.5),
+            "d": (2.01,) * 3,
+            "f": (1.0,) * 3,
+        }
+        assert script("track").moved(before, now) == [
+            "a: 1 -> 1.15 (+15.0%)",  # b moved by less than 3 %, and c within its spread
+            "d: 2 -> 2.01 (+0.5%)",  # an exact number moves at all
+            "f: new, 1",
+            "e: no longer measured",
+        ]
+
+    def test_a_history_is_read_from_its_end(self, tmp_path: pathlib.Path) -> None:
+        history = tmp_path / "history.jsonl"
+        assert script("track").last_line(history) is None
+        history.write_text('{"revision": "a"}\n{"revision": "b"}\n')
+        assert script("track").last_line(history) == {"revision": "b"}

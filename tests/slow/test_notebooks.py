@@ -63,7 +63,8 @@ class TestChapters:
         environment |= {
             "JAX_PLATFORMS": "cpu",
             # Most of the time is compilation of small programs: less of it makes the nine take two thirds.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+            + os.environ.get("XLA_FLAGS", ""),
             "MPLBACKEND": "agg",
             "MPLCONFIGDIR": str(tmp_path),
             "PYTHONPATH": str(ROOT),

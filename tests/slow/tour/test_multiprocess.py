@@ -24,7 +24,8 @@ def start(checkpoints: pathlib.Path, processes: int, *more: str) -> list[subproc
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
+    environment = {**os.environ, "XLA_FLAGS": " ".join(flags)}
     # All processes compile the same small programs, which is most of their time.
     environment |= {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = [sys.executable, "-m", "jaxopt_tour.tour.distributed", "--coordinator", f"127.0.0.1:{port}"]
