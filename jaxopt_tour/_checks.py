@@ -100,6 +100,19 @@ def check_transformation(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}")
 
 
+def check_mapping(name: str, value: Any, of: str) -> None:
+    """Raise unless `value` is a mapping; `of` says from what to what."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be a mapping {of}, got {value!r}")
+
+
+def check_tree_like(name: str, value: Any, like: Any, is_leaf: Callable[[Any], bool] | None = None) -> None:
+    """Raise unless `value` has the leaves of the tree `like`, with arrays of numbers for its arrays."""
+    given: Any = jax.tree.structure(value, is_leaf=is_leaf)
+    if given != jax.tree.structure(like, is_leaf=is_leaf):
+        raise ValueError(f"{name} must be a tree like the one that the state was made for, got {value!r}")
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The end of an error message, `"; did you mean 'frozen'?"`; empty if no candidate is similar to `name`."""
     closest = difflib.get_close_matches(name, list(candidates), n=1)

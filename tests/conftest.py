@@ -21,9 +21,9 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 # Before anything imports JAX.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-#: Thousands of small programs, and nearly all of the time is the compiler's. Its older emitters of elementwise loops and
-#: one LLVM module a program take a third less of it. Newer versions have no older emitters, and end at an unknown flag.
-#: `./tour test --every-case` compiles as users do.
+#: Thousands of small programs, and nearly all of the time is the compiler's. Its older emitters of elementwise loops
+#: and one LLVM module a program save a third of it. Newer versions have no older emitters, and
+#: end at an unknown flag. `./tour test --every-case` compiles as users do.
 QUICK_COMPILER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 has_older_emitters = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11)
 if has_older_emitters and "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):

@@ -99,6 +99,8 @@ def as_coefficients(coefficients: CoefficientsLike, steps: int | None = None) ->
             return _WITH_STEPS[coefficients](steps)
         value = BY_NAME[coefficients]()
     elif isinstance(coefficients, (tuple, list)):
+        if not all(isinstance(row, (tuple, list)) for row in coefficients):
+            raise ValueError(f"coefficients must be one polynomial (a, b, c) per step, got {coefficients!r}")
         value = PolynomialCoefficients("custom", tuple(tuple(row) for row in coefficients))  # type: ignore[misc]
     else:
         raise ValueError(

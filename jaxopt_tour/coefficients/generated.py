@@ -6,8 +6,10 @@ import functools
 from collections.abc import Sequence
 from typing import Final
 
+from jaxopt_tour._checks import check_choice, check_number
 from jaxopt_tour.coefficients import odd_polynomials as odd
-from jaxopt_tour.coefficients.polynomial import PolynomialCoefficients, check_bound, check_steps
+from jaxopt_tour.coefficients.cached import cached
+from jaxopt_tour.coefficients.polynomial import PRESCALES, PolynomialCoefficients, check_bound, check_steps
 
 #: Lower end of the interval of one Polar Express step, as a share of its upper end, by degree. 5: the authors' code;
 #: 9 and 17: the end at which the error of the best polynomial is as large as the quintic's at its end.
@@ -51,6 +53,7 @@ def polar_express(
     """
     _check_safety(safety)
     check_bound(lower_bound)
+    check_choice("prescale", prescale, PRESCALES)
     degrees = tuple(degree) if isinstance(degree, (tuple, list)) else (degree,) * check_steps(steps)
     known = all(isinstance(one, int) and one in _CUSHION for one in degrees)
     if len(degrees) != check_steps(steps) or not known:
@@ -79,7 +82,7 @@ def _polar_express(
     )
 
 
-@functools.cache
+@cached
 def cans(
     steps: int = 7, lower_bound: float = 3e-3, degree: int = 3, prescale: str = "schatten8", safety: float = 1.0
 ) -> PolynomialCoefficients:
@@ -119,5 +122,4 @@ def cans(
 
 
 def _check_safety(safety: float) -> None:
-    if not 1 <= safety < 2:
-        raise ValueError(f"safety must be a number with 1 <= safety < 2, got {safety!r}")
+    check_number("safety", safety, "a number with 1 <= safety < 2", lambda number: 1 <= number < 2)

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from jaxopt_tour._checks import check_choice
+from jaxopt_tour._checks import check_choice, check_number
 from jaxopt_tour.coefficients import odd_polynomials as odd
 from jaxopt_tour.coefficients.odd_polynomials import Polynomial
 
@@ -103,14 +103,13 @@ class PolynomialCoefficients:
 
 
 def check_steps(steps: int) -> int:
-    """The number of steps, an integer."""
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
-        raise ValueError(f"steps must be an integer >= 1, got {steps!r}")
+    """The number of steps, an integer; every step is a part of the program, and none needs a hundred."""
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= 100:
+        raise ValueError(f"steps must be an integer from 1 to 100, got {steps!r}")
     return int(steps)
 
 
 def check_bound(lower_bound: float) -> float:
     """The lower bound, inside (0, 1)."""
-    if not 0 < lower_bound < 1:
-        raise ValueError(f"lower_bound must be a number with 0 < lower_bound < 1, got {lower_bound!r}")
+    check_number("lower_bound", lower_bound, "a number with 0 < lower_bound < 1", lambda number: 0 < number < 1)
     return float(lower_bound)

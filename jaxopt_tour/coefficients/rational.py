@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 
 from jaxopt_tour._checks import check_choice
+from jaxopt_tour.coefficients.cached import cached
 from jaxopt_tour.coefficients.polynomial import PRESCALES, PolynomialCoefficients, check_bound, check_steps
 
 _Values = TypeVar("_Values", float, np.ndarray)
@@ -145,7 +146,7 @@ class RationalCoefficients:
         return max(abs(low - 1), abs(high - 1))
 
 
-@functools.cache
+@cached
 def zolotarev(
     steps: int = 2, lower_bound: float = 1e-3, prescale: str = "schatten4", inverses: int = 1
 ) -> RationalCoefficients:

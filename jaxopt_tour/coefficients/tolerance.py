@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Final
 
-from jaxopt_tour._checks import check_choice
+from jaxopt_tour._checks import check_choice, check_integer, check_number
+from jaxopt_tour.coefficients.cached import cached
 from jaxopt_tour.coefficients.generated import cans, polar_express
 from jaxopt_tour.coefficients.operations import operations
 from jaxopt_tour.coefficients.polynomial import PRESCALES, PolynomialCoefficients, check_bound
@@ -16,7 +16,7 @@ _SAFETY: Final = 1.02
 _MOST_STEPS: Final = 20
 
 
-@functools.cache
+@cached
 def for_tolerance(
     polar_error: float,
     lower_bound: float,
@@ -49,14 +49,13 @@ def for_tolerance(
         ValueError: an argument is out of range, or no candidate is as close to 1 as that.
     """
     check_choice("prescale", prescale, [name for name in PRESCALES if name != "aol"])
-    if not 0 < polar_error < 1:
-        raise ValueError(f"polar_error must be a number with 0 < polar_error < 1, got {polar_error!r}")
+    check_number("polar_error", polar_error, "a number with 0 < polar_error < 1", lambda number: 0 < number < 1)
     check_bound(lower_bound)
     if (m is None) != (n is None):
         raise ValueError(f"m and n must be given together, got m={m!r}, n={n!r}")
     for name, size in (("m", m), ("n", n)):
-        if size is not None and (isinstance(size, bool) or size < 1):
-            raise ValueError(f"{name} must be an integer >= 1, got {size!r}")
+        if size is not None:
+            check_integer(name, size, 1)
     small, large = sorted((m or 1, n or 1))
 
     def cost(coefficients: PolynomialCoefficients) -> int:

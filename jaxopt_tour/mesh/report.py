@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_tour._trees import named_leaves
+from jaxopt_tour._trees import is_array, named_leaves, not_an_array
 from jaxopt_tour.coefficients import Exact, RationalCoefficients
 from jaxopt_tour.coefficients.operations import product_counts
 from jaxopt_tour.mesh.layouts import check_axes_exist, given_layouts, layout_of, mesh_of
@@ -169,6 +169,9 @@ def plan(
     """
     params = params_of(params_or_model)
     leaves = named_leaves(params)
+    for name, leaf in leaves.items():
+        if not is_array(leaf):
+            raise not_an_array(name, leaf)
     chosen = _platform_of(leaves.values()) if platform is None else check_platform(platform)
     if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
         raise ValueError(f"tokens must be an integer >= 1, got {tokens!r}")

@@ -13,6 +13,7 @@ import jax
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxopt_tour._checks import check_transformation
 from jaxopt_tour._trees import is_box, is_hole, rebox, unbox
 from jaxopt_tour._types import Tree
 
@@ -38,6 +39,7 @@ def state_shardings(tx: optax.GradientTransformation, params: Tree) -> Tree:
     Raises:
         ValueError: a parameter has no NamedSharding, two are on different meshes, or there are none.
     """
+    check_transformation("tx", tx)
     mesh = _mesh_of(params)
     everywhere = NamedSharding(mesh, PartitionSpec())
 
@@ -75,6 +77,7 @@ def sharded_state(tx: optax.GradientTransformation) -> optax.GradientTransformat
     Args:
         tx: any Optax transformation.
     """
+    check_transformation("tx", tx)
     tx = optax.with_extra_args_support(tx)
 
     def init(params: Tree) -> Any:
@@ -98,7 +101,9 @@ def _mesh_of(params: Tree) -> Any:
         sharding = getattr(leaf, "sharding", None)
         name = jax.tree_util.keystr(path)
         if not isinstance(sharding, NamedSharding):
-            raise ValueError(f"parameter {name} must have a NamedSharding, got {sharding}; place it on the mesh first")
+            raise ValueError(
+                f"parameter {name!r} must have a NamedSharding, got {sharding}; place it on the mesh first"
+            )
         if mesh is not None and sharding.mesh != mesh:
             raise ValueError(f"parameter {name} is on another mesh than those before it: {sharding.mesh} and {mesh}")
         mesh = sharding.mesh

@@ -125,7 +125,7 @@ class _Member(NamedTuple):
 
 
 def _names(argument: str, names: Names) -> tuple[str, ...]:
-    found = (names,) if isinstance(names, str) else tuple(names)
+    found = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Sequence) else ()
     if not found or not all(isinstance(name, str) and name for name in found):
         raise ValueError(f"{argument} must be the end of a path name such as 'query/kernel', or several; got {names!r}")
     return found

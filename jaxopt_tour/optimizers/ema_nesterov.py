@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._checks import check_call, check_decay_rate, check_float_dtype, check_number, check_transformation
+from jaxopt_tour._checks import (
+    check_call,
+    check_decay_rate,
+    check_float_dtype,
+    check_number,
+    check_transformation,
+    check_tree_like,
+)
 from jaxopt_tour._trees import only_state
 from jaxopt_tour._types import Array, DTypeLike, Tree
 from jaxopt_tour.optimizers._numerics import Scalar, cast_update, hyperparameter, widen, zeros_like_first_moment
@@ -142,6 +149,7 @@ def ema_nesterov_params(state: Any, params: Tree) -> Tree:
         ValueError: The state has no `LookAheadState`, or several.
     """
     found = only_state(LookAheadState, state)
+    check_tree_like("params", params, found.trend)
     return jax.tree.map(lambda y, m: cast_update(widen(y) - found.beta * widen(m), y), params, found.trend)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from jaxopt_tour._checks import did_you_mean
+from jaxopt_tour._checks import check_mapping, check_transformation, did_you_mean
 from jaxopt_tour._trees import HOLE, is_box, is_hole, is_placeholder, map_with_names, named_leaves
 from jaxopt_tour._types import Tree
 from jaxopt_tour.optimizers._init_report import report_routes
@@ -70,9 +70,11 @@ def multi_transform(
 
     def transforms_for(axes: Mapping[str, MatrixAxes]) -> dict[str, optax.GradientTransformationExtraArgs]:
         return {
-            label: optax.with_extra_args_support(tx(axes) if callable(tx) else tx) for label, tx in transforms.items()
+            label: optax.with_extra_args_support(_made(label, tx(axes) if callable(tx) else tx))
+            for label, tx in transforms.items()
         }
 
+    check_mapping("transforms", transforms, "from labels to transformations")
     transforms_for({})  # a function with a wrong argument raises now, not at init
 
     check_routing(routing)
@@ -127,6 +129,11 @@ def multi_transform(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _made(label: str, tx: Any) -> optax.GradientTransformation:
+    check_transformation(f"transforms[{label!r}]", tx)
+    return tx
+
+
 def _no_transformation(name: str, label: str, labels: tuple[str, ...]) -> str:
     if "other" in labels:
         candidates = dict.fromkeys((*labels, *(role for role in ROLES if role != "matrix")))
@@ -135,7 +142,7 @@ def _no_transformation(name: str, label: str, labels: tuple[str, ...]) -> str:
         candidates = dict.fromkeys(labels)
         allowed = f"{', '.join(map(repr, candidates))}; 'other' would take the remaining roles"
     return (
-        f"parameter {name!r} has the label {label!r}, for which there is no transformation"
+        f"routing gives parameter {name!r} the label {label!r}, for which there is no transformation"
         f"{did_you_mean(label, candidates) or '.'} Labels: {allowed}"
     )
 

@@ -12,6 +12,7 @@ from jaxopt_tour._checks import (
     check_decay_rate,
     check_flag,
     check_float_dtype,
+    check_mapping,
     check_nonnegative,
     check_rate,
     did_you_mean,
@@ -122,11 +123,13 @@ def scion(
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
     orthogonalizer = as_orthogonalizer(orthogonalizer)
     as_on_mesh(mesh)
-    for name in norms or {}:
+    norms = {} if norms is None else norms
+    check_mapping("norms", norms, "from roles to norms")
+    for name in norms:
         _check_role("norms", name)
-        check_choice(f"norms[{name!r}]", (norms or {})[name], get_args(Norm))
+        check_choice(f"norms[{name!r}]", norms[name], get_args(Norm))
     radii = _radii_by_role(radius)
-    norm_of: dict[str, Norm] = {**_NORMS, **(norms or {})}
+    norm_of: dict[str, Norm] = {**_NORMS, **norms}
 
     def step(role: str, axes: Mapping[str, MatrixAxes] | None = None) -> optax.GradientTransformationExtraArgs:
         norm = norm_of.get(role, norm_of["other"])
@@ -150,7 +153,7 @@ def _radii_by_role(radius: float | Mapping[str, float] | None) -> dict[str, floa
         return dict(_RADII)
     if not isinstance(radius, Mapping):
         check_nonnegative("radius", radius)
-        return dict.fromkeys(_RADII, radius)
+        return dict.fromkeys(_RADII, float(radius))
     for role, number in radius.items():
         _check_role("radius", role)
         check_nonnegative(f"radius[{role!r}]", number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._checks import check_choice, check_float_dtype, check_integer, check_number
+from jaxopt_tour._checks import check_choice, check_float_dtype, check_integer, check_number, check_tree_like
 from jaxopt_tour._trees import HOLE, is_box, is_hole, map_with_names, only_state, rebox, unbox
 from jaxopt_tour._types import Array, DTypeLike, Tree
 from jaxopt_tour.optimizers._numerics import Scalar, cast_update, hyperparameter, widen
@@ -74,7 +74,7 @@ def tail_average(
     """
     check_integer("start", start, 0, or_array=True)
     check_number("horizon", horizon, "a number >= 1", lambda number: 1 <= number < np.inf)
-    if isinstance(leave_out, str):
+    if isinstance(leave_out, str) or not isinstance(leave_out, Iterable):
         raise ValueError(f"leave_out must be a sequence of roles, got {leave_out!r}")
     for role in leave_out:
         check_choice("leave_out", role, ROLES)
@@ -129,6 +129,8 @@ def tail_average_params(state: Any, params: Tree, weight: Scalar = 0.6) -> Tree:
         ValueError: The state has no `TailAverageState`, or several.
     """
     found = only_state(TailAverageState, state)
+    check_number("weight", weight, "a finite number", lambda number: bool(np.isfinite(number)))
+    check_tree_like("params", params, found.average, _is_leaf)
     lam = hyperparameter(weight)
 
     def blend(a: Any, theta: Any) -> Any:

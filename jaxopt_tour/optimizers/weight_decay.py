@@ -109,7 +109,7 @@ def add_decayed_weights(
 
         def decay_subtree(is_decayed: Any, u: Tree, theta: Tree) -> Tree:
             if not isinstance(is_decayed, (bool, np.bool_)):
-                raise ValueError(f"a mask's leaves must be True or False, got {is_decayed!r}")
+                raise ValueError(f"mask must have True or False for every parameter, got {is_decayed!r}")
 
             def decay_leaf(u: Any, theta: Any) -> Any:
                 if u is None:
@@ -119,7 +119,10 @@ def add_decayed_weights(
             return jax.tree.map(decay_leaf, u, theta, is_leaf=lambda leaf: leaf is None)
 
         mask_tree = True if mask is None else mask(params) if is_function else mask
-        decayed = jax.tree.map(decay_subtree, mask_tree, updates, params)
+        try:
+            decayed = jax.tree.map(decay_subtree, mask_tree, updates, params)
+        except ValueError as error:
+            raise ValueError(f"mask must be a tree of booleans like the parameters, or a prefix: {error}") from error
         return decayed, next_state
 
     return optax.GradientTransformation(init, update)

@@ -12,10 +12,10 @@ from jaxopt_tour._types import Array, Num
 
 
 def _as_axes(name: str, axes: int | Sequence[int]) -> tuple[int, ...]:
-    axes = (axes,) if isinstance(axes, int) else tuple(axes)
-    if not all(isinstance(axis, int) for axis in axes):
+    found = (axes,) if isinstance(axes, int) else tuple(axes) if isinstance(axes, Sequence) else ()
+    if not all(isinstance(axis, int) for axis in found) or not isinstance(axes, int | Sequence):
         raise ValueError(f"{name} must be an axis or a sequence of axes (integers), got {axes!r}")
-    return axes
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,8 @@ class MatrixAxes:
     ) -> None:
         object.__setattr__(self, "fan_in", _as_axes("fan_in", fan_in))
         object.__setattr__(self, "fan_out", _as_axes("fan_out", fan_out))
+        if split is not None and not isinstance(split, Sequence):
+            raise ValueError(f"split must be positive sizes, got {split!r}")
         object.__setattr__(self, "split", None if split is None else tuple(split))
         if not self.fan_in or not self.fan_out:
             raise ValueError(f"fan_in and fan_out need at least one axis each, got {self}")

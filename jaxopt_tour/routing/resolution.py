@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxopt_tour._checks import check_call, did_you_mean
 from jaxopt_tour._trees import by_unique_name, is_array, named_leaves, not_an_array, path_name
@@ -61,7 +62,7 @@ def resolve(routing: Routing, params: Tree) -> Routes:
     for name, leaf in leaves.items():
         if not is_array(leaf):
             raise not_an_array(name, leaf)
-    if isinstance(routing, (jax.Array, int, float)):
+    if isinstance(routing, (jax.Array, np.ndarray, np.generic, int, float, complex, bytes)):
         raise ValueError(
             f"routing must be None, Routes, a function of (path, leaf), or a tree of labels, got {routing!r}. "
             "optax.inject_hyperparams takes a function for a schedule: list 'routing' in static_args."
@@ -187,7 +188,7 @@ def _as_route(name: str, shape: tuple[int, ...] | None, entry: Any, default: Rou
                 "MatrixAxes or another label in place of 'matrix'."
             )
         entry = Route("matrix", axes, "the label is given")
-    elif isinstance(entry, str):
+    elif isinstance(entry, str) and entry:
         role = entry if entry in ROLES else default.role
         entry = Route(role, default.axes if role == "matrix" else None, "the label is given", label=entry)
     if not isinstance(entry, Route):

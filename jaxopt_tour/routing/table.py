@@ -116,6 +116,8 @@ def routing_table(
     Raises:
         ValueError: as in `resolve`, or `shape_factor` is not one of those of `muon`.
     """
+    if usage is not None and not isinstance(usage, Routes):
+        raise ValueError(f"usage must be Routes, such as from_function returns, got {usage!r}")
     params = params_of(params_or_model)
     routes = resolve(routing, params)
     rows, shapes = [], {}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from jaxopt_tour._checks import check_nonnegative
+from jaxopt_tour._checks import check_mapping, check_nonnegative
 from jaxopt_tour.routing import ROLES
 
 #: From this share of vanished entries on, most entries with an update stand still.
@@ -65,6 +65,7 @@ def diagnose(metrics: Mapping[str, Any], *, polar_error: float | None = None) ->
     """
     if polar_error is not None:
         check_nonnegative("polar_error", polar_error)
+    check_mapping("metrics", metrics, "from names to numbers")
     values = {key: _as_number(key, value) for key, value in metrics.items()}
     bound = values.get("polar_error_bound", POLAR_ERROR) if polar_error is None else polar_error
     if values.get("measured_at") == 0:

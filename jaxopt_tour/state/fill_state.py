@@ -270,7 +270,7 @@ class Filling:
         counts = [moment.count for moment in self._old.moments() if moment.count is not None]
         counts += [v.value for v in self._old.values if v.path[-1:] in (("count",), ("gradient_step",))]
         if self._count is None and not counts:
-            raise ValueError(f"count must be the steps so far: the old state does not count them ({what})")
+            raise ValueError(f"count must be the steps so far: old_state does not count them ({what})")
         return max(map(int, counts)) if self._count is None else self._count
 
     def _say(self, target: Moment, outcome: Outcome, why: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxopt_tour._checks import check_choice
+from jaxopt_tour._checks import check_choice, check_mapping
 from jaxopt_tour.state.moments import AVERAGE, SUM, TORCH, Holder, Moment, SavedMoments
 
 
@@ -47,11 +47,16 @@ def moments_from_torch(
         ValueError: a name that PyTorch's optimizers do not have, a pattern that matches no parameter, or a step that is
             no number. The message names the parameter.
     """
+    check_mapping("arrays", arrays, "from path names to arrays by PyTorch's name")
+    if isinstance(transpose, np.ndarray) or not isinstance(transpose, Iterable | bool | np.bool_):
+        raise ValueError(f"transpose must be True, False or patterns of path names, got {transpose!r}")
     check_choice("momentum_buffer", momentum_buffer, ("average", "sum"))
     kinds = {**TORCH, "momentum_buffer": AVERAGE if momentum_buffer == "average" else SUM}
     if not isinstance(transpose, (bool, np.bool_)):
         patterns = (transpose,) if isinstance(transpose, str) else tuple(transpose)
         for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise ValueError(f"transpose must have patterns of path names, got {pattern!r}")
             if not any(_matches(name, pattern) for name in arrays):
                 raise ValueError(f"transpose has the pattern {pattern!r}, which matches no parameter")
     else:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from jaxopt_tour._checks import check_transformation
 from jaxopt_tour._trees import HOLE, is_hole, is_placeholder, map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.state.rounding import applied, is_half_precision, round_to_nearest, update_to, widen_half_precision
@@ -69,6 +70,7 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
     Source:
         Micikevicius et al. 2018, Mixed Precision Training, section 3.1, https://arxiv.org/abs/1710.03740.
     """
+    check_transformation("tx", tx)
     inner = optax.with_extra_args_support(tx)
 
     def copy(name: str, leaf: Any) -> Any:

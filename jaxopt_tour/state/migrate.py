@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
 
-from jaxopt_tour._checks import check_choice, check_decay_rate, check_integer
+from jaxopt_tour._checks import check_choice, check_decay_rate, check_integer, check_transformation
 from jaxopt_tour._trees import is_box, named_leaves, path_name, rebox, unbox
 from jaxopt_tour._types import Tree
 from jaxopt_tour.mesh.sharded_state import sharded_state
@@ -107,6 +107,7 @@ def migrate_state(
     Source:
         The size of AdamW's updates: Liu et al. 2025, https://arxiv.org/abs/2502.16982, section 2.2.
     """
+    check_transformation("tx", tx)
     if beta is not None:
         check_decay_rate("beta", beta)
     check_choice("trace", trace, ("sum", "average"))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_tour._checks import check_transformation
 from jaxopt_tour._trees import is_hole, is_placeholder, map_with_names, named_leaves, rebox, unbox
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.state.rounding import is_half_precision, round_stochastically, update_to, widen_half_precision
@@ -66,6 +67,7 @@ def with_stochastic_rounding(
         Gupta et al. 2015, Deep Learning with Limited Numerical Precision, section 3,
         https://arxiv.org/abs/1502.02551.
     """
+    check_transformation("tx", tx)
     inner = optax.with_extra_args_support(tx)
     typed = _as_key(key)
     implementation = jax.random.key_impl(typed)
