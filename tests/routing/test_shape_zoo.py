@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jaxopt_tour.routing import routes_by_name
-from tests.routing.shape_zoo.models import Model, held_back_models, open_models
+from tests.routing.shape_zoo.models import Model, blind_models, held_back_models, open_models
 
-MODELS = open_models() + held_back_models()
+MODELS = open_models() + held_back_models() + blind_models()
 
 #: Conventional models of which more than 2 % of the matrix elements are missed, and why.
 INCOMPLETE: dict[str, str] = {

@@ -1,6 +1,7 @@
 """The zoo of shape trees: paths, shapes and axis names of public models, with the right answers.
 
-`open_models()` were seen while the rules were written, `held_back_models()` only after the first numbers. The
+`open_models()` were seen while the rules were written, `held_back_models()` only after the first numbers, and the
+answers of `blind_models()` were written before any rule was run on them. The
 models in `trees/packages_*.txt` are recorded by `record.py`. One of these is held back if
 `int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0`. The files in `trees/` hold one block a model:
 
@@ -175,6 +176,11 @@ def held_back_models() -> list[Model]:
     return [model for name in ("held_back.txt", "packages_held_back.txt") for model in _read(FOLDER / name)]
 
 
+def blind_models() -> list[Model]:
+    """Models whose answers were written from their sources before any rule was run on them."""
+    return [model for name in ("blind.txt", "packages_blind.txt") for model in _read(FOLDER / name)]
+
+
 def is_held_back(name: str) -> bool:
     """Whether a recorded model is kept aside: decided by a hash of its name, before any rule is run on it."""
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 3 == 0
@@ -183,7 +189,7 @@ def is_held_back(name: str) -> bool:
 def _read(file: Path) -> Iterator[Model]:
     for block in re.split(r"\n(?=\[)", file.read_text())[1:] if file.exists() else []:
         for model in read_models(block.splitlines()):
-            yield dataclasses.replace(model, built=file.name not in ("open.txt", "held_back.txt"))
+            yield dataclasses.replace(model, built=file.name not in ("open.txt", "held_back.txt", "blind.txt"))
 
 
 def read_models(block: Iterable[str], first: bool = False) -> Iterator[Model]:

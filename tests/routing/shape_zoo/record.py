@@ -1,7 +1,8 @@
 """Record shape trees from installed packages and checked-out repositories.
 
 A recipe in `recipes/` builds one model without allocating it, and says by hand what each parameter is. The script
-writes the model as a block of `packages_open.txt` or `packages_held_back.txt`; a hash of its name decides which.
+writes the model as a block of `packages_open.txt` or `packages_held_back.txt`, which a hash of its name decides, or of
+`packages_blind.txt`.
 To record everything again, in one environment for each group of packages that `README.md` lists:
 
 ```text
@@ -38,7 +39,7 @@ from jaxopt_tour.routing import from_function
 from tests.routing.shape_zoo.models import FOLDER, is_held_back, read_models
 
 HERE = Path(__file__).parent
-FILES = {False: FOLDER / "packages_open.txt", True: FOLDER / "packages_held_back.txt"}
+FILES = {kind: FOLDER / f"packages_{kind}.txt" for kind in ("open", "held_back", "blind")}
 
 #: The tree of shapes of a model, and its routes by use; None where it cannot be traced.
 Built = tuple[Any, Callable[[], dict[str, Any]] | None]
@@ -61,6 +62,7 @@ class Recipe:
         answers: lines `glob | answer`; the first that matches a path decides.
         needs: package (`"jraph"`) or repository (`"owner/name"`, with `:folder` where its packages are).
         conventional: whether the rules should understand the model almost completely.
+        blind: whether the answers were written before any rule was run on the model.
     """
 
     name: str
@@ -71,7 +73,13 @@ class Recipe:
     answers: str
     needs: tuple[str, ...]
     conventional: bool
+    blind: bool
     build: Callable[[Any], Built]
+
+    @property
+    def kind(self) -> str:
+        """`"open"`, `"held_back"` or `"blind"`: the file that the model is written to."""
+        return "blind" if self.blind else "held_back" if is_held_back(self.name) else "open"
 
 
 RECIPES: list[Recipe] = []
@@ -86,12 +94,13 @@ def recipe(
     answers: str,
     expressions: str = "",
     conventional: bool = False,
+    blind: bool = False,
 ) -> Callable[[Callable[[Any], Built]], Callable[[Any], Built]]:
     """Register a function of the sizes that returns the tree and the routes by use; see `Recipe`."""
 
     def register(build: Callable[[Any], Built]) -> Callable[[Any], Built]:
-        fields = (name, framework, source, tuple(sizes), expressions, answers, tuple(needs.split()), conventional)
-        RECIPES.append(Recipe(*fields, build))
+        texts = (name, framework, source, tuple(sizes), expressions, answers, tuple(needs.split()))
+        RECIPES.append(Recipe(*texts, conventional, blind, build))
         return build
 
     return register
@@ -349,7 +358,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for file in sorted((HERE / "recipes/").glob("*.py")):
         importlib.import_module(f"tests.routing.shape_zoo.recipes.{file.stem}")
-    texts = {held: blocks(file) for held, file in FILES.items()}
+    texts = {kind: blocks(file) for kind, file in FILES.items()}
     for entry in RECIPES:
         if arguments.names and not any(part in entry.name for part in arguments.names):
             continue
@@ -357,7 +366,7 @@ def main() -> None:
             if arguments.check:
                 print(f"{entry.name}:", *(f"\n  {line}" for line in disagreements(entry)))
             else:
-                texts[is_held_back(entry.name)][entry.name] = block(entry)
+                texts[entry.kind][entry.name] = block(entry)
                 print(f"{entry.name}: recorded")
         except Missing as error:
             print(f"{entry.name}: skipped, needs {error}")
@@ -365,9 +374,9 @@ def main() -> None:
             print(f"{entry.name}: FAILED")
             traceback.print_exc(limit=-4)
     if not arguments.check:
-        for held, file in FILES.items():
-            order = [entry.name for entry in RECIPES if entry.name in texts[held]]
-            file.write_text(head(file) + "\n".join(texts[held][name] for name in order))
+        for kind, file in FILES.items():
+            order = [entry.name for entry in RECIPES if entry.name in texts[kind]]
+            file.write_text(head(file) + "\n".join(texts[kind][name] for name in order))
 
 
 if __name__ == "__main__":

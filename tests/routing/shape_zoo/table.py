@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from jaxopt_tour.routing import routes_by_name
-from tests.routing.shape_zoo.models import Model, held_back_models, open_models
+from tests.routing.shape_zoo.models import Model, blind_models, held_back_models, open_models
 
 TITLES = "| framework | models | built | read | matrices | wrong | missed |\n|---|---|---|---|---|---|---|"
 
@@ -32,7 +32,7 @@ def kind(model: Model) -> str:
 
 
 if __name__ == "__main__":
-    for title, models in (("Open", open_models()), ("Held back", held_back_models())):
+    for title, models in (("Open", open_models()), ("Held back", held_back_models()), ("Blind", blind_models())):
         print(f"{title}:\n\n{TITLES}")
         for name in sorted({kind(model) for model in models}):
             print(f"| {name} | {row([model for model in models if kind(model) == name])} |")
