@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from jaxopt_tour._checks import check_integer
 from jaxopt_tour.coefficients.generated import cans, polar_express
 from jaxopt_tour.coefficients.polynomial import PolynomialCoefficients
 from jaxopt_tour.coefficients.published import cubic, keller_jordan, modula, turbo, you
@@ -90,6 +91,8 @@ def as_coefficients(coefficients: CoefficientsLike, steps: int | None = None) ->
         ValueError: the name is unknown (the known ones are listed), the value is none of the above, or its number of
             steps is not `steps`.
     """
+    if steps is not None:
+        check_integer("steps", steps, 1)
     if isinstance(coefficients, (PolynomialCoefficients, RationalCoefficients, Exact)):
         value: Coefficients = coefficients
     elif isinstance(coefficients, str):

@@ -102,7 +102,7 @@ def _mesh_of(params: Tree) -> Any:
         name = jax.tree_util.keystr(path)
         if not isinstance(sharding, NamedSharding):
             raise ValueError(
-                f"parameter {name!r} must have a NamedSharding, got {sharding}; place it on the mesh first"
+                f"params must be on a mesh: {name!r} must have a NamedSharding, got {sharding}; place it there first"
             )
         if mesh is not None and sharding.mesh != mesh:
             raise ValueError(f"parameter {name} is on another mesh than those before it: {sharding.mesh} and {mesh}")

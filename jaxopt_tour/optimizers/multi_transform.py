@@ -75,6 +75,8 @@ def multi_transform(
         }
 
     check_mapping("transforms", transforms, "from labels to transformations")
+    if not transforms:
+        raise ValueError("transforms must have a transformation for one label or more, got {}")
     transforms_for({})  # a function with a wrong argument raises now, not at init
 
     check_routing(routing)

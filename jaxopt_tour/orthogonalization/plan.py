@@ -130,10 +130,8 @@ class Group:
 
 def check_platform(platform: str) -> Platform:
     """The platform whose plan is meant; `"cuda"` and `"rocm"` are GPUs."""
-    if platform in ("cuda", "rocm"):
-        return "gpu"
     check_choice("platform", platform, (*PLATFORMS, "cuda", "rocm"))
-    return platform  # type: ignore[return-value]
+    return "gpu" if platform in ("cuda", "rocm") else platform  # type: ignore[return-value]
 
 
 def plan_iteration(options: Options, m: int, n: int, dtype: DTypeLike, platform: Platform) -> Iteration:

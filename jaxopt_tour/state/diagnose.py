@@ -66,6 +66,8 @@ def diagnose(metrics: Mapping[str, Any], *, polar_error: float | None = None) ->
     if polar_error is not None:
         check_nonnegative("polar_error", polar_error)
     check_mapping("metrics", metrics, "from names to numbers")
+    if not all(isinstance(key, str) for key in metrics):
+        raise ValueError(f"metrics must have names as keys, got {metrics!r}")
     values = {key: _as_number(key, value) for key, value in metrics.items()}
     bound = values.get("polar_error_bound", POLAR_ERROR) if polar_error is None else polar_error
     if values.get("measured_at") == 0:

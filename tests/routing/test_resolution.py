@@ -138,7 +138,7 @@ def test_a_label_without_a_transformation_raises_at_init() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("frozn", r"'dense/kernel' has the label 'frozn'.*did you mean 'frozen'\?.*'matrix'.*'frozen'.*'other'"),
+        ("frozn", r"'dense/kernel' the label 'frozn'.*did you mean 'frozen'\?.*'matrix'.*'frozen'.*'other'"),
         ("embeding", r"'dense/kernel'.*did you mean 'embedding'\?"),
         ("zzz", r"'dense/kernel'.*no transformation\. Labels: "),
     ],

@@ -15,6 +15,9 @@ INCOMPLETE: dict[str, str] = {
     "Gemma 3, DeepMind, sizes 2": "gating einsums that are square have two readings; no published Gemma has them",
     "wav2vec 2.0, transformers": "its projection outside of all blocks may be a head: much beside two small blocks",
     "wav2vec 2.0, transformers, sizes 2": "the same",
+    "pi0, openpi, sizes 2": "its gating einsums are square, as in Gemma",
+    "robot policy, Octo": "projections of observations and instructions are outside of all blocks",
+    "robot policy, Octo, sizes 2": "the same",
 }
 
 

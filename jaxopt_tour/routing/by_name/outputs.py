@@ -12,6 +12,7 @@ from typing import Final
 
 from jaxopt_tour.routing.by_name.leaves import Leaf, lookup_role, vector_reason
 from jaxopt_tour.routing.by_name.words import (
+    ATTENTIONS,
     EXPERTS,
     FUSED,
     HEADS,
@@ -48,13 +49,13 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
     """
     if leaf.layers or _is_named_hidden(leaf, leaves) or _ends_attention(leaf, fan_out, leaves):
         return False
-    if _is_in_block(leaf) and (fan_out in widths or (fan_in in widths and fan_out % fan_in == 0)):
+    if _is_in_block(leaf, fan_out, leaves) and (fan_out in widths or (fan_in in widths and fan_out % fan_in == 0)):
         return False
     siblings = _siblings(leaf, leaves)
     first = _fan_in(min([leaf, *siblings], key=lambda other: _natural(other.name)), leaf, fan_in)
     if fan_out == first and _is_in_block_with_norm(leaf, leaves):
         return False
-    if fan_out == first and _NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module):
+    if fan_out == first and (fan_in != fan_out or _NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module)):
         return True
     later = (other for other in siblings if _natural(other.name) > _natural(leaf.name) or words(other.module) & HEADS)
     return not any(
@@ -66,13 +67,19 @@ def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
     # Flax names the matrices of its cells, so a Dense_0 inside of a user's cell may be a decoder's head. Haiku does
     # not: an LSTM's matrix is "lstm/linear".
     near = leaf.parts[-2:] if re.fullmatch(r"Dense_\d+", leaf.module) else leaf.parts[-3:]
-    in_path = {word for part in near for word in words(part)}
+    in_path = {word for part in near for word in words(part) if word not in OUT_OF_HEADS or _is_whole(word, part)}
     if in_path & (_HIDDEN - {"mlp"}) or "mlp" in words(leaf.module):
         return True
     parent = leaf.name[: leaf.name.rfind(leaf.module)] if leaf.module else ""
     if all(f"{parent}w{number}/{leaf.last}" in leaves for number in (1, 2, 3)):
         return True  # the three matrices of a gated layer
     return bool(in_path & _OF_ATTENTION) and _has_query(parent, leaves)
+
+
+def _is_whole(word: str, part: str) -> bool:
+    """Whether a name of attention's output is all that a module is called: `action_out_proj` is a head's name."""
+    others = words(part) & ATTENTIONS
+    return bool(others) or word == re.sub(r"[^a-z]", "", part.lower())
 
 
 def _ends_attention(leaf: Leaf, fan_out: int, leaves: Mapping[str, Leaf]) -> bool:
@@ -82,10 +89,12 @@ def _ends_attention(leaf: Leaf, fan_out: int, leaves: Mapping[str, Leaf]) -> boo
     """
     if leaf.module != "linear" or not _has_query(leaf.name[: leaf.name.rfind(leaf.module)], leaves):
         return False
-    return any(
-        lookup_role(other) == "embedding" and len(other.shape) == 2 and other.shape[-1] == fan_out
-        for other in leaves.values()
-    )
+    return _is_width_of_tokens(fan_out, leaves)
+
+
+def _is_width_of_tokens(size: int, leaves: Mapping[str, Leaf]) -> bool:
+    tables = (leaf.shape for leaf in leaves.values() if lookup_role(leaf) == "embedding")
+    return any(len(shape) == 2 and shape[-1] == size for shape in tables)
 
 
 def _has_query(parent: str, leaves: Mapping[str, Leaf]) -> bool:
@@ -103,9 +112,14 @@ def _follows(other: Leaf, leaf: Leaf) -> bool:
     return stems[0] == stems[1] or bool(words(other.module) & (HEADS | ROOT_HEADS))
 
 
-def _is_in_block(leaf: Leaf) -> bool:
-    """Whether a module of the path is numbered. Outside of all blocks a head may be as wide as the model."""
-    return any(_NUMBERED.search(part) for part in leaf.parts[:-1])
+def _is_in_block(leaf: Leaf, fan_out: int, leaves: Mapping[str, Leaf]) -> bool:
+    """Whether a module of the path is numbered: outside of all blocks a head may be as wide as the model.
+
+    A number that the framework gave the parameter's own module counts in a model of tokens alone, whose head has their
+    number: Octo's `reverse_network/Dense_1` is the last of a decoder.
+    """
+    by_framework = _NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module) and not _is_width_of_tokens(fan_out, leaves)
+    return any(_NUMBERED.search(part) for part in leaf.parts[: -2 if by_framework else -1])
 
 
 def _is_in_block_with_norm(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
@@ -138,7 +152,9 @@ def _above(leaf: Leaf) -> list[str]:
 
 
 def _fan_in(other: Leaf, leaf: Leaf, fan_in: int) -> int:
-    """The fan-in of another parameter, stored in the order of this one."""
+    """The fan-in of a parameter: another one is stored in the order of this one."""
+    if other is leaf:
+        return fan_in
     return other.shape[0] if leaf.shape[0] == fan_in and leaf.last != "weight" else other.shape[-1]
 
 

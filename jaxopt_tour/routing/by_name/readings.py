@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -39,6 +40,8 @@ _OUT_FIRST: Final = ("weight", "weight_ih", "weight_hh")
 _FACTORS: Final = frozenset({"a", "b"})
 #: What the last convolution of a decoder is called.
 _LAST: Final = frozenset({"convout", "outconv", "finalconv", "convfinal", "final", "lastconv"})
+#: Matrices that multiply entry by entry before they sum.
+_DIAGONALS: Final = frozenset({"diag", "diagonal"})
 #: Largest window of a convolution that is recognized by its shape alone.
 _WINDOW: Final = 31
 
@@ -128,7 +131,11 @@ def _is_no_width(size: int, evidence: Evidence) -> bool:
 
 
 def _einsum(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence) -> Reading:
-    if leaf.telling_name.lower() == "gating_einsum" and len(axis) == 3 and leaf.shape[axis[0]] == 2:
+    if (
+        re.sub(r"_\d+$", "", leaf.telling_name.lower()) == "gating_einsum"
+        and len(axis) == 3
+        and leaf.shape[axis[0]] == 2
+    ):
         into = [k for k in axis[1:] if leaf.shape[k] in evidence.widths]  # (2, in, hidden) or (2, hidden, in)
         if len(into) == 1:
             out = tuple(k for k in axis if k not in into)
@@ -137,7 +144,8 @@ def _einsum(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence) -> Reading:
                 "matrix",
                 f"gating_einsum: gate and up from a width of {leaf.shape[into[0]]}",
             )
-    known = _EINSUMS.get((leaf.telling_name.lower(), len(axis)))
+    name = re.sub(r"_\d+$", "", leaf.telling_name.lower())  # of a second stream: "q_einsum_1"
+    known = _EINSUMS.get((name, len(axis)))
     if known is None:
         return _not_understood(f"{leaf.short_path} has {len(axis)} axes, in an order that only its einsum says")
     fan_in, fan_out, order = known
@@ -152,6 +160,8 @@ def _two_axes(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence, parts: int 
     """A bias decides between (in, out) and (out, in) where the sizes differ; else the convention of the name does."""
     if not _is_called_a_matrix(leaf):
         return _not_understood(f"{leaf.short_path} has two axes, and no name that says it is a matrix")
+    if words(leaf.telling_name) & (CONVOLUTIONS | _DIAGONALS):
+        return _not_understood(f"{leaf.short_path} has two axes, and a name that says it multiplies channel by channel")
     said = _bias_says(leaf, evidence.leaves)
     why = "its bias says"
     if said is None and leaf.shape[0] == leaf.shape[1] and leaf.short_path in evidence.turned_modules:
@@ -202,6 +212,8 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     is_nested = len(leaf.parts) - (leaf.parts[0] == "params") > 2
     if rank == 4 and shape[-2] == 1 and is_nested:  # at the root, it is the first layer, of gray images
         return _not_understood(f"{leaf.short_path}: one input channel, depthwise or of gray images")
+    if rank >= 4 and _may_end_decoder(leaf, shape[-1], evidence):
+        return _not_understood(f"{leaf.short_path} may compute the outputs: nothing takes {shape[-1]} channels")
     if outputs and len(outputs) < rank and shape[-len(outputs) :] == outputs:
         cut = rank - len(outputs)
         return MatrixAxes(axis[:cut], axis[cut:]), "matrix", f"fan-out {list(outputs)}, the shape of its bias"
@@ -210,6 +222,22 @@ def _convolution(leaf: Leaf, axis: tuple[int, ...], outputs: tuple[int, ...] | N
     if its_words & CONVOLUTIONS or (window and not attention):
         return MatrixAxes(axis[:-1], axis[-1]), "matrix", "a convolution: (window, in, out)"
     return _not_understood(f"{rank} axes, and no name that says which are fan-in and fan-out")
+
+
+def _may_end_decoder(leaf: Leaf, channels: int, evidence: Evidence) -> bool:
+    """Whether a convolution (window, in, out) may compute the outputs: it is called out, or nothing takes its channels.
+
+    Its channels are taken by a norm, by a convolution, or by a dense layer over positions and channels.
+    """
+    if any(re.search(r"^out|out[a-z]?$", word) for part in leaf.parts[-3:-1] for word in words(part) if part.isalnum()):
+        return True
+    others = [other for other in evidence.leaves.values() if other.parts[:-1] != leaf.parts[:-1]]
+    return bool(others) and not any(
+        channels in other.shape[:-1]
+        or (len(other.shape) == 1 and other.last not in ("bias", "b") and other.shape == (channels,))
+        or (len(other.shape) == 2 and other.shape[0] > channels and other.shape[0] % channels == 0)
+        for other in others
+    )
 
 
 def _has_weight_norm(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:

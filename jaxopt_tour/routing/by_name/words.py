@@ -38,7 +38,7 @@ MATRICES: Final = (
     | INTO_HEADS
     | OUT_OF_HEADS
     | FUSED.keys()
-    | word_set("up down gate in hidden ih hh a lora mlp ffn ff input recurrent state projection router c cfc cproj")
+    | word_set("up down gate in hidden ih hh a lora mlp ffn ff input recurrent state projection router cfc cproj")
 )
 
 
