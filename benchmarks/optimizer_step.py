@@ -28,6 +28,8 @@ AFTER_MUON = {
     "normuon": jt.normuon(1e-3, weight_decay=0.1),
     "muonh": jt.muonh(1e-3),
     "adamh": jt.adamh(1e-3),
+    "muown": jt.muown(1e-3, weight_decay=0.1),
+    "dion2": jt.dion2(1e-3, weight_decay=0.1),
     "muon ahead": jt.ema_nesterov(jt.muon(1e-3, weight_decay=0.1)),
     "lion": jt.lion(1e-3, weight_decay=0.1),
     "scion": jt.scion(2**-12),

@@ -18,6 +18,7 @@ from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
 from jaxopt_tour.optimizers.clip_qk import clip_qk
+from jaxopt_tour.optimizers.dion2 import dion2, scale_by_dion2
 from jaxopt_tour.optimizers.dual_norm import scale_by_dual_norm
 from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
 from jaxopt_tour.optimizers.ema_nesterov import ema_nesterov, ema_nesterov_params
@@ -29,6 +30,7 @@ from jaxopt_tour.optimizers.lion import lion, scale_by_lion
 from jaxopt_tour.optimizers.momentum import momentum, nesterov, scale_by_momentum
 from jaxopt_tour.optimizers.multi_transform import multi_transform
 from jaxopt_tour.optimizers.muon import muon, scale_by_muon
+from jaxopt_tour.optimizers.muown import muown
 from jaxopt_tour.optimizers.normuon import normuon, scale_by_normuon
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
 from jaxopt_tour.optimizers.relative_update import floor_relative_update, radial_brake
@@ -42,6 +44,7 @@ from jaxopt_tour.optimizers.soap import scale_by_soap, soap
 from jaxopt_tour.optimizers.soap_muon import soap_muon
 from jaxopt_tour.optimizers.tail_average import tail_average, tail_average_params
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
+from jaxopt_tour.optimizers.weight_normalization import with_weight_normalization
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
 from jaxopt_tour.routing import MatrixAxes, Route, Routes, routing_table
 from jaxopt_tour.state.diagnose import diagnose
@@ -72,6 +75,8 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "muon",
     "normuon",
     "muonh",
+    "muown",
+    "dion2",
     "scion",
     "shampoo",
     "soap",
@@ -94,9 +99,11 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "equalize_norms",
     "normalize_frobenius",
     "scale_by_normuon",
+    "scale_by_dion2",
     "floor_relative_update",
     "radial_brake",
     "hyperball",
+    "with_weight_normalization",
     "scale_by_shampoo",
     "scale_by_soap",
     "ema_nesterov",
