@@ -47,8 +47,10 @@ from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
 from jaxopt_tour.optimizers.weight_normalization import with_weight_normalization
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
 from jaxopt_tour.routing import MatrixAxes, Route, Routes, routing_table
+from jaxopt_tour.state.bfloat16_momentum import with_bfloat16_momentum
 from jaxopt_tour.state.diagnose import diagnose
 from jaxopt_tour.state.from_torch import moments_from_torch
+from jaxopt_tour.state.int8_momentum import with_int8_momentum
 from jaxopt_tour.state.master_weights import with_master_weights
 from jaxopt_tour.state.migrate import Migration, migrate_state
 from jaxopt_tour.state.monitor import metrics, monitored
@@ -132,6 +134,8 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     # half precision
     "with_master_weights",
     "with_stochastic_rounding",
+    "with_int8_momentum",
+    "with_bfloat16_momentum",
     # matrices
     "MatrixAxes",
     "Route",

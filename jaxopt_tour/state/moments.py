@@ -122,6 +122,7 @@ BY_FIELDS: Final[Mapping[frozenset[str], str]] = {
         "count residual": "Dion2State",
         "count radius": "HyperballState",
         "output_norm direction_norm directions norms": "WeightNormalizationState",
+        "scales inner_state": "Int8MomentumState",
         "master inner_state": "MasterWeightsState",
         "count average": "TailAverageState",
         "count beta trend": "LookAheadState",

@@ -74,6 +74,8 @@ class _Reader:
             self.values.append(Value(owner, path, place, node))
             return scaled
         kind = _class_name(node, dict(children))
+        if kind == "Int8MomentumState":  # `migrate_state` has multiplied its momenta by their scales
+            return self._read_int8(dict(children), path, scaled)
         if kind in FIELDS:
             return self._read_holder(kind, dict(children), path, scaled)
         if _is_sequence(node):
@@ -82,6 +84,18 @@ class _Reader:
             return scaled
         for name, child in children:  # the branches of a wrapper: none follows another
             self.walk(child, (*path, name), kind or owner, (name,) if kind else (*place, name), scaled)
+        return scaled
+
+    def _read_int8(self, fields: Mapping[str, Any], path: tuple[str, ...], scaled: bool) -> bool:
+        known = len(self.holders)
+        scaled = self.walk(fields["inner_state"], (*path, "inner_state"), "Int8MomentumState", ("inner_state",), scaled)
+        for holder in self.holders[known:]:
+            for moment in holder.moments:
+                if np.dtype(moment.array.dtype) == np.int8:
+                    raise ValueError(
+                        f"the momentum of {moment.parameter!r} is int8 in a state that was restored without its "
+                        "classes: restore it with a target, tx.init(params) of its optimizer"
+                    )
         return scaled
 
     def _read_holder(self, name: str, fields: Mapping[str, Any], path: tuple[str, ...], scaled: bool) -> bool:

@@ -195,3 +195,21 @@ def test_dion2_chooses_among_the_rows_of_the_whole(layout: str, kind: AxisType, 
     assert error(found, expected) < ROUNDING
     assert has_layout_of(found[0], placed[0])
     assert has_layout_of(found[1].residual, placed[0])
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, pytest.param(AxisType.Auto, marks=pytest.mark.slow)])
+def test_narrow_momenta_are_sharded_like_wide_ones(kind: AxisType) -> None:
+    """Blocks end where shards do, in rows and columns, and random bits are those of one device."""
+    mesh, layouts = mesh_of(kind), {"rows": P("fsdp", None), "columns": P(None, "fsdp")}
+    params = {name: jnp.float32(np.random.default_rng(i).normal(size=(16, 128))) for i, name in enumerate(layouts)}
+    placed = {name: jax.device_put(leaf, NamedSharding(mesh, layouts[name])) for name, leaf in params.items()}
+    for wrap in (
+        lambda tx: jt.with_int8_momentum(tx, block_size=16, min_size=1),
+        lambda tx: jt.with_bfloat16_momentum(tx, 0),
+    ):
+        tx = wrap(jt.momentum(0.1))
+        expected = jax.jit(lambda p, tx=tx: two_steps(tx, p, p, tx.init(p)))(params)
+        sharded = jt.sharded_state(tx)
+        found = jax.jit(lambda p, s, tx=sharded: two_steps(tx, p, p, s))(placed, sharded.init(placed))
+        assert error(found, expected) < ROUNDING
+        assert has_layout_of(found[1].inner_state[1].trace, placed)
