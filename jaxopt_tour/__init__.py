@@ -33,6 +33,7 @@ from jaxopt_tour.optimizers.muon import muon, scale_by_muon
 from jaxopt_tour.optimizers.muown import muown
 from jaxopt_tour.optimizers.normuon import normuon, scale_by_normuon
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
+from jaxopt_tour.optimizers.proximal import proximal_decay
 from jaxopt_tour.optimizers.relative_update import floor_relative_update, radial_brake
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.scion import scion
@@ -94,6 +95,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "scale_by_eadam",
     "scale_by_lion",
     "add_decayed_weights",
+    "proximal_decay",
     "orthogonalize_via_newton_schulz",
     "scale_by_matrix_shape",
     "scale_by_dual_norm",

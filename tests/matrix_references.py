@@ -199,30 +199,6 @@ def dion2_by_hand(
     return np.stack(path)
 
 
-def musgd_by_hand(
-    theta: np.ndarray,
-    gradients: Iterable[np.ndarray],
-    eta: float,
-    *,
-    muon: float = 0.2,
-    sgd: float = 1.0,
-    beta: float = 0.9,
-    l2: float = 0.0,
-) -> np.ndarray:
-    """MuSGD on one matrix (fan_in, fan_out): both steps from the same weights, and L2 in the SGD part alone."""
-    s = shape_factor_by_hand("original", *theta.shape)
-    m = buffer = np.zeros_like(theta)
-    path = []
-    for g in gradients:
-        m = beta * m + (1 - beta) * g
-        o = newton_schulz_by_hand(beta * m + (1 - beta) * g, ((3.4445, -4.7750, 2.0315),) * 5, eps=1e-7)
-        g = g + l2 * theta
-        buffer = beta * buffer + g
-        theta = theta - eta * (muon * s * o + sgd * (g + beta * buffer))
-        path.append(theta)
-    return np.stack(path)
-
-
 def six_step_muon_by_hand(
     theta: np.ndarray, gradients: Iterable[np.ndarray], eta: float, *, beta: float = 0.95
 ) -> np.ndarray:
