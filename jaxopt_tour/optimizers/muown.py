@@ -14,7 +14,7 @@ from jaxopt_tour.optimizers.adam import scale_by_adam
 from jaxopt_tour.optimizers.matrix_optimizer import Rest, matrix_optimizer
 from jaxopt_tour.optimizers.muon import scale_by_muon
 from jaxopt_tour.optimizers.orthogonalize import scale_by_matrix_shape
-from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights
+from jaxopt_tour.optimizers.weight_decay import Mask, add_decayed_weights, masks_by_label
 from jaxopt_tour.optimizers.weight_normalization import with_weight_normalization
 from jaxopt_tour.orthogonalization.orthogonalizer import OrthogonalizerLike
 from jaxopt_tour.routing import Routing
@@ -51,15 +51,15 @@ def muown(
 
     $w_i$ holds the weights of output $i$. `with_weight_normalization` has the gradients of $v$ and $\gamma$. The norm
     of an output changes by about $\eta$ a step. Its direction turns by about $0.2 \eta \sqrt{n} / |v_i|$ with the
-    default $s$, where $n$ is the number of inputs. $|v_i|$ never shrinks much, so that these angles fall over a run.
+    default $s$, where $n$ is the number of inputs. $|v_i|$ grows, so these angles fall over a run.
 
     Args:
         learning_rate: Step size $\eta$ of both, a number or a schedule of the step count. Published runs have 1e-3 to
             3.5e-3.
         weight_decay: Strength $\lambda$ of the decoupled weight decay, of the norms $\gamma$ and of the default `rest`,
             a number or a schedule of the step count. Default 0.
-        mask: Parameters that decay: a tree of booleans, a prefix of one, or a function from the parameters to such a
-            tree. Default None: all parameters.
+        mask: Parameters that decay: `"matrices"` (what is routed as a matrix), a tree of booleans, or a function of the
+            parameters that returns one, which gets norms in place of matrices. Default None: all parameters.
         beta: Exponential decay rate of the momentum of $g_v$, $0 \le \beta < 1$. Default 0.95.
         b1: Exponential decay rate of the first moment of $g_\gamma$. Default 0.9.
         b2: Exponential decay rate of its second moment. Default 0.95.
@@ -91,6 +91,7 @@ def muown(
     """
     check_choice("shape_factor", shape_factor, SHAPE_FACTORS)
     mu_dtype = check_float_dtype("mu_dtype", mu_dtype)
+    mask_of_matrices, mask_of_rest = masks_by_label(mask)
 
     def matrices(axes: Mapping[str, MatrixAxes]) -> optax.GradientTransformationExtraArgs:
         directions = optax.chain(
@@ -100,7 +101,7 @@ def muown(
         )
         norms = optax.chain(
             scale_by_adam(b1, b2, eps),
-            add_decayed_weights(weight_decay, mask),
+            add_decayed_weights(weight_decay, mask_of_matrices),
             scale_by_learning_rate(learning_rate),
         )
         return with_weight_normalization(directions, norms, axes=axes, mesh=mesh)
@@ -110,7 +111,7 @@ def muown(
         rest,
         learning_rate,
         weight_decay=weight_decay,
-        mask=mask,
+        mask=mask_of_rest,
         mu_dtype=mu_dtype,
         routing=routing,
     )

@@ -74,8 +74,8 @@ def with_weight_normalization(
     )
     ```
 
-    A gradient $g_v$ is at right angles to $v$, so $|v|$ grows and the angle of a step shrinks, as in weight
-    normalization.
+    A gradient $g_v$ is at right angles to $v$. Steps along it lengthen $v$, so the angle by which a step turns it
+    shrinks over a run.
 
     Args:
         directions: Transformation of $v$, which has the shapes of the parameters. It receives the matrix axes.
@@ -97,7 +97,8 @@ def with_weight_normalization(
 
     Source:
         Salimans & Kingma 2016, https://arxiv.org/abs/1602.07868, equation 3; inside the optimizer as in Lion et al.
-        2026, https://arxiv.org/abs/2605.10797.
+        2026, https://arxiv.org/abs/2605.10797. The shrinking angle: Hübler et al. 2026,
+        https://arxiv.org/abs/2606.23637.
     """
     for name, tx in {"directions": directions, "norms": norms}.items():
         check_transformation(name, tx)

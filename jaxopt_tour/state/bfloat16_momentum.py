@@ -56,8 +56,7 @@ def with_bfloat16_momentum(tx: optax.GradientTransformation, key: Array | int) -
         ValueError: `key` is neither a key nor a seed; at `init`, a momentum is in half precision already, by its path.
 
     Source:
-        Gupta et al. 2015, section 3, https://arxiv.org/abs/1502.02551; for averages in optimizers, heavyball,
-        https://github.com/HomebrewML/HeavyBall.
+        Gupta et al. 2015, section 3, https://arxiv.org/abs/1502.02551.
     """
     inner = optax.with_extra_args_support(tx)
     typed = as_key(key)

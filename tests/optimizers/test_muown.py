@@ -116,6 +116,16 @@ def test_derivatives_are_finite_where_the_gradient_is_zero() -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(derivative(0.1, jnp.zeros_like(params))))
 
 
+def test_the_mask_of_matrices_decays_their_norms_alone() -> None:
+    """In its first step without a gradient: a kernel shrinks by the factor 1 - rate * decay, a bias stays."""
+    params = {"up": {"kernel": jnp.full((4, 6), 0.5), "bias": jnp.ones(6)}}
+    tx = jt.muown(0.1, weight_decay=0.5, mask="matrices", orthogonalizer=((1.5, -0.5, 0.0),))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates = jax.jit(lambda: tx.update(zeros, tx.init(params), params)[0])()
+    np.testing.assert_allclose(updates["up"]["kernel"], -0.05 * params["up"]["kernel"], rtol=1e-5)
+    assert not updates["up"]["bias"].any()
+
+
 def test_its_state_is_two_numbers_an_output_and_those_of_the_rules() -> None:
     params = {"layers": {"up": {"kernel": jnp.ones((12, 6, 24))}}}
     tx = jt.with_weight_normalization(jt.scale_by_muon(), jt.scale_by_adam(), axes=jt.MatrixAxes(1, 2))
