@@ -30,6 +30,7 @@ AFTER_MUON = {
     "adamh": jt.adamh(1e-3),
     "muown": jt.muown(1e-3, weight_decay=0.1),
     "dion2": jt.dion2(1e-3, weight_decay=0.1),
+    "muon, int8 momentum": jt.with_int8_momentum(jt.muon(1e-3, weight_decay=0.1)),
     "muon ahead": jt.ema_nesterov(jt.muon(1e-3, weight_decay=0.1)),
     "lion": jt.lion(1e-3, weight_decay=0.1),
     "scion": jt.scion(2**-12),
