@@ -130,12 +130,12 @@ def map_masked(rule: Callable[[Array, Array], Array], mask: Tree, updates: Tree,
     """Apply `rule(u, theta)` to the updates of parameters whose mask is True, in at least float32.
 
     Raises:
-        ValueError: A leaf of the mask is no boolean.
+        ValueError: A leaf of the mask is no boolean, or it is no tree like the parameters.
     """
 
     def map_subtree(is_chosen: Any, u: Tree, theta: Tree) -> Tree:
         if not isinstance(is_chosen, (bool, np.bool_)):
-            raise ValueError(f"a mask's leaves must be True or False, got {is_chosen!r}")
+            raise ValueError(f"mask must have True or False for every parameter, got {is_chosen!r}")
 
         def map_leaf(u: Any, theta: Any) -> Any:
             if u is None:
@@ -144,7 +144,10 @@ def map_masked(rule: Callable[[Array, Array], Array], mask: Tree, updates: Tree,
 
         return jax.tree.map(map_leaf, u, theta, is_leaf=lambda leaf: leaf is None)
 
-    return jax.tree.map(map_subtree, mask, updates, params)
+    try:
+        return jax.tree.map(map_subtree, mask, updates, params)
+    except ValueError as error:
+        raise ValueError(f"mask must be a tree of booleans like the parameters, or a prefix: {error}") from error
 
 
 def _is_matrix(params: Tree) -> Tree:
