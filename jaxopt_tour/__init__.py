@@ -18,6 +18,7 @@ from jaxopt_tour.optimizers.adadelta import adadelta, scale_by_adadelta
 from jaxopt_tour.optimizers.adagrad import adagrad, scale_by_adagrad
 from jaxopt_tour.optimizers.adam import adam, adamw, scale_by_adam
 from jaxopt_tour.optimizers.clip_qk import clip_qk
+from jaxopt_tour.optimizers.dion2 import dion2, scale_by_dion2
 from jaxopt_tour.optimizers.dual_norm import scale_by_dual_norm
 from jaxopt_tour.optimizers.eadam import eadam, scale_by_eadam
 from jaxopt_tour.optimizers.ema_nesterov import ema_nesterov, ema_nesterov_params
@@ -29,8 +30,10 @@ from jaxopt_tour.optimizers.lion import lion, scale_by_lion
 from jaxopt_tour.optimizers.momentum import momentum, nesterov, scale_by_momentum
 from jaxopt_tour.optimizers.multi_transform import multi_transform
 from jaxopt_tour.optimizers.muon import muon, scale_by_muon
+from jaxopt_tour.optimizers.muown import muown
 from jaxopt_tour.optimizers.normuon import normuon, scale_by_normuon
 from jaxopt_tour.optimizers.orthogonalize import orthogonalize_via_newton_schulz, scale_by_matrix_shape
+from jaxopt_tour.optimizers.proximal import proximal_decay
 from jaxopt_tour.optimizers.relative_update import floor_relative_update, radial_brake
 from jaxopt_tour.optimizers.rmsprop import rmsprop, scale_by_rmsprop
 from jaxopt_tour.optimizers.scion import scion
@@ -42,10 +45,13 @@ from jaxopt_tour.optimizers.soap import scale_by_soap, soap
 from jaxopt_tour.optimizers.soap_muon import soap_muon
 from jaxopt_tour.optimizers.tail_average import tail_average, tail_average_params
 from jaxopt_tour.optimizers.weight_decay import add_decayed_weights
+from jaxopt_tour.optimizers.weight_normalization import with_weight_normalization
 from jaxopt_tour.orthogonalization.orthogonalizer import Orthogonalizer, orthogonalize
 from jaxopt_tour.routing import MatrixAxes, Route, Routes, routing_table
+from jaxopt_tour.state.bfloat16_momentum import with_bfloat16_momentum
 from jaxopt_tour.state.diagnose import diagnose
 from jaxopt_tour.state.from_torch import moments_from_torch
+from jaxopt_tour.state.int8_momentum import with_int8_momentum
 from jaxopt_tour.state.master_weights import with_master_weights
 from jaxopt_tour.state.migrate import Migration, migrate_state
 from jaxopt_tour.state.monitor import metrics, monitored
@@ -72,6 +78,8 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "muon",
     "normuon",
     "muonh",
+    "muown",
+    "dion2",
     "scion",
     "shampoo",
     "soap",
@@ -87,6 +95,7 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "scale_by_eadam",
     "scale_by_lion",
     "add_decayed_weights",
+    "proximal_decay",
     "orthogonalize_via_newton_schulz",
     "scale_by_matrix_shape",
     "scale_by_dual_norm",
@@ -94,9 +103,11 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     "equalize_norms",
     "normalize_frobenius",
     "scale_by_normuon",
+    "scale_by_dion2",
     "floor_relative_update",
     "radial_brake",
     "hyperball",
+    "with_weight_normalization",
     "scale_by_shampoo",
     "scale_by_soap",
     "ema_nesterov",
@@ -125,6 +136,8 @@ __all__ = [  # noqa: RUF022 (the order of the tour)
     # half precision
     "with_master_weights",
     "with_stochastic_rounding",
+    "with_int8_momentum",
+    "with_bfloat16_momentum",
     # matrices
     "MatrixAxes",
     "Route",

@@ -60,6 +60,9 @@ def there_and_back(learning_rate: optax.ScalarOrSchedule) -> Any:
     return hand_over(learning_rate, lambda count: jnp.clip(jnp.minimum(count / 2, 3 - count / 2), 0, 1))
 
 
+#: One step of the iteration, and little around the matrices: the time of these rows is the compiler's.
+LITTLE = {"orthogonalizer": ((3.4445, -4.7750, 2.0315),), "rest": jt.sgd(1e-2)}
+
 CONTENDERS = (
     Contender("sgd", jt.sgd, 1.5e-3),
     Contender("sgd_l2", jt.sgd, 1.5e-3, {"l2": 1e-4}),
@@ -88,6 +91,8 @@ CONTENDERS = (
     Contender("muon_keller_jordan", jt.muon, 1e-2, {"orthogonalizer": "keller_jordan", "shape_factor": "original"}),
     Contender("normuon", jt.normuon, 1e-2, reduced_state=True),
     Contender("muonh", jt.muonh, 1e-2, reduced_state=True, proportional_to_rate=False),
+    Contender("muown", jt.muown, 3e-2, LITTLE, reduced_state=True, proportional_to_rate=False),
+    Contender("dion2", jt.dion2, 1e-2, LITTLE),
     # A ball that the minimum lies in: the default radii are for large models and small rates.
     Contender("scion", jt.scion, 5e-3, {"radius": 2.0}, complex_parameters=False, steps_shrink=False),
     Contender("shampoo", jt.shampoo, 1e-2, square_state=True),
@@ -113,7 +118,7 @@ every_factory = pytest.mark.parametrize(
     [
         pytest.param(row, id=row.name, marks=() if row.name in FAST else pytest.mark.slow)
         for row in CONTENDERS
-        if row is _FIRST[row.factory] and row.factory is not jt.adamh  # the parts of adam and of muonh
+        if row is _FIRST[row.factory] and row.factory not in (jt.adamh, jt.muown, jt.dion2)  # of parts of other rows
     ],
 )
 #: For promises about what wraps or holds an optimizer: the kinds of state, and Shampoo's of other shapes.

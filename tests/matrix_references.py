@@ -140,6 +140,65 @@ def hyperball_by_hand(theta: np.ndarray, directions: Iterable[np.ndarray], eta: 
     return np.stack(path)
 
 
+def muown_by_hand(
+    theta: np.ndarray,
+    gradients: Iterable[np.ndarray],
+    eta: float,
+    *,
+    beta: float = 0.95,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    eps: float = 1e-8,
+    nesterov: bool = True,
+    lam: float = 0.0,
+) -> np.ndarray:
+    """Muown on one matrix (fan_in, fan_out), orthogonalized exactly, with v and the norms of outputs kept."""
+    v, gamma = theta, np.linalg.norm(theta, axis=0)
+    m, m_gamma, v_gamma, path = 0.0, 0.0, 0.0, []
+    s = 0.2 * np.sqrt(max(theta.shape))
+    for t, g in enumerate(gradients, 1):
+        length = np.linalg.norm(v, axis=0)
+        direction = v / length
+        g_gamma = np.sum(g * direction, axis=0)
+        g_v = gamma / length * (g - g_gamma * direction)
+        m = beta * m + g_v
+        v = v - eta * s * polar_by_hand(g_v + beta * m if nesterov else m)
+        m_gamma = b1 * m_gamma + (1 - b1) * g_gamma
+        v_gamma = b2 * v_gamma + (1 - b2) * g_gamma**2
+        u = (m_gamma / (1 - b1**t)) / (np.sqrt(v_gamma / (1 - b2**t)) + eps)
+        gamma = (1 - eta * lam) * gamma - eta * u
+        path.append(gamma * v / np.linalg.norm(v, axis=0))
+    return np.stack(path)
+
+
+def dion2_by_hand(
+    theta: np.ndarray,
+    gradients: Iterable[np.ndarray],
+    eta: float,
+    *,
+    fraction: float = 0.25,
+    decay: float = 0.95,
+    shape_factor: str | None = "match_rms_adamw",
+    lam: float = 0.0,
+) -> np.ndarray:
+    """Dion2 on one matrix (fan_in, fan_out), orthogonalized exactly; it chooses among the shorter side."""
+    fan_in, fan_out = theta.shape
+    s = shape_factor_by_hand(shape_factor, fan_in, fan_out)
+    m, path = np.zeros_like(theta), []
+    for g in gradients:
+        m = m + g
+        rows, update = (m.T, np.zeros_like(m.T)) if fan_out <= fan_in else (m, np.zeros_like(m))
+        count = int(np.ceil(fraction * len(rows)))
+        chosen = np.argsort(-np.abs(rows).sum(axis=1))[:count]
+        update[chosen] = polar_by_hand(rows[chosen])
+        rows = rows.copy()
+        rows[chosen] *= decay
+        m, update = (rows.T, update.T) if fan_out <= fan_in else (rows, update)
+        theta = (1 - eta * lam) * theta - eta * s * update
+        path.append(theta)
+    return np.stack(path)
+
+
 def six_step_muon_by_hand(
     theta: np.ndarray, gradients: Iterable[np.ndarray], eta: float, *, beta: float = 0.95
 ) -> np.ndarray:

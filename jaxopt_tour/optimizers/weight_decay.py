@@ -74,18 +74,7 @@ def add_decayed_weights(
     """
     check_rate("weight_decay", weight_decay)
     check_flag("cautious", cautious)
-    if isinstance(mask, (bool, np.bool_, np.ndarray, jax.Array)):
-        raise ValueError(
-            f"mask must be a tree of booleans or a function of the parameters, got {mask!r}. "
-            "optax.inject_hyperparams takes such a function for a schedule: list 'mask' in static_args."
-        )
-    if isinstance(mask, str):
-        check_choice("mask", mask, ("matrices",))
-        mask = _is_matrix
-    # A tree that is callable itself (a module) is a tree; only a bare function is asked for the mask.
-    is_function = callable(mask) and jax.tree_util.all_leaves([mask])
-    if is_function:
-        check_call("mask", mask, (None,), allowed="a tree of booleans or a function of the parameters")
+    mask_for = as_mask(mask)
     scheduled = callable(weight_decay)
     is_zero = isinstance(weight_decay, (int, float)) and weight_decay == 0
 
@@ -101,31 +90,64 @@ def add_decayed_weights(
         lam = hyperparameter(weight_decay(state.count) if scheduled else weight_decay)
 
         def decay(u: Array, theta: Array) -> Array:
+            if is_zero:
+                return u
             if not cautious:
                 return u + lam * theta
             # Signs, because a product of two small numbers can be zero; the real part serves complex weights.
             agree = (jnp.sign(u) * jnp.sign(theta).conj()).real > 0
             return u + jnp.where(agree, lam * theta, 0)
 
-        def decay_subtree(is_decayed: Any, u: Tree, theta: Tree) -> Tree:
-            if not isinstance(is_decayed, (bool, np.bool_)):
-                raise ValueError(f"mask must have True or False for every parameter, got {is_decayed!r}")
-
-            def decay_leaf(u: Any, theta: Any) -> Any:
-                if u is None:
-                    return None
-                return cast_update(decay(widen(u), widen(theta)) if is_decayed and not is_zero else widen(u), theta)
-
-            return jax.tree.map(decay_leaf, u, theta, is_leaf=lambda leaf: leaf is None)
-
-        mask_tree = True if mask is None else mask(params) if is_function else mask
-        try:
-            decayed = jax.tree.map(decay_subtree, mask_tree, updates, params)
-        except ValueError as error:
-            raise ValueError(f"mask must be a tree of booleans like the parameters, or a prefix: {error}") from error
-        return decayed, next_state
+        return map_masked(decay, mask_for(params), updates, params), next_state
 
     return optax.GradientTransformation(init, update)
+
+
+def as_mask(mask: Mask | None) -> Callable[[Tree], Tree]:
+    """Return the function from parameters to a tree of booleans, or a prefix of one, that a mask stands for.
+
+    Raises:
+        ValueError: It is no mask.
+    """
+    if isinstance(mask, (bool, np.bool_, np.ndarray, jax.Array)):
+        raise ValueError(
+            f"mask must be a tree of booleans or a function of the parameters, got {mask!r}. "
+            "optax.inject_hyperparams takes such a function for a schedule: list 'mask' in static_args."
+        )
+    if mask is None:
+        return lambda params: True
+    if isinstance(mask, str):
+        check_choice("mask", mask, ("matrices",))
+        return _is_matrix
+    # A tree that is callable itself (a module) is a tree; only a bare function is asked for the mask.
+    if callable(mask) and jax.tree_util.all_leaves([mask]):
+        check_call("mask", mask, (None,), allowed="a tree of booleans or a function of the parameters")
+        return mask
+    return lambda params: mask
+
+
+def map_masked(rule: Callable[[Array, Array], Array], mask: Tree, updates: Tree, params: Tree) -> Tree:
+    """Apply `rule(u, theta)` to the updates of parameters whose mask is True, in at least float32.
+
+    Raises:
+        ValueError: A leaf of the mask is no boolean, or it is no tree like the parameters.
+    """
+
+    def map_subtree(is_chosen: Any, u: Tree, theta: Tree) -> Tree:
+        if not isinstance(is_chosen, (bool, np.bool_)):
+            raise ValueError(f"mask must have True or False for every parameter, got {is_chosen!r}")
+
+        def map_leaf(u: Any, theta: Any) -> Any:
+            if u is None:
+                return None
+            return cast_update(rule(widen(u), widen(theta)) if is_chosen else widen(u), theta)
+
+        return jax.tree.map(map_leaf, u, theta, is_leaf=lambda leaf: leaf is None)
+
+    try:
+        return jax.tree.map(map_subtree, mask, updates, params)
+    except ValueError as error:
+        raise ValueError(f"mask must be a tree of booleans like the parameters, or a prefix: {error}") from error
 
 
 def _is_matrix(params: Tree) -> Tree:

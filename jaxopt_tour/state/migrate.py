@@ -20,6 +20,7 @@ from jaxopt_tour.routing import Route
 from jaxopt_tour.routing.log import LOGGER
 from jaxopt_tour.state.changed_axes import change_of_axes, check_old_routes
 from jaxopt_tour.state.fill_state import Filling
+from jaxopt_tour.state.int8_momentum import decoded, encoded, map_int8_states
 from jaxopt_tour.state.migration_report import MigrationReport
 from jaxopt_tour.state.moments import AVERAGE, SUM, Moment, OldState, SavedMoments
 from jaxopt_tour.state.read_state import read_state
@@ -115,11 +116,12 @@ def migrate_state(
         check_integer("count", count, 0)
     check_old_routes(old_routes)
     parameters = named_leaves(params)
+    old_state = map_int8_states(decoded, old_state)
     old = old_state if isinstance(old_state, SavedMoments) else read_state(old_state, parameters)
     if trace == "average":
         old = _traces_as_averages(old)
     with collect_report() as routed:
-        new_state = sharded_state(tx).init(params)
+        new_state = map_int8_states(decoded, sharded_state(tx).init(params))
     changes = {
         name: change_of_axes(old_routes[name].axes, route.axes, tuple(parameters[name].shape))
         for name, route in routed.routes.items()
@@ -132,7 +134,7 @@ def migrate_state(
         names = tuple(path_name((key,)) for key in path)
         return rebox(leaf, _placed(arrays[names], unbox(leaf))) if names in arrays else leaf
 
-    state = jax.tree_util.tree_map_with_path(replaced, new_state, is_leaf=is_box)
+    state = map_int8_states(encoded, jax.tree_util.tree_map_with_path(replaced, new_state, is_leaf=is_box))
     report = MigrationReport(tuple(filling.lines))
     (LOGGER.info if report.is_complete else LOGGER.warning)("migrated optimizer state: %s", report.totals)
     return Migration(state, report)

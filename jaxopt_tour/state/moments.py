@@ -27,10 +27,14 @@ MEAN: Final = "mean of g at the rate of g^2"
 #: The average of squares of EAdam, which adds eps in every step: eps / (1 - b2) of it is eps once it has settled.
 SQUARES_WITH_EPS: Final = "average of g^2 with eps in it"
 RATIO: Final = "average of g / sqrt(v)"
+#: Dion2's sum of gradients, of which a row decays when it is chosen: no average of them all.
+RESIDUAL: Final = "gradients that wait to be chosen"
 SQUARED_UPDATES: Final = "average of u^2"
 ACCUMULATED: Final = "gradients of small batches"
 UNIT_SQUARES: Final = "average of the mean square of each output or input"
 RADIUS: Final = "norm of each matrix"
+OUTPUT_NORM: Final = "norm of each output"
+DIRECTION_NORM: Final = "length of each direction"
 MASTER: Final = "float32 copy"
 PARAMETER_AVERAGE: Final = "average of the parameters"
 TREND: Final = "average step"
@@ -44,9 +48,13 @@ OTHER_SIDE: Final[Mapping[str, str]] = {
 }
 SHAMPOO_SCALE: Final = "Shampoo's scale"
 #: Moments that `init` computes from the parameters: where the old state has none, nothing is lost.
-FROM_PARAMETERS: Final = (RADIUS, MASTER, PARAMETER_AVERAGE)
+FROM_PARAMETERS: Final = (RADIUS, OUTPUT_NORM, DIRECTION_NORM, MASTER, PARAMETER_AVERAGE)
 #: Before the kind of a momentum that follows a second moment in a chain: it is one of scaled gradients.
 SCALED: Final = "scaled: "
+#: Before the kinds of moments in a field of a state, which are those of something else than the parameters.
+OF_FIELD: Final[Mapping[str, Mapping[str, str]]] = {
+    "WeightNormalizationState": {"directions": "of directions: ", "norms": "of norms: "},
+}
 
 #: The meaning of every field that has an array for each parameter.
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -68,7 +76,9 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         **dict(zip(("left_sum", "right_sum", "left_sum_root", "right_sum_root"), SUMMED_SIDES, strict=True)),
     },
     "NorMuonState": {"unit_nu": UNIT_SQUARES, "nu": UNIT_SQUARES},  # nu: before 0.1
+    "Dion2State": {"residual": RESIDUAL},
     "HyperballState": {"radius": RADIUS},
+    "WeightNormalizationState": {"output_norm": OUTPUT_NORM, "direction_norm": DIRECTION_NORM},
     "MasterWeightsState": {"master": MASTER},
     "TailAverageState": {"average": PARAMETER_AVERAGE},
     "LookAheadState": {"trend": TREND},
@@ -109,7 +119,10 @@ BY_FIELDS: Final[Mapping[frozenset[str], str]] = {
         "count scale left right left_root right_root": "ShampooState",
         "count scale left_sum right_sum left_sum_root right_sum_root": "ShampooSumState",
         "count unit_nu": "NorMuonState",
+        "count residual": "Dion2State",
         "count radius": "HyperballState",
+        "output_norm direction_norm directions norms": "WeightNormalizationState",
+        "scales inner_state": "Int8MomentumState",
         "master inner_state": "MasterWeightsState",
         "count average": "TailAverageState",
         "count beta trend": "LookAheadState",

@@ -18,6 +18,7 @@ from jaxopt_tour.optimizers._init_report import collect_report
 from jaxopt_tour.orthogonalization.plan import Platform
 from jaxopt_tour.routing import Routing, resolve
 from jaxopt_tour.routing.resolution import check_routing
+from jaxopt_tour.state.int8_momentum import Int8MomentumState
 from jaxopt_tour.state.master_weights import MasterWeightsState
 from jaxopt_tour.state.measure import Layer, keys_of, measure
 from jaxopt_tour.state.polar_bound import bound_of_program, bounds_by_platform
@@ -214,14 +215,21 @@ def _as_floats(value: Any) -> Any:
     return float(value) if value.ndim == 0 else value
 
 
+#: What must be around the monitor, which could not read weights or momenta through it.
+_OUTSIDE: Final[Mapping[type, str]] = {
+    MasterWeightsState: "master_weights",
+    StochasticRoundingState: "stochastic_rounding",
+    Int8MomentumState: "int8_momentum",
+}
+
+
 def _subject(inner: optax.GradientTransformationExtraArgs, params: Tree, routing: Routing) -> _Subject:
     """What can be known from shapes: roles, axes, where momenta are, and whether weight decay can be told apart."""
     with collect_report() as report:
         state = jax.eval_shape(inner.init, params)
-    kinds = (MasterWeightsState, StochasticRoundingState)
-    for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds)):
-        if isinstance(node, kinds):
-            name = "master_weights" if isinstance(node, MasterWeightsState) else "stochastic_rounding"
+    for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, tuple(_OUTSIDE))):
+        if type(node) in _OUTSIDE:
+            name = _OUTSIDE[type(node)]
             raise ValueError(f"tx must not have jt.with_{name} inside: write jt.with_{name}(jt.monitored(tx))")
     leaves = named_leaves(params)
     routes = {**resolve(routing, params), **report.routes}

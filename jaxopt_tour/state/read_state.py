@@ -13,6 +13,7 @@ from jaxopt_tour.state.moments import (
     BY_FIELDS,
     FIELDS,
     FROM_PARAMETERS,
+    OF_FIELD,
     ROTATED_SQUARES,
     SCALED,
     SQUARES,
@@ -48,6 +49,7 @@ def read_state(state: Any, parameters: Collection[str]) -> SavedMoments:
 class _Reader:
     def __init__(self, parameters: frozenset[str]) -> None:
         self._parameters = parameters
+        self._of = ""  # before the kinds, inside a field whose moments are of something else than the parameters
         self.holders: list[Holder] = []
         self.values: list[Value] = []
 
@@ -72,6 +74,8 @@ class _Reader:
             self.values.append(Value(owner, path, place, node))
             return scaled
         kind = _class_name(node, dict(children))
+        if kind == "Int8MomentumState":  # `migrate_state` has multiplied its momenta by their scales
+            return self._read_int8(dict(children), path, scaled)
         if kind in FIELDS:
             return self._read_holder(kind, dict(children), path, scaled)
         if _is_sequence(node):
@@ -82,18 +86,36 @@ class _Reader:
             self.walk(child, (*path, name), kind or owner, (name,) if kind else (*place, name), scaled)
         return scaled
 
+    def _read_int8(self, fields: Mapping[str, Any], path: tuple[str, ...], scaled: bool) -> bool:
+        known = len(self.holders)
+        scaled = self.walk(fields["inner_state"], (*path, "inner_state"), "Int8MomentumState", ("inner_state",), scaled)
+        for holder in self.holders[known:]:
+            for moment in holder.moments:
+                if np.dtype(moment.array.dtype) == np.int8:
+                    raise ValueError(
+                        f"the momentum of {moment.parameter!r} is int8 in a state that was restored without its "
+                        "classes: restore it with a target, tx.init(params) of its optimizer"
+                    )
+        return scaled
+
     def _read_holder(self, name: str, fields: Mapping[str, Any], path: tuple[str, ...], scaled: bool) -> bool:
         count = fields.get("count")
         moments: list[Moment] = []
+        second = False
         for field, child in fields.items():
             if field in FIELDS[name]:
                 kind = FIELDS[name][field]
                 kind = f"{SCALED}{kind}" if scaled and kind not in _NEVER_SCALED else kind
-                moments += self._read_field(kind, child, (*path, field), None if count is None else unbox(count))
+                second = second or kind in _SECOND
+                moments += self._read_field(
+                    f"{self._of}{kind}", child, (*path, field), None if count is None else unbox(count)
+                )
             elif field != "count":
+                around, self._of = self._of, self._of + OF_FIELD.get(name, {}).get(field, "")
                 self.walk(child, (*path, field), name, (field,), scaled)
+                self._of = around
         self.holders.append(Holder(name, None if count is None else (*path, "count"), tuple(moments)))
-        return scaled or any(moment.kind in _SECOND for moment in moments)
+        return scaled or (second and bool(moments))
 
     def _read_field(self, kind: str, tree: Any, place: tuple[str, ...], count: Any) -> Iterable[Moment]:
         for keys, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: is_box(node) or is_hole(node)):

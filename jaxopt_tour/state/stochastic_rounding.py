@@ -69,7 +69,7 @@ def with_stochastic_rounding(
     """
     check_transformation("tx", tx)
     inner = optax.with_extra_args_support(tx)
-    typed = _as_key(key)
+    typed = as_key(key)
     implementation = jax.random.key_impl(typed)
 
     def init(params: Tree) -> StochasticRoundingState:
@@ -102,7 +102,7 @@ def with_stochastic_rounding(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _as_key(key: Any) -> Array:
+def as_key(key: Any) -> Array:
     """A typed key, from a typed key, the data of one, or a seed."""
     message = f"key must be a key such as jax.random.key(0), or a seed such as 0; got {key!r}"
     if isinstance(key, int) and not isinstance(key, bool):

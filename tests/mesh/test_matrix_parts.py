@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_tour as jt
-from tests.mesh.meshes import ROUNDING, SHORT, error, mesh_of
+from tests.mesh.meshes import ROUNDING, SHORT, error, has_layout_of, mesh_of
 
 SHAPES = {"down": (64, 16), "stack": (3, 16, 32), "qkv": (16, 96), "heads": (16, 64)}
 AXES = {
@@ -37,13 +37,14 @@ def drawn(seed: int) -> dict[str, np.ndarray]:
 
 def chain(axes: Any = AXES, mesh: Any = None) -> optax.GradientTransformationExtraArgs:
     """All parts at once, since compiling takes the time."""
-    return optax.chain(
+    directions = optax.chain(
         jt.equalize_norms("outputs", axes=axes, mesh=mesh),
         jt.scale_by_dual_norm("one_to_rms", axes=axes, mesh=mesh),
         jt.scale_by_normuon(0.5, axes=axes, mesh=mesh),
         jt.normalize_frobenius(axes=axes, mesh=mesh),
         jt.hyperball(0.1, axes=axes, mesh=mesh),
     )
+    return jt.with_weight_normalization(directions, jt.momentum(0.1), axes=axes, mesh=mesh)
 
 
 def two_steps(tx: Any, params: Any, gradients: Any, state: Any) -> Any:
@@ -156,7 +157,7 @@ def scion(learning_rate: float, rest: Any, **options: Any) -> optax.GradientTran
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [jt.normuon, jt.muonh, scion])
+@pytest.mark.parametrize("make", [jt.normuon, jt.muonh, jt.muown, scion])
 def test_a_ready_optimizer_shares_the_work(make: Any) -> None:
     shapes = {name: SHAPES[name] for name in ("down", "stack")}
     params, gradients = ({name: drawn(seed)[name] for name in shapes} for seed in (0, 1))
@@ -170,3 +171,45 @@ def test_a_ready_optimizer_shares_the_work(make: Any) -> None:
     ]
     after, _ = jax.jit(lambda p, g, s: two_steps(tx, p, g, s))(*placed, tx.init(placed[0]))
     assert error(after, expected) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind", "mesh_axis"),
+    [("rows", AxisType.Explicit, "fsdp"), pytest.param("columns", AxisType.Auto, None, marks=pytest.mark.slow)],
+)
+def test_dion2_chooses_among_the_rows_of_the_whole(layout: str, kind: AxisType, mesh_axis: str | None) -> None:
+    names, mesh = ("down", "stack", "qkv"), mesh_of(kind)
+    axes = {name: AXES[name] for name in names}
+
+    def stepped(tx: Any, params: Any, gradients: Any) -> Any:
+        return jax.jit(lambda *arguments: two_steps(tx, *arguments))(params, gradients, tx.init(params))
+
+    params, gradients = ({name: drawn(seed)[name] for name in names} for seed in (0, 1))
+    expected = stepped(jt.scale_by_dion2(orthogonalizer=SHORT, axes=axes), params, gradients)
+    tx = jt.sharded_state(jt.scale_by_dion2(orthogonalizer=SHORT, axes=axes, mesh=mesh_axis))
+    placed = [
+        {name: jax.device_put(leaf, NamedSharding(mesh, LAYOUTS[layout][name])) for name, leaf in tree.items()}
+        for tree in (params, gradients)
+    ]
+    found = stepped(tx, *placed)
+    assert error(found, expected) < ROUNDING
+    assert has_layout_of(found[0], placed[0])
+    assert has_layout_of(found[1].residual, placed[0])
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, pytest.param(AxisType.Auto, marks=pytest.mark.slow)])
+def test_narrow_momenta_are_sharded_like_wide_ones(kind: AxisType) -> None:
+    """Blocks end where shards do, in rows and columns, and random bits are those of one device."""
+    mesh, layouts = mesh_of(kind), {"rows": P("fsdp", None), "columns": P(None, "fsdp")}
+    params = {name: jnp.float32(np.random.default_rng(i).normal(size=(16, 128))) for i, name in enumerate(layouts)}
+    placed = {name: jax.device_put(leaf, NamedSharding(mesh, layouts[name])) for name, leaf in params.items()}
+    for wrap in (
+        lambda tx: jt.with_int8_momentum(tx, block_size=16, min_size=1),
+        lambda tx: jt.with_bfloat16_momentum(tx, 0),
+    ):
+        tx = wrap(jt.momentum(0.1))
+        expected = jax.jit(lambda p, tx=tx: two_steps(tx, p, p, tx.init(p)))(params)
+        sharded = jt.sharded_state(tx)
+        found = jax.jit(lambda p, s, tx=sharded: two_steps(tx, p, p, s))(placed, sharded.init(placed))
+        assert error(found, expected) < ROUNDING
+        assert has_layout_of(found[1].inner_state[1].trace, placed)
