@@ -22,6 +22,8 @@ from jaxopt_tour.state.int8_momentum import Int8MomentumState
 from jaxopt_tour.state.master_weights import MasterWeightsState
 from jaxopt_tour.state.measure import Layer, keys_of, measure
 from jaxopt_tour.state.polar_bound import bound_of_program, bounds_by_platform
+from jaxopt_tour.state.recompute import with_recomputation
+from jaxopt_tour.state.rounding import is_half_precision, round_to_nearest
 from jaxopt_tour.state.stochastic_rounding import StochasticRoundingState
 
 #: Fields of optimizer states that hold a momentum: Optax's and ours.
@@ -76,8 +78,9 @@ def monitored(
     | `polar_error_bound` | the largest one that the plan explains, for all matrices; see `jt.diagnose` |
 
     `jt.metrics` names the keys. `optax.snapshot` and `optax.monitor` measure in every step and see nothing but updates;
-    here `lax.cond` measures in one step of `every`, also what needs weights and momenta. Under `vmap` a condition
-    computes both branches: the measurement then costs its time in every step.
+    here `lax.cond` measures in one step of `every`, also what needs weights and momenta. The branch computes the update
+    a second time from what is in memory, so that a step without a measurement reads and writes what it does without a
+    monitor. Under `vmap` a condition computes both branches: the measurement then costs its time in every step.
 
     Roles and axes are those of `jt.multi_transform`, `jt.muon` and `jt.shampoo` inside `tx`; otherwise they come from
     `routing`. The momentum is the field `trace` or `mu` of a state inside `tx`. Weight decay is the derivative of the
@@ -134,31 +137,38 @@ def monitored(
         if params is None:
             raise ValueError("monitored needs the parameters: call update(updates, state, params)")
         subject, gradients = subject_of(params), updates
-        derivative = None
-        if subject.with_decay:
-            updates, inner_state, derivative = _linearized(inner, gradients, state.inner_state, params, extra_args)
-        else:
-            updates, inner_state = inner.update(gradients, state.inner_state, params, **extra_args)
+
+        def run(gradients: Tree, inner_state: Tree, params: Tree) -> tuple[Tree, Tree, Tree]:
+            """The new state; the updates; and the part of them that is weight decay, if it can be told apart."""
+            if not subject.with_decay:
+                updates, new_state = inner.update(gradients, inner_state, params, **extra_args)
+                return new_state, updates, None
+            updates, new_state, derivative = _linearized(inner, gradients, inner_state, params, extra_args)
+            return new_state, updates, derivative(_floating(params))
+
+        inner_state, updates, again = with_recomputation(run, gradients, state.inner_state, params)
         count = optax.safe_increment(state.count)
         due = ((state.measured_at == 0) | (count - state.measured_at >= every)) & _moves_weights(inner_state)
 
+        leaves = _leaves_with_paths(inner_state)
+        momenta = {name: unbox(leaves[place][1]) for name, place in subject.momentum_of.items()}
+        arrays = jax.lax.stop_gradient((_arrays(gradients), _arrays(params), momenta))
+
         def measured() -> tuple[Array, Array]:
-            momenta = _leaves_with_paths(inner_state)
+            (gradients, params, momenta), (updates, decay) = arrays, again()
+            decays = None if decay is None else _arrays(decay)
             values = _on_auto_axes(
-                lambda *trees: measure(subject.layers, *trees),
-                _arrays(gradients),
-                _arrays(updates),
-                _arrays(params),
-                None if derivative is None else _arrays(derivative(_floating(params))),
-                {name: unbox(momenta[place][1]) for name, place in subject.momentum_of.items()},
+                lambda *trees: measure(subject.layers, *trees), gradients, _rounded(updates), params, decays, momenta
             )
             bound = [bound_of_program(subject.polar_bounds)] if subject.polar_bounds else []
-            return jax.lax.stop_gradient(jnp.concatenate([values, *bound])), count
+            return jnp.concatenate([values, *bound]), count
 
         values, measured_at = jax.lax.cond(due, measured, lambda: (state.values, state.measured_at))
+
         # Updates wait for the measurement, which reads the weights: weights that are donated are then overwritten in
         # place. Without this order XLA would copy all of them in every step. It cannot know that the count is never
-        # negative, and a barrier does not last until it decides about copies (XLA:CPU, jaxlib 0.10.2).
+        # negative, and a barrier does not last until it decides about copies (XLA:CPU, jaxlib 0.10.2). The choice is
+        # fused with the sum of weights and update: it reads and writes nothing.
         updates = jax.tree.map(lambda u: jnp.where(measured_at < 0, jnp.zeros_like(u), u), updates)
         return updates, MonitorState(count, inner_state, measured_at, values, state.keys)
 
@@ -261,6 +271,15 @@ def _leaves_with_paths(tree: Tree) -> list[tuple[Any, Any]]:
 
 def _arrays(tree: Tree) -> dict[str, Array]:
     return {name: jnp.asarray(leaf) for name, leaf in named_leaves(tree).items()}
+
+
+def _rounded(updates: Tree) -> dict[str, Array]:
+    """Updates of half precision as float32 numbers: XLA leaves out a rounding whose result is not stored."""
+    arrays = _arrays(updates)
+    return {
+        name: round_to_nearest(u.astype(jnp.float32), u.dtype) if is_half_precision(u) else u
+        for name, u in arrays.items()
+    }
 
 
 def _places_of_momenta(state: Tree, leaves: Mapping[str, Any]) -> dict[str, int]:

@@ -24,12 +24,12 @@ _IDENTITIES = _names(
     "reshard layout_constraint optimization_barrier device_put name pvary pcast pbroadcast psum psum2 psum_invariant "
     "pmax pmin ppermute unreduced_psum preduced rev"
 )
-_UNARY = _names(
+UNARY = _names(
     "abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil clz cos cosh digamma erf erf_inv erfc exp "
     "exp2 expm1 floor imag integer_pow is_finite lgamma log log1p logistic not population_count round rsqrt sign sin "
     "sinh sqrt square tan tanh"
 )
-_BINARY = _names(
+BINARY = _names(
     "add add_any and atan2 clamp complex div eq ge gt le lt max min mul ne nextafter or pow rem select_n "
     "shift_left shift_right_arithmetic shift_right_logical sub xor"
 )
@@ -44,8 +44,8 @@ _KEEPS_ONEHOT = _names(
 
 
 _RULES: dict[str, Callable[[Walker, Any, list[Value], Key], list[Value]]] = {
-    **dict.fromkeys(_BINARY, elementwise.binary),
-    **dict.fromkeys(_UNARY, elementwise.unary),
+    **dict.fromkeys(BINARY, elementwise.binary),
+    **dict.fromkeys(UNARY, elementwise.unary),
     **dict.fromkeys(_REDUCTIONS, elementwise.reduce),
     **dict.fromkeys(_IDENTITIES, elementwise.identity),
     "transpose": shape_operations.transpose,
