@@ -33,7 +33,8 @@ function goTo(at, { scroll = true, focus = false } = {}) {
   }
   sectionOf[step.place]().before(node);
   if (step.bench) setBench(step.bench); else play(false);
-  if (step.schulz) setSchulz(step.schulz);
+  if (step.weight) setWeight(step.weight); else weightPlay(false);
+  if (step.schulz) setSchulz(step.schulz); else schulzPlay(false);
   if (scroll) node.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "start" });
   if (focus) $("guide-next").focus({ preventScroll: true });
   remember();

@@ -19,9 +19,10 @@ import numpy as np
 
 import jaxopt_tour as jt
 from jaxopt_tour.problems.landscapes import LANDSCAPES, Landscape, make_landscape
+from jaxopt_tour.tour.explore import weight
 from jaxopt_tour.tour.explore.mathml import mathml
 from jaxopt_tour.tour.explore.optimizers import GENERATED, PUBLISHED, RULES, SETTINGS, Rule, make_coefficients
-from jaxopt_tour.tour.explore.questions import QUESTIONS
+from jaxopt_tour.tour.explore.questions import QUESTIONS, Question
 from jaxopt_tour.tour.explore.settings import read_settings
 from jaxopt_tour.tour.explore.story import STORY
 from jaxopt_tour.tour.pages import embedded, link_to, resource, write_page
@@ -45,8 +46,10 @@ SCRIPTS: Final = (
     "terms.js",
     "panel.js",
     "play.js",
+    "python.js",
     "hash.js",
     "schulz.js",
+    "weight.js",
     "guide.js",
     "questions.js",
     "start.js",
@@ -93,9 +96,13 @@ def render(report: str | None = None) -> str:
         landscapes=_options({name: make_landscape(name).title for name in LANDSCAPES}),
         coefficients=_options({name: name.replace("_", " ") for name in (*GENERATED, *PUBLISHED)}),
         dots="".join(_dot(number, step.title) for number, step in enumerate(STORY) if number),
+        norms=_options({name: title for name, (title, *_) in weight.NORMS.items()}),
+        normkey=", ".join(
+            f'<i class="named hue-{hue}">{escape(weight.SHORT[name])}</i>' for name, (_, hue, _) in weight.NORMS.items()
+        ),
         templates="".join(_templates()),
         optimizers="".join(_optimizer(name, rule) for name, rule in RULES.items()),
-        questions="".join(_question(*question) for question in QUESTIONS),
+        questions="".join(_question(number, question) for number, question in enumerate(QUESTIONS)),
         about=f"jaxopt-tour {escape(jt.__version__)}",
         data=embedded(_data()),
     )
@@ -136,12 +143,25 @@ def _templates() -> Iterator[str]:
             lines.append(f"<div{when}>{mathml(equation)}</div>")
         yield f'<template id="equation-{name}">{"".join(lines)}</template>'
     for name in LANDSCAPES:
-        yield f'<template id="formula-{name}">{mathml(make_landscape(name).formula)}</template>'
+        # A line breaks between formulas, not inside of one.
+        parts = (mathml(part) for part in make_landscape(name).formula.split(",  "))
+        yield f'<template id="formula-{name}">{", ".join(parts)}</template>'
 
 
-def _question(question: str, answer: str, show: str | None) -> str:
-    button = f'<p><button type="button" data-show="{escape(show)}">Show me</button></p>' if show else ""
-    return f"<details><summary>{escape(question)}</summary><p>{escape(answer)}</p>{button}</details>"
+def _question(number: int, question: Question) -> str:
+    """A question with its options in a fixed mixed order; the reply appears below the option that is chosen."""
+    turned = number % len(question.options)
+    options = "".join(
+        f'<li><button type="button" data-right="{str(reply == question.options[0][1]).lower()}">{escape(text)}</button>'
+        f"<p hidden>{escape(reply)}</p></li>"
+        for text, reply in (*question.options[turned:], *question.options[:turned])
+    )
+    return (
+        f'<li class="question"><h3>{escape(question.text)}</h3><ul>{options}</ul>'
+        f'<p class="after" aria-live="polite"></p>'
+        f'<p><button type="button" class="again" hidden>Try again</button> '
+        f'<button type="button" data-show="{escape(question.show)}">Show me</button></p></li>'
+    )
 
 
 def _data() -> dict[str, Any]:
@@ -152,6 +172,8 @@ def _data() -> dict[str, Any]:
             {
                 "name": name,
                 "title": rule.title,
+                "call": rule.call,
+                "arguments": rule.arguments,
                 "hue": LINES[name][0],
                 "dash": LINES[name][1],
                 "settings": rule.settings,
@@ -173,6 +195,7 @@ def _data() -> dict[str, Any]:
             for name, one in SETTINGS.items()
         },
         "coefficients": {name: _coefficients(name) for name in (*GENERATED, *PUBLISHED)},
+        "weight": weight.data(),
         "story": [dataclasses.asdict(step) for step in STORY],
         "preset": {
             "landscape": SOURCE.landscape,

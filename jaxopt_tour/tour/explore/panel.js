@@ -74,6 +74,7 @@ for (const node of document.querySelectorAll(".one")) {
   node.querySelector("button").addEventListener("click", () => choose(name));
 }
 $("reset").addEventListener("click", () => { view.values[view.chosen] = defaults(view.chosen); refresh(); });
+$("copy").addEventListener("click", copyPython);
 $("landscape").addEventListener("change", (event) => { view.landscape = event.target.value; settle("tuned"); refresh(); });
 $("preset").addEventListener("change", (event) => { settle(event.target.value); refresh(); });
 $("length").addEventListener("change", (event) => { view.steps = +event.target.value; view.t = view.steps; refresh(); });

@@ -1,4 +1,25 @@
-// Questions whose answer can be looked at on the bench.
+// Ten questions: a reply to every option, another try, and the bench set to look at the answer.
+const answered = new Map();
+function reply(question, button) {
+  const right = button.dataset.right === "true", all = [...document.querySelectorAll(".question")];
+  button.className = right ? "right" : "wrong";
+  button.nextElementSibling.hidden = false;
+  question.querySelector(".after").textContent = right ? "Right." : "Not quite: try again, or look.";
+  question.querySelector(".again").hidden = false;
+  if (!answered.has(question)) answered.set(question, right);
+  $("score").textContent = `${answered.size} of ${all.length} answered, ${[...answered.values()].filter(Boolean).length} right at the first try.`;
+}
+function tryAgain(question) {
+  for (const button of question.querySelectorAll("ul button")) { button.className = ""; button.nextElementSibling.hidden = true; }
+  question.querySelector(".after").textContent = "";
+  question.querySelector(".again").hidden = true;
+  question.querySelector("ul button").focus();
+}
+for (const question of document.querySelectorAll(".question")) {
+  for (const button of question.querySelectorAll("ul button")) button.addEventListener("click", () => reply(question, button));
+  question.querySelector(".again").addEventListener("click", () => tryAgain(question));
+}
+
 const shows = {
   "adam-adamw": () => { on("styblinski-tang"); only("adam", "adamw"); view.values.adamw.weight_decay = 0.1; view.values.adam.l2 = 0; choose("adamw"); },
   "adam-from-adamw": () => { on("styblinski-tang"); only("adam", "adamw"); view.values.adam.l2 = 0; view.values.adamw = { ...view.values.adam, weight_decay: 0 }; choose("adamw"); },

@@ -27,6 +27,7 @@ class Step:
         text: what to see, in a sentence or two.
         place: the section that the strip stands above: `bench`, `weight` or `schulz`.
         bench: what the bench is set to; None leaves it as it is.
+        weight: what the view of the 8×8 weight is set to.
         schulz: what the view of Newton-Schulz is set to.
     """
 
@@ -34,6 +35,7 @@ class Step:
     text: str
     place: str = "bench"
     bench: dict[str, Any] | None = None
+    weight: dict[str, Any] | None = None
     schulz: dict[str, Any] | None = None
 
 
@@ -124,8 +126,9 @@ STORY: Final[tuple[Step, ...]] = (
     Step(
         "Norms",
         "A step goes as far down as its length allows, so the rule depends on how length is measured. The largest "
-        "entry gives the sign of the gradient; the largest singular value gives Muon.",
-        bench={**_MATRIX, "shown": ["sgd", "signsgd", "muon"], "at": 0},
+        "entry gives the sign of the gradient; the largest singular value gives Muon. Choose a norm below.",
+        place="weight",
+        weight={"norm": "spectral", "heads": False},
     ),
     Step(
         "Newton-Schulz",

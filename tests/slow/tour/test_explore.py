@@ -193,6 +193,8 @@ class TestControls:
             ("schulz-b", "-3", "input"),
             ("schulz-c", "1", "input"),
             ("schulz-steps", "3", "input"),
+            ("weight-norm", "column", "change"),
+            ("weight-at", "9", "input"),
             ("schulz-at", "2", "input"),
         ],
     )
@@ -238,7 +240,31 @@ class TestControls:
         click(fresh, f"#set-{name}")
         assert json.loads(fresh.evaluate(state)) == [path, equation]
 
-    @pytest.mark.parametrize("show", [show for _, _, show in QUESTIONS if show])
+    def test_every_option_is_answered_and_can_be_tried_again(self, fresh):
+        replies = fresh.evaluate(
+            """[...document.querySelectorAll('.question')].map((question) => {
+              const buttons = [...question.querySelectorAll('ul button')];
+              const seen = buttons.map((button) => { button.click(); return [button.className,
+                button.nextElementSibling.hidden, question.querySelector('.after').textContent]; });
+              question.querySelector('.again').click();
+              return [seen, buttons.map((button) => button.className + button.nextElementSibling.hidden)]; })"""
+        )
+        assert len(replies) == len(QUESTIONS) == 10
+        for seen, again in replies:
+            assert sorted(each[0] for each in seen) == ["right", "wrong", "wrong"]
+            assert not any(hidden for _, hidden, _ in seen) and again == ["true"] * 3
+            assert all((after == "Right.") == (name == "right") for name, _, after in seen)
+        assert fresh.evaluate("document.getElementById('score').textContent").startswith("10 of 10 answered")
+
+    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+    def test_copied_python_gives_the_run_of_the_page(self, tab, optimizer, capsys):
+        tab.evaluate(f"(tour.goTo(0), tour.play(false), tour.view.chosen = {json.dumps(optimizer)}, tour.refresh())")
+        exec(tab.evaluate("tour.asPython()"), {})
+        loss = tab.evaluate(f"tour.runs().get({json.dumps(optimizer)}).loss.at(-1)")
+        # The page computes in float64, the program in float32.
+        assert float(capsys.readouterr().out) == pytest.approx(loss, rel=2e-2)
+
+    @pytest.mark.parametrize("show", [question.show for question in QUESTIONS])
     def test_every_question_can_be_looked_at(self, fresh, show):
         before = everything(fresh)
         click(fresh, f'[data-show="{show}"]')
@@ -350,7 +376,7 @@ class TestManners:
         labels = fresh.evaluate(
             "[...document.querySelectorAll('canvas')].map((each) => each.getAttribute('aria-label'))"
         )
-        assert all(labels) and len(labels) == 7
+        assert all(labels) and len(labels) == 14
         assert labels[0].startswith("Map of Styblinski-Tang, start at 4.1, 4.5, step 300.")
         assert "Adam ends at" in labels[1]
 

@@ -13,6 +13,7 @@ import pytest
 import jaxopt_tour as jt
 from chromium import Browser
 from jaxopt_tour.problems.landscapes import LANDSCAPES, make_landscape
+from jaxopt_tour.tour.explore import weight
 from jaxopt_tour.tour.explore.optimizers import GENERATED, PUBLISHED, RULES, SETTINGS, make_coefficients
 from jaxopt_tour.tour.rollout import rollout
 
@@ -115,3 +116,21 @@ def test_singular_values_shown_are_those_of_the_matrix_shown(tab: Browser):
         )
     assert max(found[0][1]) / min(found[0][1]) == pytest.approx(128)
     assert max(abs(np.array(found[-1][1]) - 1)) < 0.02  # flat
+
+
+@pytest.mark.parametrize("heads", [False, True])
+@pytest.mark.parametrize("norm", weight.NORMS)
+def test_steps_of_the_weight_are_the_librarys(tab, norm, heads, x64):
+    found = tab.evaluate(f"tour.weightRun({json.dumps(norm)}, {json.dumps(heads)}).w")
+    np.testing.assert_allclose(np.reshape(found, (-1, 8, 8)), weight.run(norm, heads), atol=1e-6)
+
+
+def test_rates_of_the_weight_are_those_that_the_search_finds():
+    assert weight.NORMS["spectral"][2][1] == pytest.approx(weight.best_rate("spectral", True))
+
+
+def test_the_spectral_norm_has_the_lowest_loss_on_the_weight(tab):
+    # What the page shows; each norm at its best rate, without momentum and noise.
+    for heads in ("false", "true"):
+        losses = {norm: tab.evaluate(f"tour.weightRun('{norm}', {heads}).loss.at(-1)") for norm in weight.NORMS}
+        assert min(losses, key=losses.__getitem__) == "spectral"
