@@ -75,6 +75,7 @@ for (const node of document.querySelectorAll(".one")) {
 }
 $("reset").addEventListener("click", () => { view.values[view.chosen] = defaults(view.chosen); refresh(); });
 $("copy").addEventListener("click", copyPython);
+$("png").addEventListener("click", mapAsPng);
 $("landscape").addEventListener("change", (event) => { view.landscape = event.target.value; settle("tuned"); refresh(); });
 $("preset").addEventListener("change", (event) => { settle(event.target.value); refresh(); });
 $("length").addEventListener("change", (event) => { view.steps = +event.target.value; view.t = view.steps; refresh(); });

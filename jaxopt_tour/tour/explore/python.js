@@ -29,3 +29,11 @@ async function copyPython() {
   }
   setTimeout(() => { $("copy").textContent = "Copy as Python"; }, 2000);
 }
+// The map as it is drawn, under a name that says what it shows.
+function mapAsPng() {
+  const link = html("a", "");
+  Object.assign(link, { href: map.toDataURL("image/png"), download: `${view.landscape}-step-${now()}.png` });
+  link.click();
+  say("The map is saved");
+  return link;
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pathlib
 import unicodedata
@@ -255,6 +256,16 @@ class TestControls:
             assert not any(hidden for _, hidden, _ in seen) and again == ["true"] * 3
             assert all((after == "Right.") == (name == "right") for name, _, after in seen)
         assert fresh.evaluate("document.getElementById('score').textContent").startswith("10 of 10 answered")
+
+    def test_the_map_can_be_saved(self, fresh):
+        name, picture = fresh.evaluate(
+            "(() => { const old = HTMLAnchorElement.prototype.click, seen = [];"
+            " HTMLAnchorElement.prototype.click = function () { seen.push(this.download, this.href); };"
+            " document.getElementById('png').click(); HTMLAnchorElement.prototype.click = old; return seen; })()"
+        )
+        assert name == "styblinski-tang-step-300.png"
+        png = base64.b64decode(picture.removeprefix("data:image/png;base64,"))
+        assert png[:8] == b"\x89PNG\r\n\x1a\n" and len(png) > 10_000
 
     @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
     def test_copied_python_gives_the_run_of_the_page(self, tab, optimizer, capsys):
