@@ -169,9 +169,10 @@ def test_sweep_writes_a_file_that_race_takes_and_resumes_itself(tiny_race, tmp_p
     assert f"cnn adam: best rate {entry['learning_rate']:g}" in text
     assert "cnn adam: already done" in call(*arguments, "--resume")
     call("race", "--task", "cnn", "--optimizers", "adam", "--steps", "10", "--out", tmp_path, "--rates", output)
-    assert "cnn,adam,2," in (tmp_path / "results.csv").read_text()  # the third of three seeds
-    (run,) = json.loads((tmp_path / "results.json").read_text())["tasks"]["cnn"]["runs"]
-    assert run["learning_rate"] == entry["learning_rate"]
+    assert "cnn,adam,2," in (tmp_path / "results.csv").read_text()
+    runs = json.loads((tmp_path / "results.json").read_text())["tasks"]["cnn"]["runs"]
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    assert {run["learning_rate"] for run in runs} == {entry["learning_rate"]}
 
 
 def test_a_missing_extra_is_named(tmp_path):
