@@ -37,8 +37,7 @@ def page_picture(path: pathlib.Path) -> pathlib.Path:
         with browser(pathlib.Path(folder) / "profile") as tab:
             tab.resize(1240, 960)
             tab.open(page)
-            tab.evaluate("document.querySelector('[data-show=muon-matrix]').click()")
-            tab.evaluate("tour.view.t = 24; tour.refresh(); document.activeElement.blur(); scrollTo(0, 0)")
+            tab.evaluate("tour.play(false); tour.view.t = 14; tour.refresh(); scrollTo(0, 0)")
             return tab.picture(path)
 
 

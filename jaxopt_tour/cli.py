@@ -102,7 +102,12 @@ def _start(
 def race(
     task: TaskOption = TaskChoice.ALL,
     optimizers: OptimizersOption = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each optimizer, with seeds 0, 1, 2, ...")] = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Runs of each optimizer, with seeds 0, 1, 2, ... [default: 3 on cnn, 1 on gpt; 1 with --quick]"
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of each run, on every task. [default: 300]")
     ] = None,
@@ -120,8 +125,8 @@ def race(
     """Train with every optimizer in turn, each at its tuned rate; print a table, write results and a report.
 
     Every optimizer starts from the same parameters and sees the same batches. The rate rises for 5 % of the steps and
-    falls linearly to zero. **out/results.json** is written after every run, **out/report.html** at the end with
-    **out/tour.html**, the page to play with, beside it, and **out/checkpoints** holds the latest state of every run:
+    falls linearly to zero. **out/results.json** is written after every run; **out/results.csv**, **out/report.html**
+    and **out/tour.html**, the page to play with, at the end. **out/checkpoints** holds the latest state of every run:
     press Ctrl-C when you like and continue with --resume.
 
     For example:
@@ -131,11 +136,12 @@ def race(
     """
     from jaxopt_tour.tour import rates as tuned
     from jaxopt_tour.tour.explore.page import write_explore
+    from jaxopt_tour.tour.pages import write_page
     from jaxopt_tour.tour.progress import Display
     from jaxopt_tour.tour.race import Settings
     from jaxopt_tour.tour.race import race as run_race
     from jaxopt_tour.tour.report.page import write_report
-    from jaxopt_tour.tour.results import read_results
+    from jaxopt_tour.tour.results import as_csv, read_results
     from jaxopt_tour.tour.summary import summary_table
 
     console = Console()
@@ -159,7 +165,10 @@ def race(
         )
         raise typer.Exit(130) from None
     page = write_explore(out / "tour.html", report="report.html")
-    report = write_report(results, out / "report.html", tour=page.name)
+    table = write_page(as_csv(results), out / "results.csv")
+    report = write_report(
+        results, out / "report.html", tour=page.name, files={"JSON": "results.json", "CSV": table.name}
+    )
     for entry in results["tasks"].values():
         console.print(summary_table(entry))
     for claim in results["claims"]:

@@ -24,12 +24,14 @@ LINES: Final[dict[str, tuple[str, str]]] = {
     "rmsprop-centered": ("purple", DASHED),
     "signsgd": ("violet", DOTTED),
     "signum": ("violet", DASHED),
+    "lion": ("violet", SOLID),
     "adam": ("sky", DASHED),
     "adamw": ("blue", SOLID),
     "laprop": ("sky", DOTTED),
     "eadam": ("sky", MIXED),
     "muon": ("vermillion", SOLID),
     "muon-0.7": ("vermillion", DASHED),
+    "normuon": ("vermillion", MIXED),
     "shampoo": ("vermillion", DOTTED),
 }
 

@@ -60,11 +60,70 @@ def muon_on_everything(
         nesterov: look ahead by one step.
         orthogonalizer: an `Orthogonalizer`, or coefficients by name or value.
     """
-    axes = jt.MatrixAxes(fan_in=0, fan_out=1)
+    muon = jt.scale_by_muon(beta, nesterov=nesterov, orthogonalizer=orthogonalizer, axes=_AXES)
+    return _on_everything(learning_rate, weight_decay, muon)
+
+
+def normuon_on_everything(
+    learning_rate: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    beta: float = 0.95,
+    b2: float = 0.95,
+    nesterov: bool = True,
+    orthogonalizer: OrthogonalizerLike = "polar_express",
+) -> optax.GradientTransformation:
+    """NorMuon's own chain with nothing routed elsewhere, as `muon_on_everything`.
+
+    Args:
+        learning_rate: eta.
+        weight_decay: lambda, decoupled.
+        beta: decay of the momentum.
+        b2: decay of the mean squares of each unit.
+        nesterov: look ahead by one step.
+        orthogonalizer: an `Orthogonalizer`, or coefficients by name or value.
+    """
+    muon = jt.scale_by_muon(beta, nesterov=nesterov, orthogonalizer=orthogonalizer, axes=_AXES)
+    return _on_everything(learning_rate, weight_decay, muon, jt.scale_by_normuon(b2, axes=_AXES))
+
+
+def shampoo_on_everything(
+    learning_rate: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    beta: float = 0.95,
+    b2: float = 0.95,
+    eps: float = 1e-6,
+    nesterov: bool = True,
+    bias_correction: bool = True,
+) -> optax.GradientTransformation:
+    """Shampoo's own chain with nothing routed elsewhere, as `muon_on_everything`.
+
+    Args:
+        learning_rate: eta.
+        weight_decay: lambda, decoupled.
+        beta: decay of the momentum.
+        b2: decay of the products of rows and of columns.
+        eps: ridge, relative to the trace.
+        nesterov: look ahead by one step.
+        bias_correction: whether to correct the products for their start at zero.
+    """
+    momentum = jt.scale_by_momentum(beta, form="ema", nesterov=nesterov)
+    shampoo = jt.scale_by_shampoo(b2, eps=eps, bias_correction=bias_correction, axes=_AXES)
+    return _on_everything(learning_rate, weight_decay, momentum, shampoo)
+
+
+_AXES: Final = jt.MatrixAxes(fan_in=0, fan_out=1)
+
+
+def _on_everything(
+    learning_rate: ScalarOrSchedule, weight_decay: ScalarOrSchedule, *rules: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """A chain of rules for matrices on all parameters, with Muon's shape factor and decay."""
     return as_columns(
         optax.chain(
-            jt.scale_by_muon(beta, nesterov=nesterov, orthogonalizer=orthogonalizer, axes=axes),
-            jt.scale_by_matrix_shape("match_rms_adamw", axes=axes),
+            *rules,
+            jt.scale_by_matrix_shape("match_rms_adamw", axes=_AXES),
             jt.add_decayed_weights(weight_decay),
             optax.scale_by_learning_rate(learning_rate),
         )

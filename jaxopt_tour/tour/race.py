@@ -20,6 +20,10 @@ from jaxopt_tour.tour.train import History, Run, Trainer, TrainState, state_byte
 #: Steps of `--quick`: enough to see every part at work, too few to rank anybody.
 QUICK_STEPS = {"cnn": 60, "gpt": 30}
 
+#: Seeds of a race that names no number: noise is to be seen where a run takes four seconds. In steps, the CNN's two
+#: further seeds are 7,200 of 12,210, each about an eighth as long as a step of the GPT (docs/race.md).
+SEEDS = {"cnn": 3, "gpt": 1}
+
 #: Contenders of `--quick`, one a family: most of its time goes into compiling them.
 QUICK_CONTENDERS = ("sgd", "momentum", "sgd-momentum", "rmsprop", "adam", "adamw", "muon", "muon-0.7")
 
@@ -31,14 +35,14 @@ class Settings:
     Attributes:
         tasks: names of the problems.
         optimizers: names of the contenders; None for all of each task, or for one a family where `quick`.
-        seeds: how many; they are 0, 1, 2, ...
+        seeds: how many; they are 0, 1, 2, ... None: each task's own number (`SEEDS`), or one where `quick`.
         steps: of every run; None for the task's own number.
         quick: a few steps only, unless `steps` says how many.
     """
 
     tasks: tuple[str, ...] = tuple(TASKS)
     optimizers: tuple[str, ...] | None = None
-    seeds: int = 1
+    seeds: int | None = 1
     steps: int | None = None
     quick: bool = False
 
@@ -47,6 +51,12 @@ class Settings:
         if self.steps is not None:
             return self.steps
         return QUICK_STEPS[task.name] if self.quick else task.steps
+
+    def seeds_of(self, task: Task) -> int:
+        """Seeds of every contender of this task."""
+        if self.seeds is not None:
+            return self.seeds
+        return 1 if self.quick else SEEDS[task.name]
 
     def plan(self, rates_file: Path) -> list[tuple[Task, Contender, Run]]:
         """Every run, in order.
@@ -65,7 +75,8 @@ class Settings:
                 rate = rates.learning_rate(task.name, contender.name, rates_file)
                 steps = contender.steps(self.steps_of(task))
                 planned += [
-                    (task, contender, Run(task.name, contender.name, seed, steps, rate)) for seed in range(self.seeds)
+                    (task, contender, Run(task.name, contender.name, seed, steps, rate))
+                    for seed in range(self.seeds_of(task))
                 ]
         if not planned:
             known = [contender.name for task in self.tasks for contender in contenders(task)]

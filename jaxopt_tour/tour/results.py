@@ -18,8 +18,10 @@ A number that is not finite (a run that diverged) is null.
 
 from __future__ import annotations
 
+import csv
 import datetime
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -142,3 +144,17 @@ def read_results(path: Path) -> Results | None:
     if not isinstance(results, dict) or results.get("format") != FORMAT:
         raise ValueError(f"{path} is not a results file of format {FORMAT}; remove it to start over")
     return results
+
+
+def as_csv(results: Results) -> str:
+    """Every measurement of every run as a table, a row each, for spreadsheets."""
+    measures = ("step", "seconds", "train_loss", "validation_loss", "validation_accuracy")
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("task", "optimizer", "seed", "learning_rate", "steps", *measures))
+    for name, task in results["tasks"].items():
+        for run in task["runs"]:
+            columns = [run["curve"].get(measure) or [None] * len(run["curve"]["step"]) for measure in measures]
+            about = (name, run["optimizer"], run["seed"], run["learning_rate"], run["steps"])
+            table.writerows((*about, *row) for row in zip(*columns, strict=True))
+    return text.getvalue()

@@ -27,6 +27,7 @@ def by_hand(name: str, x: float, y: float) -> float:
         "saddle": x * x / 2 + y**4 / 4 - y * y / 2,
         "quadratic": (5 * x * x + y * y / 5) / 2,
         "matrix-regression": (4 * x * x + 0.16 * y * y) / 2,
+        "matrix-steep": (4 * x * x + 0.04 * y * y) / 2,
         "rank-deficient": x * x / 2,
     }[name]  # fmt: skip
 
@@ -43,6 +44,7 @@ KNOWN = {
     "saddle": (2, 0, 1, 0),
     "quadratic": (1, 0, 0, 0),
     "matrix-regression": (1, 0, 0, 0),
+    "matrix-steep": (1, 0, 0, 0),
 }
 
 

@@ -46,7 +46,9 @@ def final_numbers(out: Path) -> dict:
 
 
 def test_a_race_of_two_on_real_images(tmp_path):
-    text = call("race", "--task", "cnn", "--optimizers", "adamw, momentum", "--steps", "20", "--out", tmp_path)
+    text = call(
+        "race", "--task", "cnn", "--optimizers", "adamw, momentum", "--steps", "20", "--seeds", "1", "--out", tmp_path
+    )
     assert [key[:2] for key in final_numbers(tmp_path)] == [("cnn", "momentum"), ("cnn", "adamw")]  # the tour's order
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["settings"]["steps"] == 20 and results["tasks"]["cnn"]["parameters"] == 105_866
@@ -60,7 +62,7 @@ def test_a_race_of_two_on_real_images(tmp_path):
 
 
 def test_killed_at_once_and_resumed_gives_the_same_bits(tmp_path, optimized):
-    arguments = ["race", "--task", "cnn", "--optimizers", "momentum", "--steps", "100", "--out"]
+    arguments = ["race", "--task", "cnn", "--optimizers", "momentum", "--steps", "100", "--seeds", "1", "--out"]
     command = [sys.executable, "-m", "jaxopt_tour.cli", *arguments, str(tmp_path / "cut")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as process:
@@ -167,8 +169,10 @@ def test_sweep_writes_a_file_that_race_takes_and_resumes_itself(tiny_race, tmp_p
     assert f"cnn adam: best rate {entry['learning_rate']:g}" in text
     assert "cnn adam: already done" in call(*arguments, "--resume")
     call("race", "--task", "cnn", "--optimizers", "adam", "--steps", "10", "--out", tmp_path, "--rates", output)
-    (run,) = json.loads((tmp_path / "results.json").read_text())["tasks"]["cnn"]["runs"]
-    assert run["learning_rate"] == entry["learning_rate"]
+    assert "cnn,adam,2," in (tmp_path / "results.csv").read_text()
+    runs = json.loads((tmp_path / "results.json").read_text())["tasks"]["cnn"]["runs"]
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    assert {run["learning_rate"] for run in runs} == {entry["learning_rate"]}
 
 
 def test_a_missing_extra_is_named(tmp_path):

@@ -7,31 +7,53 @@ runs them against the library.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import string
+from collections.abc import Iterator
 from html import escape
 from typing import Any, Final
 
 import numpy as np
 
 import jaxopt_tour as jt
-from jaxopt_tour.coefficients import PolynomialCoefficients
 from jaxopt_tour.problems.landscapes import LANDSCAPES, Landscape, make_landscape
-from jaxopt_tour.tour.explore.optimizers import COEFFICIENTS, RULES, SETTINGS, Rule
-from jaxopt_tour.tour.explore.questions import QUESTIONS
+from jaxopt_tour.tour.explore import weight
+from jaxopt_tour.tour.explore.mathml import mathml
+from jaxopt_tour.tour.explore.optimizers import GENERATED, PUBLISHED, RULES, SETTINGS, Rule, make_coefficients
+from jaxopt_tour.tour.explore.questions import QUESTIONS, Question
 from jaxopt_tour.tour.explore.settings import read_settings
+from jaxopt_tour.tour.explore.story import STORY
 from jaxopt_tour.tour.pages import embedded, link_to, resource, write_page
 from jaxopt_tour.tour.palette import LINES, style_sheet
 from jaxopt_tour.tour.presets import SOURCE
 
 TITLE: Final = "From SGD to Muon, step by step"
 LEAD: Final = (
-    "Choose a landscape, click a start, and watch the rules go down: which term acts at every step, what the state "
-    "holds, and what changes when a setting does. Everything is computed on this page, by the same rules as the "
-    "library's."
+    "Optimizers run on this page by the same rules as in the library. Follow the eight steps, or change anything: the "
+    "equation shows which term acts."
 )
-SCRIPTS: Final = ("rules.js", "landscapes.js", "draw.js", "page.js", "schulz.js")
+#: In the order in which they are read; later ones call earlier ones.
+SCRIPTS: Final = (
+    "matrices.js",
+    "rules.js",
+    "landscapes.js",
+    "draw.js",
+    "state.js",
+    "map.js",
+    "charts.js",
+    "terms.js",
+    "panel.js",
+    "play.js",
+    "python.js",
+    "hash.js",
+    "schulz.js",
+    "weight.js",
+    "guide.js",
+    "questions.js",
+    "start.js",
+)
 #: The post's settings under the names of the page, rates apart.
 SOURCE_SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "sgd": {},
@@ -72,9 +94,15 @@ def render(report: str | None = None) -> str:
         lead=escape(LEAD),
         report=link_to(report, "See the same optimizers race on real data"),
         landscapes=_options({name: make_landscape(name).title for name in LANDSCAPES}),
-        coefficients=_options({name: name.replace("_", " ") for name in COEFFICIENTS}),
+        coefficients=_options({name: name.replace("_", " ") for name in (*GENERATED, *PUBLISHED)}),
+        dots="".join(_dot(number, step.title) for number, step in enumerate(STORY) if number),
+        norms=_options({name: title for name, (title, *_) in weight.NORMS.items()}),
+        normkey=", ".join(
+            f'<i class="named hue-{hue}">{escape(weight.SHORT[name])}</i>' for name, (_, hue, _) in weight.NORMS.items()
+        ),
+        templates="".join(_templates()),
         optimizers="".join(_optimizer(name, rule) for name, rule in RULES.items()),
-        questions="".join(_question(*question) for question in QUESTIONS),
+        questions="".join(_question(number, question) for number, question in enumerate(QUESTIONS)),
         about=f"jaxopt-tour {escape(jt.__version__)}",
         data=embedded(_data()),
     )
@@ -98,9 +126,42 @@ def _optimizer(name: str, rule: Rule) -> str:
     )
 
 
-def _question(question: str, answer: str, show: str | None) -> str:
-    button = f'<p><button type="button" data-show="{escape(show)}">Show me</button></p>' if show else ""
-    return f"<details><summary>{escape(question)}</summary><p>{escape(answer)}</p>{button}</details>"
+def _dot(number: int, title: str) -> str:
+    title = escape(title)
+    return (
+        f'<button type="button" data-step="{number}" title="{title}" aria-label="{number}: {title}">{number}</button>'
+    )
+
+
+def _templates() -> Iterator[str]:
+    """Equations and formulas, for the scripts to clone. A line that needs switches names them."""
+    for name, rule in RULES.items():
+        lines = []
+        for line in rule.equation:
+            condition, found, equation = line.rpartition("? ")
+            when = f' data-when="{escape(condition)}"' if found else ""
+            lines.append(f"<div{when}>{mathml(equation)}</div>")
+        yield f'<template id="equation-{name}">{"".join(lines)}</template>'
+    for name in LANDSCAPES:
+        # A line breaks between formulas, not inside of one.
+        parts = (mathml(part) for part in make_landscape(name).formula.split(",  "))
+        yield f'<template id="formula-{name}">{", ".join(parts)}</template>'
+
+
+def _question(number: int, question: Question) -> str:
+    """A question with its options in a fixed mixed order; the reply appears below the option that is chosen."""
+    turned = number % len(question.options)
+    options = "".join(
+        f'<li><button type="button" data-right="{str(reply == question.options[0][1]).lower()}">{escape(text)}</button>'
+        f"<p hidden>{escape(reply)}</p></li>"
+        for text, reply in (*question.options[turned:], *question.options[:turned])
+    )
+    return (
+        f'<li class="question"><h3>{escape(question.text)}</h3><ul>{options}</ul>'
+        f'<p class="after" aria-live="polite"></p>'
+        f'<p><button type="button" class="again" hidden>Try again</button> '
+        f'<button type="button" data-show="{escape(question.show)}">Show me</button></p></li>'
+    )
 
 
 def _data() -> dict[str, Any]:
@@ -111,10 +172,11 @@ def _data() -> dict[str, Any]:
             {
                 "name": name,
                 "title": rule.title,
+                "call": rule.call,
+                "arguments": rule.arguments,
                 "hue": LINES[name][0],
                 "dash": LINES[name][1],
                 "settings": rule.settings,
-                "equation": rule.equation,
                 "note": rule.note,
                 "shown": rule.shown,
                 "decoupled": "weight_decay" in rule.settings,
@@ -122,12 +184,19 @@ def _data() -> dict[str, Any]:
             for name, rule in RULES.items()
         ],
         "settings": {
-            name: {"label": one.label, "scale": one.scale, "low": one.low, "high": one.high}
+            name: {
+                "label": one.label,
+                "scale": one.scale,
+                "low": one.low,
+                "high": one.high,
+                "off": one.off,
+                "on": one.on,
+            }
             for name, one in SETTINGS.items()
         },
-        "coefficients": {
-            name: _coefficients([make(steps) for steps in range(1, 9)]) for name, make in COEFFICIENTS.items()
-        },
+        "coefficients": {name: _coefficients(name) for name in (*GENERATED, *PUBLISHED)},
+        "weight": weight.data(),
+        "story": [dataclasses.asdict(step) for step in STORY],
         "preset": {
             "landscape": SOURCE.landscape,
             "start": SOURCE.start,
@@ -157,5 +226,12 @@ def _landscape(landscape: Landscape) -> dict[str, Any]:
     return found
 
 
-def _coefficients(by_steps: list[PolynomialCoefficients]) -> dict[str, Any]:
-    return {"prescale": by_steps[0].prescale, "steps": [coefficients.polynomials for coefficients in by_steps]}
+def _coefficients(name: str) -> dict[str, Any]:
+    """The polynomials for one to eight steps, or those of a published table, which has a fixed number of them."""
+    by_steps = [make_coefficients(name, steps) for steps in ((8,) if name in PUBLISHED else range(1, 9))]
+    fixed = len(by_steps[0].polynomials) if name in PUBLISHED else None
+    return {
+        "prescale": by_steps[0].prescale,
+        "fixed": fixed,
+        "steps": [coefficients.polynomials for coefficients in by_steps],
+    }

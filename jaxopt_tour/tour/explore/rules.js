@@ -1,14 +1,27 @@
-// The rules, as the library has them: one function an optimizer, entry by entry, and Newton-Schulz for small matrices.
-// A step takes the gradient g, the parameters x, the state s, the settings h and t (from 1); it returns the step d with
+// The rules, as the library has them: one function an optimizer, entry by entry, or for a small matrix.
+// A step takes the gradient g, the state s, the settings h, t (from 1) and the shape; it returns the step d with
 // x <- x - rate (d + weight_decay x), and what the page says about it. Rules with coupled L2 have the setting `l2`
 // and no `weight_decay`.
 const Rules = (() => {
-  const zeros = (n) => new Array(n).fill(0);
+  const { zeros, length, transpose, multiply, orthogonalize, inverseRoot, singularValues } = Matrices;
   const average = (old, value, b) => old.map((each, i) => b * each + (1 - b) * value[i]);
   const squares = (g) => g.map((each) => each * each);
   const divide = (a, b) => (b === 0 ? 0 : a / b);
   const coupled = (g, x, h) => (h.l2 ? g.map((each, i) => each + h.l2 * x[i]) : g);
-  const length = (a) => Math.hypot(...a);
+  const corrections = (h, t) => (h.bias_correction === false ? [1, 1, 1] : [1 - h.b1 ** t, 1 - h.b2 ** t, 1 - h.b1 ** (t + 1)]);
+  // rho(t; b1, b2): what bias correction multiplies Adam's step by.
+  const rho = (h, t) => Math.sqrt(1 - h.b2 ** t) / (1 - h.b1 ** t);
+
+  function scaled(numerator, variance, eps) {
+    const divisors = variance.map((each) => Math.sqrt(each) + eps);
+    return { d: numerator.map((each, i) => divide(each, divisors[i])), before: numerator, divisors };
+  }
+  // The average m of gradients, and what Muon's family orthogonalizes: with Nesterov a step ahead.
+  function look(g, s, h) {
+    s.m = average(s.m, g, h.beta);
+    return h.nesterov === false ? s.m : average(s.m, g, h.beta);
+  }
+  const sized = (o, shape) => o.map((each) => 0.2 * Math.sqrt(Math.max(...shape)) * each);
 
   const step = {
     sgd: (g) => ({ d: g, before: g }),
@@ -46,64 +59,59 @@ const Rules = (() => {
       s.m = average(s.m, g, h.beta);
       return { d: s.m.map(Math.sign), before: s.m };
     },
+    lion(g, s, h) {
+      const before = average(s.m, g, h.b1);
+      s.m = average(s.m, g, h.b2);
+      return { d: before.map(Math.sign), before };
+    },
     adam(g, s, h, t) {
+      if (t === 1 && h.initial_moments === "first_gradient") [s.m, s.v] = [g, squares(g)];
       s.m = average(s.m, g, h.b1);
       s.v = average(s.v, squares(g), h.b2);
+      const [c1, c2, ahead] = corrections(h, t);
+      const m = s.m.map((each, i) => (h.nesterov ? (h.b1 * each) / ahead + ((1 - h.b1) * g[i]) / c1 : each / c1));
+      return { ...scaled(m, s.v.map((v) => v / c2), h.eps), correction: Math.sqrt(c2) / c1 };
+    },
+    laprop(g, s, h, t) {
+      const [c1, c2] = corrections(h, t);
+      s.v = average(s.v, squares(g), h.b2);
+      const ratio = scaled(g, s.v.map((v) => v / c2), h.eps);
+      s.m = average(s.m, ratio.d, h.b1);
+      return { d: s.m.map((each) => each / c1), before: s.m, used: ratio.d, divisors: ratio.divisors, correction: Math.sqrt(c2) / c1 };
+    },
+    eadam(g, s, h, t) {
+      s.m = average(s.m, g, h.b1);
+      s.v = average(s.v, squares(g), h.b2).map((each) => each + h.eps);
       const c1 = 1 - h.b1 ** t, c2 = 1 - h.b2 ** t;
-      return { ...scaled(s.m.map((m) => m / c1), s.v.map((v) => v / c2), h.eps), correction: Math.sqrt(c2) / c1 };
+      return { ...scaled(s.m.map((m) => m / c1), s.v.map((v) => v / c2), h.eps), correction: Math.sqrt(c2) / c1, floor: Math.sqrt(h.eps / (1 - h.b2)) };
+    },
+    shampoo(g, s, h, t, [m, n]) {
+      const u = look(g, s, h), turned = transpose(u, [m, n]), c = h.bias_correction === false ? 1 : 1 - h.b2 ** t;
+      s.left = average(s.left ?? zeros(m * m), multiply(u, [m, n], turned, [n, m]), h.b2);
+      s.right = average(s.right ?? zeros(n * n), multiply(turned, [n, m], u, [m, n]), h.b2);
+      const [left, right] = [inverseRoot(s.left.map((each) => each / c), m, 4, h.eps), inverseRoot(s.right.map((each) => each / c), n, 4, h.eps)];
+      const o = length(u) ? multiply(multiply(left, [m, m], u, [m, n]), [m, n], right, [n, n]) : u;
+      return { d: sized(o, [m, n]), before: u, correction: Math.sqrt(c) };
     },
     muon(g, s, h, t, shape) {
-      s.m = average(s.m, g, h.beta);
-      const u = g.map((each, i) => h.beta * s.m[i] + (1 - h.beta) * each);
-      const factor = 0.2 * Math.sqrt(Math.max(...shape));
-      const o = orthogonalize(u, shape, h.polynomials, h.prescale);
-      return { d: o.map((each) => factor * each), before: u };
+      const u = look(g, s, h);
+      return { d: sized(orthogonalize(u, shape, h.polynomials, h.prescale), shape), before: u };
+    },
+    // The units are the more numerous of inputs (rows) and outputs (columns); of a square matrix the outputs.
+    normuon(g, s, h, t, shape) {
+      const u = look(g, s, h), o = orthogonalize(u, shape, h.polynomials, h.prescale), [m, n] = shape;
+      const unit = (k) => (m > n ? Math.floor(k / n) : k % n), count = Math.max(m, n), mean = zeros(count);
+      o.forEach((each, k) => { mean[unit(k)] += (each * each) / Math.min(m, n); });
+      s.units = average(s.units ?? zeros(count), mean, h.b2);
+      const divisors = s.units.map((v) => Math.sqrt(v) + 1e-10), hat = o.map((each, k) => each / divisors[unit(k)]);
+      const share = divide(length(o), length(hat));
+      return { d: sized(hat.map((each) => share * each), shape), before: u, units: divisors };
     },
   };
   step.adamw = step.adam;
 
-  function scaled(numerator, variance, eps) {
-    const divisors = variance.map((each) => Math.sqrt(each) + eps);
-    return { d: numerator.map((each, i) => divide(each, divisors[i])), before: numerator, divisors };
-  }
-
-  // --- small matrices, row by row ---
-
-  const transpose = (a, [m, n]) => Array.from({ length: m * n }, (_, k) => a[(k % m) * n + Math.floor(k / m)]);
-  const multiply = (a, [m, k], b, [, n]) => {
-    const c = zeros(m * n);
-    for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) for (let l = 0; l < k; l++) c[i * n + j] += a[i * k + l] * b[l * n + j];
-    return c;
-  };
-  const norm = (x, shape, prescale) => {
-    const gram = multiply(x, shape, transpose(x, shape), [shape[1], shape[0]]), square = [shape[0], shape[0]];
-    if (prescale === "frobenius") return length(x);
-    return prescale === "schatten4" ? Math.sqrt(length(gram)) : Math.sqrt(Math.sqrt(length(multiply(gram, square, gram, square))));
-  };
-  // One step: X <- a X + (b A + c A A) X with A = X X^T; of a tall matrix, the transposed one.
-  const newtonSchulz = (x, shape, [a, b, c]) => {
-    const square = [shape[0], shape[0]];
-    const gram = multiply(x, shape, transpose(x, shape), [shape[1], shape[0]]);
-    const both = multiply(gram, square, gram, square).map((each, i) => b * gram[i] + c * each);
-    const change = multiply(both, square, x, shape);
-    return x.map((each, i) => a * each + change[i]);
-  };
-  function orthogonalize(x, shape, polynomials, prescale) {
-    const tall = shape[0] > shape[1], wide = tall ? [shape[1], shape[0]] : shape;
-    let y = tall ? transpose(x, shape) : x;
-    const largest = Math.max(...y.map(Math.abs));
-    if (!(largest > 0)) return x;
-    y = y.map((each) => each / largest);
-    const size = norm(y, wide, prescale);
-    y = y.map((each) => each / size);
-    for (const polynomial of polynomials) y = newtonSchulz(y, wide, polynomial);
-    return tall ? transpose(y, wide) : y;
-  }
-  const singularValues = (x, shape) => {
-    if (shape.length === 1 || shape[1] === 1) return [length(x)];
-    const [a, b, c, d] = x, sum = Math.hypot(a + d, b - c), difference = Math.hypot(a - d, b + c);
-    return [(sum + difference) / 2, Math.abs(sum - difference) / 2];
-  };
+  // The rate of step t: constant, or falling linearly to zero after the last step.
+  const rateAt = (h, t, steps) => (h.schedule === "linear" ? h.rate * (1 - (t - 1) / steps) : h.rate);
 
   // The whole run: everything at every step, cut off where it leaves the range of numbers.
   function run(name, landscape, start, h, steps) {
@@ -115,8 +123,8 @@ const Rules = (() => {
       const slope = found.g[t - 1];
       const g = coupled(slope, x, h);
       const info = step[name](g, s, h, t, shape);
-      const decay = h.weight_decay || 0;
-      const update = info.d.map((each, i) => -h.rate * (each + decay * x[i]));
+      const decay = h.weight_decay || 0, rate = rateAt(h, t, steps);
+      const update = info.d.map((each, i) => -rate * (each + decay * x[i]));
       x = x.map((each, i) => each + update[i]);
       if (!x.every((each) => Math.abs(each) < 1e8)) { found.diverged = true; break; }
       found.x.push(x);
@@ -125,7 +133,7 @@ const Rules = (() => {
       found.update.push(update);
       found.m.push(s.m);
       found.v.push(s.v);
-      info.used = g;
+      info.used ??= g;
       const decayed = length(found.x[t - 1]) * (h.weight_decay || h.l2 || 0);
       info.decayShare = divide(decayed, decayed + length("weight_decay" in h ? info.d : slope));
       found.info.push(info);
@@ -134,5 +142,5 @@ const Rules = (() => {
     return found;
   }
 
-  return { run, orthogonalize, newtonSchulz, norm, multiply, transpose, singularValues, length, names: Object.keys(step) };
+  return { run, rho, rateAt, singularValues, length, names: Object.keys(step) };
 })();

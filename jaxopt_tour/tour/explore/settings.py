@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import optax
 
 from jaxopt_tour.problems.landscapes import LANDSCAPES, Landscape, make_landscape
 from jaxopt_tour.problems.stationary import minima, stationary_points
 from jaxopt_tour.tour.explore.optimizers import RULES
 from jaxopt_tour.tour.measures import gap
 from jaxopt_tour.tour.results import write_json
-from jaxopt_tour.tour.rollout import sweep
+from jaxopt_tour.tour.rollout import Trajectory, sweep
 
 PATH: Final = Path(__file__).with_name("settings.json")
 #: Rates that are tried, an eighth of a decade apart, and the length of the run that decides.
@@ -38,20 +39,34 @@ def points_of(landscape: Landscape) -> list[list[Any]]:
     ]
 
 
-def tuned_rate(landscape: Landscape, name: str) -> float:
+def tuned_rate(landscape: Landscape, name: str, **settings: Any) -> float:
     """The rate whose run is lowest, by the mean over its steps of the logarithm of the height above the minimum.
 
     Among rates without a step longer than `LONGEST_STEP`, and half of them no longer than `MEDIAN_STEP`: a lucky jump
     into the minimum shows nothing.
     """
     rule = RULES[name]
-    runs = sweep(functools.partial(rule.make, **rule.settings), landscape, STEPS, learning_rates=RATES)
+    make = functools.partial(rule.make, **{**rule.settings, **settings})
+    return _best_rate(landscape, sweep(make, landscape, STEPS, learning_rates=RATES), MEDIAN_STEP)
+
+
+def opening_rate(landscape: Landscape, name: str, steps: int, **settings: Any) -> float:
+    """The same for a run of `steps` steps in which the rate falls linearly to zero, without a limit on the median."""
+    rule = RULES[name]
+
+    def make(rate: Any) -> optax.GradientTransformation:
+        return rule.make(optax.linear_schedule(rate, 0.0, steps), **{**rule.settings, **settings})
+
+    return _best_rate(landscape, sweep(make, landscape, steps, learning_rates=RATES), np.inf)
+
+
+def _best_rate(landscape: Landscape, runs: Trajectory, longest_median: float) -> float:
     above = np.asarray(gap(runs, minima(landscape)[0].value), np.float64)  # (rates, steps + 1)
     share = np.where(np.isfinite(above), np.clip(above / above[:, :1], 1e-6, 1e6), 1e6)
     lengths = np.sqrt(np.sum(np.asarray(runs.update, np.float64) ** 2, axis=tuple(range(2, runs.update.ndim))))
     (left, right), _ = landscape.box
     lengths = np.nan_to_num(lengths, nan=np.inf) / (right - left)
-    allowed = (np.max(lengths, axis=1) <= LONGEST_STEP) & (np.median(lengths, axis=1) <= MEDIAN_STEP)
+    allowed = (np.max(lengths, axis=1) <= LONGEST_STEP) & (np.median(lengths, axis=1) <= longest_median)
     score = np.where(allowed, np.mean(np.log(share), axis=1), np.inf)
     return float(f"{RATES[int(np.argmin(score))]:.3g}")
 

@@ -89,6 +89,7 @@
       box.replaceChildren();
       this.width = box.clientWidth;
       const width = this.width;
+      if (width < 80) return; // not laid out yet: the observer calls again
       const height = Math.round(Math.min(420, Math.max(270, width * 0.7)));
 
       // The domains hold what is shown; a run that blows up leaves at the top instead of flattening the rest.
@@ -123,7 +124,7 @@
       if (!(high > low)) high = low + 1;
 
       const named = width >= 480 && shown.length <= 16;
-      const margin = { top: 20, right: named ? 42 + Math.max(...shown.map((one) => widthOf(one.label))) : 10, bottom: 40, left: 46 };
+      const margin = { top: 20, right: named ? 42 + Math.max(...shown.map((one) => widthOf(one.label))) : 14, bottom: 40, left: 46 };
       const plotRight = width - margin.right, plotBottom = height - margin.bottom;
       const px = (x) => margin.left + ((plotRight - margin.left) * x) / right;
       const ratio = log ? (y) => Math.log(y / low) / Math.log(high / low) : (y) => (y - low) / (high - low);
@@ -230,6 +231,7 @@
 
     // The values of every line at one place on the x axis.
     at(x, pointerY) {
+      for (const other of this.view.charts) if (other !== this) other.unmark();
       const { axis, shown, view, svg, box } = this;
       const measure = view.measure, loss = measure !== "validation_accuracy";
       x = Math.max(0, Math.min(this.right, x));
@@ -264,6 +266,7 @@
         html("span", "", row, item.one.label);
         html("i", "", row, show(item.y, measure));
       }
+      for (const other of this.view.charts) if (other !== this) other.mark(found);
       const wide = tip.offsetWidth, place = this.px(line);
       tip.style.left = `${place + 14 + wide < this.width ? place + 14 : Math.max(0, place - 14 - wide)}px`;
       tip.style.top = `${this.margin.top}px`;
@@ -272,7 +275,24 @@
       if (pointerY === null) view.live.textContent = `${showX(line, axis)}: ${found.map((item) => `${item.one.label} ${show(item.y, measure)}`).join(", ")}`;
     }
 
+    // The same training steps in the other chart: a dot on every line.
+    mark(found) {
+      this.unmark();
+      if (!this.svg?.isConnected) return;
+      this.twin = element("g", { "pointer-events": "none", class: "twin" }, this.svg);
+      for (const { one, at } of found) {
+        const point = this.groups.get(one)?.points.find((each) => each.at === at);
+        if (point && this.py(point.y) >= this.margin.top - 4) element("circle", { class: `mark hue-${one.hue}`, cx: this.px(point.x), cy: this.py(point.y), r: 3.2 }, this.twin);
+      }
+    }
+
+    unmark() {
+      this.twin?.remove();
+      this.twin = undefined;
+    }
+
     hide() {
+      for (const other of this.view.charts ?? []) other.unmark();
       this.tip?.remove();
       this.layer?.remove();
       this.tip = this.layer = this.cursor = undefined;
@@ -296,6 +316,7 @@
     view.live = html("p", "hidden", section);
     view.live.setAttribute("aria-live", "polite");
     const charts = [...section.querySelectorAll(".chart")].map((figure) => new Chart(figure, task, view));
+    view.charts = charts;
     const draw = () => charts.forEach((chart) => chart.draw());
     const boxes = [...section.querySelectorAll(".chip input")];
     boxes.forEach((box, index) => box.addEventListener("change", () => {

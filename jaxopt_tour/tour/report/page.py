@@ -12,10 +12,11 @@ import pathlib
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, Final
 
 from jaxopt_tour.tour.pages import embedded, link_to, resource, write_page
 from jaxopt_tour.tour.palette import style_sheet
+from jaxopt_tour.tour.report.headline import shown_at_first, standing
 from jaxopt_tour.tour.report.series import Series, Spread, series_of
 
 LEAD = (
@@ -30,13 +31,19 @@ MEASURE_NAMES = {
 }
 
 
-def write_report(results: Mapping[str, Any], path: str | os.PathLike[str], tour: str | None = None) -> pathlib.Path:
+def write_report(
+    results: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    tour: str | None = None,
+    files: Mapping[str, str] | None = None,
+) -> pathlib.Path:
     """Write the page of a race in one move: a killed run leaves the old file or the new one.
 
     Args:
         results: what the race wrote to `results.json`.
         path: the HTML file; its folder is made where it is missing.
         tour: address of the page to play with, relative to this one; None: no link to it.
+        files: addresses of the numbers by their kind, such as {"JSON": "results.json"}; None: no links.
 
     Returns:
         The path.
@@ -44,15 +51,16 @@ def write_report(results: Mapping[str, Any], path: str | os.PathLike[str], tour:
     Raises:
         ValueError: `results` is of another format.
     """
-    return write_page(render(results, tour), path)
+    return write_page(render(results, tour, files), path)
 
 
-def render(results: Mapping[str, Any], tour: str | None = None) -> str:
+def render(results: Mapping[str, Any], tour: str | None = None, files: Mapping[str, str] | None = None) -> str:
     """The page as text.
 
     Args:
         results: what the race wrote to `results.json`.
         tour: address of the page to play with, relative to this one; None: no link to it.
+        files: addresses of the numbers by their kind, such as {"JSON": "results.json"}; None: no links.
 
     Returns:
         The whole HTML document.
@@ -70,7 +78,7 @@ def render(results: Mapping[str, Any], tour: str | None = None) -> str:
         script=resource(__package__, "page.js"),
         lead=escape(LEAD),
         tour=link_to(tour, "See what each rule does, step by step, on landscapes to play with"),
-        facts=_facts(results),
+        facts=_facts(results) + _files(files or {}),
         glance=_glance(tasks),
         tasks="\n".join(_task(index, *task) for index, task in enumerate(tasks)),
         claims=_claims(results.get("claims") or []),
@@ -136,6 +144,11 @@ def _facts(results: Mapping[str, Any]) -> str:
     return " &middot; ".join(escape(part) for part in parts if part)
 
 
+def _files(files: Mapping[str, str]) -> str:
+    links = ", ".join(f'<a href="{escape(address)}">{escape(kind)}</a>' for kind, address in files.items())
+    return f" &middot; all numbers as {links}" if links else ""
+
+
 def _swatch(one: Series) -> str:
     """The optimizer's line, as drawn."""
     return (
@@ -145,19 +158,14 @@ def _swatch(one: Series) -> str:
 
 
 def _glance(tasks: Sequence[tuple[str, Mapping[str, Any], Sequence[Series]]]) -> str:
-    """One sentence a task: which optimizer ended lowest, and the next."""
+    """One sentence a task: which optimizer ended lowest, and which are tied with it."""
     items = []
     for index, (_, task, series) in enumerate(tasks):
-        ranked = [(one, mean) for one in series if (mean := one.final("validation_loss").mean) is not None]
-        if not ranked:
-            continue
-        first, low = ranked[0]
-        # Another optimizer, not the same one for fewer steps: relatives share a hue.
-        rest = [(one, mean) for one, mean in ranked[1:] if one.hue != first.hue]
-        text = f"{_swatch(first)} <b>{escape(first.label)}</b> ends lowest, at {_number(low)} nats"
-        if rest:
-            text += f"; then {escape(rest[0][0].label)} at {_number(rest[0][1])}"
-        items.append(f'<li><a href="#task-{index}">{escape(task["title"])}</a><span>{text}</span></li>')
+        found = standing(series)
+        if found is not None:
+            first, text = found
+            text = f"{_swatch(first)} <b>{escape(first.label)}</b> {escape(text)}"
+            items.append(f'<li><a href="#task-{index}">{escape(task["title"])}</a><span>{text}</span></li>')
     return f'<ul class="glance" aria-label="At a glance">{"".join(items)}</ul>' if items else ""
 
 
@@ -178,9 +186,9 @@ def _task(index: int, name: str, task: Mapping[str, Any], series: Sequence[Serie
         for position, measure in enumerate(measures)
     )
     chips = "".join(
-        f'<label class="chip" data-series="{position}"><input type="checkbox" checked>'
+        f'<label class="chip" data-series="{position}"><input type="checkbox"{" checked" if shown else ""}>'
         f"<span>{_swatch(one)}{escape(one.label)}</span></label>"
-        for position, one in enumerate(series)
+        for position, (one, shown) in enumerate(zip(series, shown_at_first(series), strict=True))
     )
     routing = task.get("routing")
     details = (
@@ -297,9 +305,27 @@ def _about(results: Mapping[str, Any]) -> str:
     parts = [
         ("Machine", results.get("machine") or {}),
         ("Versions", {"revision": results.get("revision") or "not a repository", **(results.get("versions") or {})}),
-        ("Settings", {"created": results.get("created", ""), **(results.get("settings") or {})}),
+        ("Settings", {"created": results.get("created", ""), **_in_words(results.get("settings") or {})}),
     ]
     return "".join(f"<section><h3>{title}</h3>{_definitions(values)}</section>" for title, values in parts)
+
+
+#: What a setting of the race means where it is left to the race.
+LEFT_OPEN: Final = {
+    "optimizers": "all of each task",
+    "steps": "each task's own number",
+    "seeds": "each task's own number",
+}
+
+
+def _in_words(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a race as a person says them: what was left open by its meaning, seeds by their names."""
+    found = {name: LEFT_OPEN.get(name, value) if value is None else value for name, value in settings.items()}
+    if isinstance(seeds := settings.get("seeds"), int):
+        found["seeds"] = "seed 0" if seeds == 1 else f"{seeds} seeds, 0 to {seeds - 1}"
+    if settings.get("quick") is False:
+        found.pop("quick")
+    return found
 
 
 def _definitions(values: Mapping[str, Any]) -> str:

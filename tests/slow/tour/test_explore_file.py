@@ -9,9 +9,11 @@ import pytest
 
 from jaxopt_tour.problems.landscapes import LANDSCAPES, make_landscape
 from jaxopt_tour.tour.explore import settings
+from jaxopt_tour.tour.explore.mathml import mathml
 from jaxopt_tour.tour.explore.optimizers import RULES, SETTINGS
 from jaxopt_tour.tour.explore.page import SOURCE_SETTINGS, render, write_explore
 from jaxopt_tour.tour.explore.questions import QUESTIONS
+from jaxopt_tour.tour.explore.story import STORY
 from jaxopt_tour.tour.palette import LINES
 from jaxopt_tour.tour.presets import SOURCE
 from jaxopt_tour.tour.rollout import rollout
@@ -61,6 +63,30 @@ class TestFile:
         assert all(value.get("scope") == "col" for tag, value in page.elements if tag == "th")
 
 
+class TestEquations:
+    def test_notation_becomes_mathml(self):
+        assert mathml("m̂ = m / {bias:(1 − β₁ᵗ)}") == (
+            '<math displaystyle="true"><mover accent="true"><mi>m</mi><mo stretchy="false">^</mo></mover><mo>=</mo>'
+            '<mfrac><mi>m</mi><mrow class="term" data-term="bias"><mn>1</mn><mo>−</mo>'
+            "<msubsup><mi>β</mi><mn>1</mn><mi>t</mi></msubsup></mrow></mfrac></math>"
+        )
+        assert "<msqrt><mi>d</mi><mo>+</mo><mi>ε</mi></msqrt>" in mathml("√(d + ε)").replace("<mrow>", "").replace(
+            "</mrow>", ""
+        )
+
+    @pytest.mark.parametrize("text", ["(m", "{bias:m", "/ m", "(m]"])
+    def test_a_broken_equation_is_refused(self, text):
+        with pytest.raises(ValueError, match="equation"):
+            mathml(text)
+
+    def test_a_line_waits_for_switches_of_its_rule(self):
+        for rule in RULES.values():
+            for line in rule.equation:
+                condition, found, _ = line.rpartition("? ")
+                for switch in condition.split() if found else ():
+                    assert switch.removeprefix("!") in rule.settings, line
+
+
 class TestData:
     def test_has_every_landscape_and_every_rule(self, data):
         assert [each["name"] for each in data["landscapes"]] == list(LANDSCAPES)
@@ -76,8 +102,12 @@ class TestData:
         }
         for rule in RULES.values():
             for name, value in rule.settings.items():
-                if name != "coefficients":
-                    one = SETTINGS[name]
+                if name == "coefficients":
+                    continue
+                one = SETTINGS[name]
+                if one.scale == "switch":
+                    assert value in (one.off, one.on) and one.off != one.on
+                else:
                     at = place[one.scale](value)
                     assert at <= one.high and (at >= one.low or (one.scale == "zero-log" and value == 0)), name
         for known in settings.read_settings().values():
@@ -87,12 +117,12 @@ class TestData:
         import re
 
         explained = set(re.findall(r"^  (\w+)(?:\(run, k\) \{|: \(run, k\) =>)", page.raw["script"], re.M))
-        used = {term for rule in RULES.values() for line in rule.equation for term in re.findall(r"\{(\w+):", line)}
+        used = {value["data-term"] for _, value in page.elements if "data-term" in value}
         assert used and used <= explained
 
     def test_what_a_question_shows_exists(self, page):
-        for _, _, show in QUESTIONS:
-            assert show is None or f'"{show}": ' in page.raw["script"] or f"  {show}: " in page.raw["script"]
+        for show in (question.show for question in QUESTIONS):
+            assert f'"{show}": ' in page.raw["script"] or f"  {show}: " in page.raw["script"]
 
     @pytest.mark.parametrize("name", LANDSCAPES)
     def test_points_are_those_that_the_library_computes(self, name):
@@ -105,6 +135,13 @@ class TestData:
         stored = settings.read_settings()["himmelblau"]["rates"]
         for name in ("sgd", "adam"):
             assert stored[name] == pytest.approx(settings.tuned_rate(make_landscape("himmelblau"), name))
+
+    def test_rates_of_the_opening_are_those_that_the_search_finds(self):
+        bench = STORY[0].bench
+        for name, values in bench["values"].items():
+            others = {key: value for key, value in values.items() if key != "rate"}
+            found = settings.opening_rate(make_landscape(bench["landscape"]), name, bench["steps"], **others)
+            assert values["rate"] == pytest.approx(found)
 
     def test_the_sources_settings_are_the_presets(self):
         # Built under the page's names, the optimizers take the preset's steps.

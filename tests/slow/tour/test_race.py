@@ -151,6 +151,17 @@ def test_a_run_that_diverges_is_null_and_does_not_stop_the_race(tiny_race, tmp_p
     assert any("sgd seed 0: diverged" in note for note in ear.notes)
 
 
+def test_a_race_that_names_no_seeds_runs_three_on_the_cnn_and_one_where_quick(tiny_race):
+    seeds = {
+        quick: [
+            len({run.seed for task, _, run in Settings(seeds=None, quick=quick).plan(tiny_race) if task.name == name})
+            for name in ("cnn", "gpt")
+        ]
+        for quick in (False, True)
+    }
+    assert seeds == {False: [3, 1], True: [1, 1]}
+
+
 def test_quick_is_short_and_steps_say_otherwise(tiny_race):
     quick = Settings(quick=True).plan(tiny_race)
     assert {run.steps for task, _, run in quick if task.name == "cnn"} == {racing.QUICK_STEPS["cnn"]}
