@@ -11,25 +11,7 @@
 # %% [markdown]
 # # 5. AdamW and weight decay
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
-# In Colab: *File > Open notebook > Upload*, and choose this file.
-#
 # Is AdamW different from Adam when the loss has no L2 term? And if it has one, is that the same as decay?
-
-# %%
-# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
-import importlib.metadata
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("jaxopt_tour") is None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
-    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
-        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
-        subprocess.run([*pip, *missing, *kept], check=True)
-    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
 
 # %%
 import inspect
