@@ -11,8 +11,8 @@
 # %% [markdown]
 # # 6. Norms and duality
 #
-# **A gradient is not a step. Which step of a given size lowers the loss most?** The answer depends on what "size" means:
-# one norm gives SGD, one gives sign descent, one gives Muon, one gives the rule for embeddings.
+# **A gradient is not a step. Which step of a given size lowers the loss most?** The answer depends on what "size"
+# means: one norm gives SGD, one gives sign descent, one gives Muon, one gives the rule for embeddings.
 #
 # *25 minutes to read, seconds to run. Before it: [chapter 1](01_sgd.ipynb). It uses singular values, nothing else.*
 
@@ -67,14 +67,14 @@ plt.show()
 #
 # ## One question
 #
-# Near the weights $\theta$ the loss is nearly $f(\theta) + \langle G, D \rangle$, with the gradient $G$, the step $D$ and
-# $\langle G, D \rangle = \sum_{ij} G_{ij} D_{ij}$. Among all steps of norm at most one, how much can that fall? By the
-# *dual norm* of the gradient:
+# Near the weights $\theta$ the loss is nearly $f(\theta) + \langle G, D \rangle$, with the gradient $G$, the step $D$
+# and $\langle G, D \rangle = \sum_{ij} G_{ij} D_{ij}$. Among all steps of norm at most one, how much can that fall? By
+# the *dual norm* of the gradient:
 #
 # $$\| G \|_* = \max_{\| D \| \le 1} \langle G, D \rangle .$$
 #
-# The ball is symmetric, so the least value is $-\| G \|_*$, at minus the maximizer. Call the maximizer $D(G)$. The step of
-# norm $\eta$ that lowers the linear model most is $-\eta\, D(G)$.
+# The ball is symmetric, so the least value is $-\| G \|_*$, at minus the maximizer. Call the maximizer $D(G)$. The step
+# of norm $\eta$ that lowers the linear model most is $-\eta\, D(G)$.
 #
 # ## Ball or price
 #
@@ -83,12 +83,13 @@ plt.show()
 # $$\min_D\ \langle G, D \rangle + \frac{1}{2\eta} \| D \|^2 \quad\text{is attained at}\quad
 #   D = -\eta\, \| G \|_*\, D(G) .$$
 #
-# *Proof.* Write $D = -c\,T$ with $c \ge 0$ and $\| T \| = 1$. The value is $-c \langle G, T \rangle + c^2 / (2 \eta)$, at least
-# $-c \| G \|_* + c^2 / (2 \eta)$, with equality at $T = D(G)$. The right side is least at $c = \eta \| G \|_*$. $\square$
+# *Proof.* Write $D = -c\,T$ with $c \ge 0$ and $\| T \| = 1$. The value is $-c \langle G, T \rangle + c^2 / (2 \eta)$,
+# at least $-c \| G \|_* + c^2 / (2 \eta)$, with equality at $T = D(G)$. The right side is least at $c = \eta \| G
+# \|_*$. $\square$
 #
 # So the norm decides the direction. The price adds one number, the dual norm, as the length. Optimizers with momentum
-# and a schedule usually leave it out: the schedule says how long steps are. `jt.scale_by_dual_norm` is $D(G)$. Apart from
-# polar factors, all of it is here:
+# and a schedule usually leave it out: the schedule says how long steps are. `jt.scale_by_dual_norm` is $D(G)$. Apart
+# from polar factors, all of it is here:
 
 # %%
 print(inspect.getsource(dual_norm._direction))
@@ -97,29 +98,31 @@ print(inspect.getsource(dual_norm._direction))
 # ## Five norms, five steps
 #
 # Kernels are stored as (fan-in, fan-out), so row $i$ holds the weights of input $i$. Let $G = U S V^\top$ with singular
-# values $s_1 \ge s_2 \ge \dots$
+# values $s_1 \ge s_2 \ge \dots$. Let $\alpha = \sqrt{\mathrm{out} / \mathrm{in}}$, and let
+# $\rho_i$ be the root mean square of row $i$.
 #
 # | norm | size of a step | dual norm | $D(G)$ | known as |
 # |---|---|---|---|---|
 # | l2 | $\sqrt{\sum D_{ij}^2}$ | $\sqrt{\sum G_{ij}^2}$ | $G / \| G \|_F$ | SGD |
 # | l-infinity | $\max \vert D_{ij} \vert$ | $\sum \vert G_{ij} \vert$ | $\mathrm{sign}\, G$ | sign descent |
 # | spectral | $\sigma_1(D)$ | $\sum s_k$ | $U V^\top$ | Muon |
-# | RMS-to-RMS | $\sqrt{\mathrm{in} / \mathrm{out}}\; \sigma_1(D)$ | $\sqrt{\mathrm{out} / \mathrm{in}} \sum s_k$ | $\sqrt{\mathrm{out} / \mathrm{in}}\; U V^\top$ | Muon, scaled |
-# | one-to-RMS | $\max_i \mathrm{RMS}(D_i)$ | $\sqrt{\mathrm{out}} \sum_i \vert G_i \vert$ | $G_i / \mathrm{RMS}(G_i)$ | embeddings |
+# | RMS-to-RMS | $\sigma_1(D) / \alpha$ | $\alpha \sum s_k$ | $\alpha\, U V^\top$ | Muon, scaled |
+# | one-to-RMS | $\max_i \rho_i(D)$ | $\mathrm{out} \sum \rho_i(G)$ | $G_i / \rho_i(G)$ | embedding |
 #
 # *Proof of l2.* Cauchy-Schwarz, $\langle G, D \rangle \le \| G \|_F \| D \|_F$, with equality for a multiple of $G$.
 #
 # *Proof of l-infinity.* $\langle G, D \rangle = \sum G_{ij} D_{ij}$ and no $D_{ij}$ exceeds one. Every term is at most
 # $\vert G_{ij} \vert$, and $D_{ij} = \mathrm{sign}\, G_{ij}$ attains all of them at once.
 #
-# *Proof of spectral.* $\langle G, D \rangle = \sum_k s_k\, u_k^\top D\, v_k$. The vectors $u_k$ and $v_k$ have length one, so
-# $u_k^\top D\, v_k \le \sigma_1(D) \le 1$. At $D = U V^\top$ every one of these numbers is one. The bound $\sum s_k$ is called the
-# nuclear norm.
+# *Proof of spectral.* $\langle G, D \rangle = \sum_k s_k\, u_k^\top D\, v_k$. The vectors $u_k$ and $v_k$ have length
+# one, so $u_k^\top D\, v_k \le \sigma_1(D) \le 1$. At $D = U V^\top$ every one of these numbers is one. The bound $\sum
+# s_k$ is called the nuclear norm.
 #
-# *Proof of RMS-to-RMS.* Its ball is the spectral ball, scaled by $\sqrt{\mathrm{out} / \mathrm{in}}$. So are maximizer and maximum.
+# *Proof of RMS-to-RMS.* Its ball is the spectral ball, scaled by $\alpha$. So are maximizer
+# and maximum.
 #
-# *Proof of one-to-RMS.* The ball bounds each row by itself, $\vert D_i \vert \le \sqrt{\mathrm{out}}$. Row by row it is l2 with
-# another radius. $\square$
+# *Proof of one-to-RMS.* The ball bounds each row by itself, $\vert D_i \vert \le \sqrt{\mathrm{out}}$. Row by row it is
+# l2 with another radius. $\square$
 #
 # The same in code. The left column of each entry is the definition, the right one the formula.
 
@@ -172,9 +175,9 @@ for name, norm in norms.items():
 # %% [markdown]
 # ## The optimizers fall out
 #
-# SGD pays under l2, and $\| G \|_F \cdot G / \| G \|_F$ is the gradient itself. Sign descent takes the ball of l-infinity; so
-# does Adam on its first step, or without memory. Muon without momentum takes the spectral ball, and its shape factor
-# `"spectral"` makes that the RMS-to-RMS ball. Rows of an embedding each get a step of their own.
+# SGD pays under l2, and $\| G \|_F \cdot G / \| G \|_F$ is the gradient itself. Sign descent takes the ball of
+# l-infinity; so does Adam on its first step, or without memory. Muon without momentum takes the spectral ball, and its
+# shape factor `"spectral"` makes that the RMS-to-RMS ball. Rows of an embedding each get a step of their own.
 
 # %%
 axes_of_G = jt.MatrixAxes(fan_in=0, fan_out=1)
@@ -210,11 +213,12 @@ for name, norm in norms.items():
 # whose entries have about size one, and so should its outputs. The natural size of a change $D$ is the most by which it
 # can change an output:
 #
-# $$\max_x\ \frac{\mathrm{RMS}(x D)}{\mathrm{RMS}(x)} = \max_x\ \frac{\vert x D \vert / \sqrt{\mathrm{out}}}{\vert x \vert / \sqrt{\mathrm{in}}}
-#   = \sqrt{\mathrm{in} / \mathrm{out}}\; \sigma_1(D) .$$
+# $$\max_x\ \frac{\mathrm{RMS}(x D)}{\mathrm{RMS}(x)}
+#   = \max_x\ \frac{\vert x D \vert / \sqrt{\mathrm{out}}}{\vert x \vert / \sqrt{\mathrm{in}}}
+#   = \frac{\sigma_1(D)}{\alpha} .$$
 #
-# That is the RMS-to-RMS norm. A step of norm $\eta$ changes no output by more than $\eta$ times its input, at any width.
-# The bound is attained at the first singular vector.
+# That is the RMS-to-RMS norm. A step of norm $\eta$ changes no output by more than $\eta$ times its input, at any
+# width. The bound is attained at the first singular vector.
 
 # %%
 rms = lambda x: jnp.sqrt(jnp.mean(jnp.square(x), axis=-1))  # noqa: E731
@@ -260,8 +264,8 @@ plt.show()
 # ## What an embedding does: one-to-RMS
 #
 # An embedding never sees a mixture. Its input is one token, a one-hot vector, and its output is a row. The most that a
-# change $D$ can do is $\max_i \mathrm{RMS}(D_i)$. The best step gives every row that has a gradient the same size, however
-# rare its token is. SGD moves the row of a rare token as little as the token is rare.
+# change $D$ can do is $\max_i \mathrm{RMS}(D_i)$. The best step gives every row that has a gradient the same size,
+# however rare its token is. SGD moves the row of a rare token as little as the token is rare.
 
 # %%
 counts = jnp.array([1000.0, 100.0, 10.0, 1.0])
@@ -286,9 +290,9 @@ assert rms(direction("l2", table))[0] > 300 * rms(direction("l2", table))[3]
 # $$\| D \| = \max_l\ \frac{\| D_l \|_l}{r_l} , \qquad \| G \|_* = \sum_l r_l\, \| G_l \|_{l,*} ,
 #   \qquad D(G)_l = r_l\, D_l(G_l) .$$
 #
-# *Proof.* The ball bounds each layer by itself, $\| D_l \|_l \le r_l$, and $\langle G, D \rangle$ is a sum over layers. So each is
-# maximized alone: by $r_l D_l(G_l)$, with the value $r_l \| G_l \|_{l,*}$. A step of norm $\eta$ changes the output by at most
-# $\eta \sum_l r_l = \eta$. $\square$
+# *Proof.* The ball bounds each layer by itself, $\| D_l \|_l \le r_l$, and $\langle G, D \rangle$ is a sum over layers.
+# So each is maximized alone: by $r_l D_l(G_l)$, with the value $r_l \| G_l \|_{l,*}$. A step of norm $\eta$ changes the
+# output by at most $\eta \sum_l r_l = \eta$. $\square$
 #
 # This is the modular norm of a chain; the paper builds it for any composition, with the $r_l$ as the masses of modules.
 # In code it is one transformation per role. `jt.scion` takes that step of the momentum.
@@ -383,8 +387,8 @@ def check_nuclear(step):
 
 
 # %% [markdown]
-# **1. The diamond.** The l1 norm is $\sum_i \vert d_i \vert$. Which step of l1 norm one has the largest $\langle g, d \rangle$? Draw the
-# ball first: where does the last line touch it?
+# **1. The diamond.** The l1 norm is $\sum_i \vert d_i \vert$. Which step of l1 norm one has the largest $\langle g, d
+# \rangle$? Draw the ball first: where does the last line touch it?
 
 
 # %%
@@ -436,9 +440,10 @@ assert grade(check_nuclear, nuclear_solution)
 # %% [markdown]
 # ## Papers
 #
-# Bernstein & Newhouse 2024, [Old Optimizer, New Norm](https://arxiv.org/abs/2409.20325): the question of this chapter and
-# its propositions. Bernstein & Newhouse 2024, [Modular Duality in Deep Learning](https://arxiv.org/abs/2410.21265). Large et
-# al. 2024, [Scalable Optimization in the Modular Norm](https://arxiv.org/abs/2405.14813). Yang, Simon & Bernstein 2023, [A
-# Spectral Condition for Feature Learning](https://arxiv.org/abs/2310.17813). Pethick et al. 2025, [Training Deep Learning
-# Models with Norm-Constrained LMOs](https://arxiv.org/abs/2502.07529). Carlson et al. 2015, [Preconditioned Spectral
+# Bernstein & Newhouse 2024, [Old Optimizer, New Norm](https://arxiv.org/abs/2409.20325): the question of this chapter
+# and its propositions. Bernstein & Newhouse 2024, [Modular Duality in Deep Learning](https://arxiv.org/abs/2410.21265).
+# Large et al. 2024, [Scalable Optimization in the Modular Norm](https://arxiv.org/abs/2405.14813). Yang, Simon &
+# Bernstein 2023, [A Spectral Condition for Feature Learning](https://arxiv.org/abs/2310.17813). Pethick et al. 2025,
+# [Training Deep Learning Models with Norm-Constrained LMOs](https://arxiv.org/abs/2502.07529). Carlson et al. 2015,
+# [Preconditioned Spectral
 # Descent](https://papers.nips.cc/paper/5795-preconditioned-spectral-descent-for-deep-learning).

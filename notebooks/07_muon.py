@@ -89,9 +89,9 @@ axes[0].set_ylabel("loss, as a share of its start")
 plt.show()
 
 # %% [markdown]
-# One problem, $f(W) = \frac12 \mathrm{tr}(W^\top Q\, W)$ with a 64 x 64 matrix $W$ and eigenvalues $1, \frac14, \frac19,
-# \dots$ of $Q$. Left, $Q$ is diagonal. Right, the same $Q$ in rotated axes. Every optimizer is tuned. Only AdamW notices
-# the rotation.
+# One problem, $f(W) = \frac12 \mathrm{tr}(W^\top Q\, W)$ with a 64 x 64 matrix $W$ and eigenvalues $1, \frac14,
+# \frac19, \dots$ of $Q$. Left, $Q$ is diagonal. Right, the same $Q$ in rotated axes. Every optimizer is tuned. Only
+# AdamW notices the rotation.
 
 # %%
 straight, rotated = tuned
@@ -104,14 +104,14 @@ assert needed[straight, "muon"] - 1 <= needed[rotated, "muon"] <= needed[straigh
 # %% [markdown]
 # ## One matrix, written out
 #
-# Linear regression in several outputs is $f(W) = \frac12 | X W - Y |_F^2$, with inputs $X$, targets $Y$ and a weight $W$.
-# Its gradient is zero at the least-squares solution:
+# Linear regression in several outputs is $f(W) = \frac12 | X W - Y |_F^2$, with inputs $X$, targets $Y$ and a weight
+# $W$. Its gradient is zero at the least-squares solution:
 #
 # $$\nabla f(W) = X^\top (X W - Y), \qquad W_* = (X^\top X)^{-1} X^\top Y .$$
 #
-# To see the Hessian as a matrix, stack the columns of $W$ into one long vector, $\mathrm{vec}\,W$. Column $j$ of $X W$ is $X w_j$,
-# so $\mathrm{vec}(X W) = (I \otimes X)\, \mathrm{vec}\,W$: a block-diagonal matrix with $X$ in every block. Products of such
-# matrices go block by block, and
+# To see the Hessian as a matrix, stack the columns of $W$ into one long vector, $\mathrm{vec}\,W$. Column $j$ of $X W$
+# is $X w_j$, so $\mathrm{vec}(X W) = (I \otimes X)\, \mathrm{vec}\,W$: a block-diagonal matrix with $X$ in every block.
+# Products of such matrices go block by block, and
 #
 # $$f = \tfrac12 | (I \otimes X)\, \mathrm{vec}\,W - \mathrm{vec}\,Y |^2 , \qquad
 #   \nabla^2 f = (I \otimes X)^\top (I \otimes X) = I \otimes X^\top X .$$
@@ -155,11 +155,12 @@ np.testing.assert_allclose(regression(W) - regression(solution), gap, rtol=1e-3)
 # $$(G G^\top)^{-1/2}\, G = (Q\, E E^\top Q)^{-1/2}\, Q E = \frac1e\, Q^{-1} Q E = \frac{E}{e} .$$
 #
 # *Muon's step is Newton's direction*, for every $Q$, and the matrix in front is the polar factor's. In words: the
-# columns of $W$ all see the same $Q$, so the gradient's own covariance says what $Q$ is. An optimizer that looks at one entry
-# at a time cannot know.
+# columns of $W$ all see the same $Q$, so the gradient's own covariance says what $Q$ is. An optimizer that looks at one
+# entry at a time cannot know.
 #
-# Two laws explain the picture. Orthogonalizing turns with the coordinates, $\mathrm{polar}(R\, G) = R\, \mathrm{polar}(G)$ for a
-# rotation $R$, so Muon cannot tell left from right. Signs do not: $\mathrm{sign}(R\, G)$ is not $R\, \mathrm{sign}(G)$.
+# Two laws explain the picture. Orthogonalizing turns with the coordinates, $\mathrm{polar}(R\, G) = R\,
+# \mathrm{polar}(G)$ for a rotation $R$, so Muon cannot tell left from right. Signs do not: $\mathrm{sign}(R\, G)$ is
+# not $R\, \mathrm{sign}(G)$.
 
 # %%
 n = 64
@@ -203,11 +204,11 @@ for name, error in {"orthogonal": E, "Gaussian": rough}.items():
 # %% [markdown]
 # ## And when it does not
 #
-# * $Q$ is nearly diagonal: each entry's own scale is all there is to know, and AdamW also learns from it when to make
-#   smaller steps. That is the left panel.
-# * The error is *not* equally long in all directions, as with targets of low rank. Then one length for all directions is
-#   too long for some.
-# * There are no columns to learn from: a vector is a matrix with one column. See the end of this chapter.
+# * $Q$ is nearly diagonal. Then each entry's own scale is all there is to know, and AdamW also learns from it when to
+#   make smaller steps. That is the left panel.
+# * The error is *not* equally long in all directions, as with targets of low rank. Then one length for all directions
+#   is too long for some.
+# * There are no columns to learn from. A vector is a matrix with one column: see the end of this chapter.
 # * Near the optimum. The step keeps its length until the rate falls.
 #
 # The laboratory's section 4 has all of these, with intervals over ten seeds. Rotated axes are not a trick: nothing in a
@@ -215,12 +216,13 @@ for name, error in {"orthogonal": E, "Gaussian": rough}.items():
 #
 # ## The nearest orthogonal matrix
 #
-# [Chapter 6](06_norms.ipynb) found $\mathrm{polar}(G) = U V^\top$ as the step of spectral norm one that lowers the loss most. It is
-# also the orthogonal matrix nearest to $G$. With orthonormal rows $| O |_F^2$ is the number of rows $m$, so
+# [Chapter 6](06_norms.ipynb) found $\mathrm{polar}(G) = U V^\top$ as the step of spectral norm one that lowers the loss
+# most. It is also the orthogonal matrix nearest to $G$. With orthonormal rows $| O |_F^2$ is the number of rows $m$, so
 #
 # $$| G - O |_F^2 = | G |_F^2 + m - 2 \langle G, O \rangle ,$$
 #
-# and $\langle G, O \rangle$ is largest at $U V^\top$. A wide matrix can have $O O^\top = I$, but not $O^\top O = I$ as well.
+# and $\langle G, O \rangle$ is largest at $U V^\top$. A wide matrix can have $O O^\top = I$, but not $O^\top O = I$ as
+# well.
 
 # %%
 G = jax.random.normal(jax.random.key(0), (6, 9))
@@ -238,7 +240,8 @@ assert jnp.linalg.norm(G - nearest) < distance.min()
 # $L = \sum G G^\top$ and $R = \sum G^\top G$. Let the sums have one term. With $G = U S V^\top$, $L = U S^2 U^\top$ and
 # $R = V S^2 V^\top$, so
 #
-# $$L^{-1/4}\, G\, R^{-1/4} = U S^{-1/2}\, U^\top U S V^\top\, V S^{-1/2} V^\top = U S^{-1/2} S S^{-1/2} V^\top = U V^\top .$$
+# $$L^{-1/4}\, G\, R^{-1/4} = U S^{-1/2}\, U^\top U S V^\top\, V S^{-1/2} V^\top
+#   = U S^{-1/2} S S^{-1/2} V^\top = U V^\top .$$
 #
 # Muon is Shampoo that forgets, with its momentum in front.
 
@@ -251,8 +254,8 @@ np.testing.assert_allclose(once, polar_factor(square), atol=2e-3)  # fourth root
 # %% [markdown]
 # ## Odd polynomials, line by line
 #
-# An SVD at every step is slow on an accelerator. Products of matrices are fast, and they are enough. Let $X = U S V^\top$
-# with $U^\top U = V^\top V = I$.
+# An SVD at every step is slow on an accelerator. Products of matrices are fast, and they are enough. Let $X = U S
+# V^\top$ with $U^\top U = V^\top V = I$.
 #
 # $$\begin{aligned}
 #   X X^\top &= U S V^\top\, V S U^\top = U S^2 U^\top && \text{because } V^\top V = I \\
@@ -286,12 +289,14 @@ np.testing.assert_allclose(result, expected, atol=1e-4)  # the same singular vec
 #
 # Keller Jordan repeats one quintic, $(a, b, c) = (3.4445, -4.7750, 2.0315)$. His post states the objective. Small
 # singular values grow by the factor $a = p'(0)$ a step, so make $a$ as large as possible. Under one condition: every
-# singular value has to end in $[1 - \varepsilon, 1 + \varepsilon]$ and stay there. Training did not suffer up to an $\varepsilon$ of about 0.3.
+# singular value has to end in $[1 - \varepsilon, 1 + \varepsilon]$ and stay there. Training did not suffer up to an
+# $\varepsilon$ of about 0.3.
 #
-# At the optimum the condition binds wherever it can. On its way from zero, $p$ climbs to a highest point of
-# $1 + \varepsilon$, falls to a lowest one of $1 - \varepsilon$, and is back at $1 + \varepsilon$ at the right end, which is $s = 1 + \varepsilon$
-# itself. That is three equations for three coefficients. Let $l$ be the first point with $p(l) = 1 - \varepsilon$. Then $p - 1$ has the values
-# $-\varepsilon, +\varepsilon, -\varepsilon, +\varepsilon$ on $[l, 1 + \varepsilon]$: it *equioscillates*, and by Chebyshev's theorem no quintic is closer to one there.
+# At the optimum the condition binds wherever it can. On its way from zero, $p$ climbs to a highest point of $1 +
+# \varepsilon$, falls to a lowest one of $1 - \varepsilon$, and is back at $1 + \varepsilon$ at the right end, which is
+# $s = 1 + \varepsilon$ itself. That is three equations for three coefficients. Let $l$ be the first point with $p(l) =
+# 1 - \varepsilon$. Then $p - 1$ has the values $-\varepsilon, +\varepsilon, -\varepsilon, +\varepsilon$ on $[l, 1 +
+# \varepsilon]$: it *equioscillates*, and by Chebyshev's theorem no quintic is closer to one there.
 #
 # So both designs have one tool: the best odd quintic on an interval. Four unknowns, $a, b, c$ and the error, and four
 # equations, which are linear once the two inner extrema are known. Guess them, solve, move them, repeat: Remez.
@@ -334,8 +339,9 @@ assert 0.2 < reached < 0.22 and abs(highest - 1.2024) < 1e-3 and abs(1 - lowest 
 
 # %% [markdown]
 # So 3.4445 is near the optimum of its objective, not at it. The same slope is possible with $\varepsilon = 0.207$, and
-# $\varepsilon = 0.3$ allows 3.6356. The post says that the numbers come from an ad-hoc gradient search. They have a margin
-# that the optimum lacks: $p$ maps its largest value, 1.20, to 0.95 and not to itself, so rounding cannot blow it up.
+# $\varepsilon = 0.3$ allows 3.6356. The post says that the numbers come from an ad-hoc gradient search. They have a
+# margin that the optimum lacks: $p$ maps its largest value, 1.20, to 0.95 and not to itself, so rounding cannot blow it
+# up.
 #
 # That the three equations give the optimum is checked by brute force: no polynomial with a larger slope keeps its
 # values within the bounds.
@@ -364,9 +370,10 @@ assert count["larger"] == 0 and count["smaller"] > 100 and kept(*optimum, slack=
 # %% [markdown]
 # ## Polar Express: a new polynomial every step
 #
-# One polynomial repeated five times has to serve the first step, where values reach from 0.003 to 1, and the last, where
-# all are near one. Polar Express takes the best quintic for the interval at hand. Its image is an interval around one,
-# and the best quintic for *that* interval is next. Composing best ones is the best composition: theorem 3.1 of the paper.
+# One polynomial repeated five times has to serve the first step, where values reach from 0.003 to 1, and the last,
+# where all are near one. Polar Express takes the best quintic for the interval at hand. Its image is an interval around
+# one, and the best quintic for *that* interval is next. Composing best ones is the best composition: theorem 3.1 of the
+# paper.
 
 # %%
 low, high, express = 3e-3, 1.0, []
@@ -386,8 +393,8 @@ assert errors["equioscillation"] <= errors["polar_express"] < 1.3 * errors["equi
 # %% [markdown]
 # ## A spectrum goes flat
 #
-# A 64 x 128 matrix whose singular values fall as $1/i$, and what is left of that after each of five steps. Fewer steps of
-# Polar Express are for looking; an optimizer needs all five.
+# A 64 x 128 matrix whose singular values fall as $1/i$, and what is left of that after each of five steps. Fewer steps
+# of Polar Express are for looking; an optimizer needs all five.
 
 # %%
 spectrum = 1 / np.arange(1, 65)
@@ -539,8 +546,8 @@ def check_best_cubic(best_cubic):
 
 
 # %% [markdown]
-# **1. The classical cubic.** Find $p(s) = a s + b s^3$ that leaves $s = 1$ where it is and has slope zero there. Such a step
-# squares a small error. Its slope at zero is why nobody uses it first.
+# **1. The classical cubic.** Find $p(s) = a s + b s^3$ that leaves $s = 1$ where it is and has slope zero there. Such a
+# step squares a small error. Its slope at zero is why nobody uses it first.
 
 # %%
 a_and_b = (2.0, -1.0)  # not it
@@ -555,8 +562,8 @@ assert grade(check_cubic, classical)
 np.testing.assert_allclose(jt.coefficients.cubic(1).polynomials[0][:2], classical)
 
 # %% [markdown]
-# **2. The best cubic.** Two coefficients and an error need three alternating points on $[l, 1]$: the ends and the maximum
-# between them. Solve $p(l) = 1 - E$, $p(e) = 1 + E$, $p(1) = 1 - E$ with $p'(e) = 0$. It has a closed form.
+# **2. The best cubic.** Two coefficients and an error need three alternating points on $[l, 1]$: the ends and the
+# maximum between them. Solve $p(l) = 1 - E$, $p(e) = 1 + E$, $p(1) = 1 - E$ with $p'(e) = 0$. It has a closed form.
 
 
 # %%
@@ -582,9 +589,9 @@ assert grade(check_best_cubic, best_cubic_solution)
 # %% [markdown]
 # ## Papers
 #
-# Jordan et al. 2024, [Muon](https://kellerjordan.github.io/posts/muon/), with the objective of 3.4445. Amsel et al. 2025,
-# [Polar Express](https://arxiv.org/abs/2505.16932). Bernstein 2025, [Deriving
+# Jordan et al. 2024, [Muon](https://kellerjordan.github.io/posts/muon/), with the objective of 3.4445. Amsel et al.
+# 2025, [Polar Express](https://arxiv.org/abs/2505.16932). Bernstein 2025, [Deriving
 # Muon](https://jeremybernste.in/writing/deriving-muon). Bernstein & Newhouse 2024, [Old Optimizer, New
-# Norm](https://arxiv.org/abs/2409.20325). Gupta, Koren & Singer 2018, [Shampoo](https://arxiv.org/abs/1802.09568). Liu et
-# al. 2025, [Muon is Scalable for LLM Training](https://arxiv.org/abs/2502.16982). Higham 2008, [Functions of
+# Norm](https://arxiv.org/abs/2409.20325). Gupta, Koren & Singer 2018, [Shampoo](https://arxiv.org/abs/1802.09568). Liu
+# et al. 2025, [Muon is Scalable for LLM Training](https://arxiv.org/abs/2502.16982). Higham 2008, [Functions of
 # Matrices](https://doi.org/10.1137/1.9780898717778), chapter 8, for the nearest orthogonal matrix.
