@@ -65,6 +65,8 @@ class TestChapters:
             "MPLBACKEND": "agg",
             "MPLCONFIGDIR": str(tmp_path),
             "PYTHONPATH": str(ROOT),
+            # Chapter 10 trains for minutes: here a smaller model, for a few steps.
+            "JAXOPT_TOUR_QUICK": "1",
         }
         done = subprocess.run(
             [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
