@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -39,6 +40,23 @@ def test_the_page_of_the_tour_lists_every_chapter():
     for script in SCRIPTS:
         assert f"](../notebooks/{script.stem}.ipynb)" in page
     assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == {path.stem for path in SCRIPTS}
+
+
+def test_the_tuned_numbers_of_the_chapter_on_muon_are_those_of_the_laboratory():
+    from jaxopt_tour.tour.laboratory.cells import Cells
+
+    cells = Cells(ROOT / "experiments/results/matrix-problems/results.json", "matrix-problems", read_only=True)
+    text = (ROOT / "notebooks/07_muon.py").read_text()
+    tuned = ast.literal_eval(re.search(r"^tuned = (\{.*?^\})", text, re.M | re.S)[1])
+    names = {"momentum": "sgd-momentum", "adamw": "adamw", "muon": "muon"}
+    for title, rules in tuned.items():
+        for rule, numbers in rules.items():
+            name = names[rule.partition(",")[0]]
+            # SGD and Muon do not notice a rotation: they were tuned in rotated axes alone.
+            workload = "quadratic-2-aligned" if name == "adamw" and title == "Q diagonal" else "quadratic-2"
+            readings = cells.value(what="budget", workload=workload, rule=name)
+            first = next(each for each in readings if max(each["final"]) <= 1e-3)
+            assert numbers == (first["numbers"]["learning_rate"], first["steps"]), (title, rule)
 
 
 @every_chapter
