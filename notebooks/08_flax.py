@@ -46,7 +46,9 @@ figure, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
 for place, name in enumerate(names):
     leaf, role = parameters[name], by_use[name].label
     ax.barh(place, leaf.size, color=colors[role])
-    ax.text(leaf.size * 1.1, place, f"{leaf.ndim} axes", va="center", size=8, color="0.4")
+    ax.text(
+        leaf.size * 1.1, place, "1 axis" if leaf.ndim == 1 else f"{leaf.ndim} axes", va="center", size=8, color="0.4"
+    )
 for role, color in colors.items():
     ax.barh(0, 0, color=color, label=f"{role}: {'Muon' if role == 'matrix' else 'AdamW'}")
 ax.set(xscale="log", xlim=(20, 60_000), xlabel="entries", yticks=range(len(names)), yticklabels=names)
