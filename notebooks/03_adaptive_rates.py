@@ -66,7 +66,7 @@ plt.show()
 
 # %% [markdown]
 # The same bowl twice, a hundred times steeper in one direction than in the other. Straight, each direction is a
-# coordinate with a rate of its own. Turned by 45 degrees, the same rules are slower.
+# coordinate with a rate of its own. Turned by 45 degrees, AdaGrad needs many more steps to the same loss.
 #
 # ## AdaGrad
 #
