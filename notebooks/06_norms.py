@@ -71,21 +71,21 @@ plt.show()
 # and $\langle G, D \rangle = \sum_{ij} G_{ij} D_{ij}$. Among all steps of norm at most one, how much can that fall? By
 # the *dual norm* of the gradient:
 #
-# $$\| G \|_* = \max_{\| D \| \le 1} \langle G, D \rangle .$$
+# $${\| G \|}_* = \max_{\| D \| \le 1} \langle G, D \rangle .$$
 #
-# The ball is symmetric, so the least value is $-\| G \|_*$, at minus the maximizer. Call the maximizer $D(G)$. The step
-# of norm $\eta$ that lowers the linear model most is $-\eta\, D(G)$.
+# The ball is symmetric, so the least value is $-{\| G \|}_*$, at minus the maximizer. Call the maximizer $D(G)$. The
+# step of norm $\eta$ that lowers the linear model most is $-\eta\, D(G)$.
 #
 # ## Ball or price
 #
 # Chapter 1 had no ball. It paid for length, and that leads to the same direction under every norm:
 #
-# $$\min_D\ \langle G, D \rangle + \frac{1}{2\eta} \| D \|^2 \quad\text{is attained at}\quad
-#   D = -\eta\, \| G \|_*\, D(G) .$$
+# $$\min_D\ \langle G, D \rangle + \frac{1}{2\eta} {\| D \|}^2 \quad\text{is attained at}\quad
+#   D = -\eta\, {\| G \|}_*\, D(G) .$$
 #
 # *Proof.* Write $D = -c\,T$ with $c \ge 0$ and $\| T \| = 1$. The value is $-c \langle G, T \rangle + c^2 / (2 \eta)$,
-# at least $-c \| G \|_* + c^2 / (2 \eta)$, with equality at $T = D(G)$. The right side is least at $c = \eta \| G
-# \|_*$. $\square$
+# at least $-c {\| G \|}_* + c^2 / (2 \eta)$, with equality at $T = D(G)$. The right side is least at $c = \eta {\| G
+# \|}_*$. $\square$
 #
 # So the norm decides the direction. The price adds one number, the dual norm, as the length. Optimizers with momentum
 # and a schedule usually leave it out: the schedule says how long steps are. `jt.scale_by_dual_norm` is $D(G)$. Apart
@@ -109,7 +109,8 @@ print(inspect.getsource(dual_norm._direction))
 # | RMS-to-RMS | $\sigma_1(D) / \alpha$ | $\alpha \sum s_k$ | $\alpha\, U V^\top$ | Muon, scaled |
 # | one-to-RMS | $\max_i \rho_i(D)$ | $\mathrm{out} \sum \rho_i(G)$ | $G_i / \rho_i(G)$ | embedding |
 #
-# *Proof of l2.* Cauchy-Schwarz, $\langle G, D \rangle \le \| G \|_F \| D \|_F$, with equality for a multiple of $G$.
+# *Proof of l2.* Cauchy-Schwarz, $\langle G, D \rangle \le {\| G \|}_F {\| D \|}_F$, with equality for a multiple of
+# $G$.
 #
 # *Proof of l-infinity.* $\langle G, D \rangle = \sum G_{ij} D_{ij}$ and no $D_{ij}$ exceeds one. Every term is at most
 # $\vert G_{ij} \vert$, and $D_{ij} = \mathrm{sign}\, G_{ij}$ attains all of them at once.
@@ -124,7 +125,7 @@ print(inspect.getsource(dual_norm._direction))
 # *Proof of one-to-RMS.* The ball bounds each row by itself, $\vert D_i \vert \le \sqrt{\mathrm{out}}$. Row by row it is
 # l2 with another radius. $\square$
 #
-# The same in code. The left column of each entry is the definition, the right one the formula.
+# The same in code: sizes of a step first, then the dual norms of the table.
 
 # %%
 fan_in, fan_out = 8, 12
@@ -175,7 +176,7 @@ for name, norm in norms.items():
 # %% [markdown]
 # ## The optimizers fall out
 #
-# SGD pays under l2, and $\| G \|_F \cdot G / \| G \|_F$ is the gradient itself. Sign descent takes the ball of
+# SGD pays under l2, and ${\| G \|}_F \cdot G / {\| G \|}_F$ is the gradient itself. Sign descent takes the ball of
 # l-infinity; so does Adam on its first step, or without memory. Muon without momentum takes the spectral ball, and its
 # shape factor `"spectral"` makes that the RMS-to-RMS ball. Rows of an embedding each get a step of their own.
 
@@ -279,20 +280,20 @@ assert rms(direction("l2", table))[0] > 300 * rms(direction("l2", table))[3]
 # %% [markdown]
 # ## A whole network: the modular norm
 #
-# A network has many matrices, each with its norm $\| \cdot \|_l$. How should their steps be balanced? Take layers one
+# A network has many matrices, each with its norm ${\| \cdot \|}_l$. How should their steps be balanced? Take layers one
 # after another whose weights have norm at most one, so that no layer enlarges its input. To first order a step changes
 # the output $y$ by one term per layer, and each term passes through the others:
 #
-# $$\mathrm{RMS}(\Delta y) \le \sum_l \| D_l \|_l .$$
+# $$\mathrm{RMS}(\Delta y) \le \sum_l {\| D_l \|}_l .$$
 #
 # Give layer $l$ a share $r_l$ of the whole, with $\sum_l r_l = 1$, and measure a step of the network by
 #
-# $$\| D \| = \max_l\ \frac{\| D_l \|_l}{r_l} , \qquad \| G \|_* = \sum_l r_l\, \| G_l \|_{l,*} ,
+# $$\| D \| = \max_l\ \frac{{\| D_l \|}_l}{r_l} , \qquad {\| G \|}_* = \sum_l r_l\, {\| G_l \|}_{l,*} ,
 #   \qquad D(G)_l = r_l\, D_l(G_l) .$$
 #
-# *Proof.* The ball bounds each layer by itself, $\| D_l \|_l \le r_l$, and $\langle G, D \rangle$ is a sum over layers.
-# So each is maximized alone: by $r_l D_l(G_l)$, with the value $r_l \| G_l \|_{l,*}$. A step of norm $\eta$ changes the
-# output by at most $\eta \sum_l r_l = \eta$. $\square$
+# *Proof.* The ball bounds each layer by itself, ${\| D_l \|}_l \le r_l$, and $\langle G, D \rangle$ is a sum over
+# layers. So each is maximized alone: by $r_l D_l(G_l)$, with the value $r_l {\| G_l \|}_{l,*}$. A step of norm $\eta$
+# changes the output by at most $\eta \sum_l r_l = \eta$. $\square$
 #
 # This is the modular norm of a chain; the paper builds it for any composition, with the $r_l$ as the masses of modules.
 # In code it is one transformation per role. `jt.scion` takes that step of the momentum.
