@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import textwrap
@@ -55,18 +54,13 @@ napoleon_use_ivar = True
 
 
 def copy_notebooks(app: Any) -> None:
-    """Copy the notebooks, which are stored beside this folder, to where Sphinx reads them.
-
-    The badge for Colab, which a page would fetch, and the cell that installs are left out.
-    """
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        title, install = notebook["cells"][:2]
-        title["source"] = re.sub(
-            r"\[!\[Open in Colab\].*\n.*Upload\*, and choose this file\.\n", "", "".join(title["source"])
-        )
-        install["metadata"]["tags"] = ["remove-cell"]
-        text, copy = json.dumps(notebook, indent=1), HERE / "notebooks" / path.name
+    """Copy the notebooks, which are stored beside this folder, to where Sphinx reads them."""
+    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb")}
+    for copy in (HERE / "notebooks").glob("*.ipynb"):
+        if copy.name not in sources:
+            copy.unlink()
+    for name, text in sources.items():
+        copy = HERE / "notebooks" / name
         if not copy.exists() or copy.read_text(encoding="utf-8") != text:
             copy.write_text(text, encoding="utf-8")
 

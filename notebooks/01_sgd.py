@@ -11,27 +11,12 @@
 # %% [markdown]
 # # 1. SGD and the landscape
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
-# In Colab: *File > Open notebook > Upload*, and choose this file.
+# **Gradient descent is one line. Where does it end, how fast does it get there, and what does noise change?** One
+# number decides: the learning rate, against the curvature of the ground.
 #
-# Gradient descent is one line. What it does depends on one number, the learning rate, and on the ground it walks on.
+# *20 minutes to read, seconds to run. Before it: nothing but derivatives.*
 
-# %%
-# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
-import importlib.metadata
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("jaxopt_tour") is None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
-    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
-        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
-        subprocess.run([*pip, *missing, *kept], check=True)
-    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
-
-# %%
+# %% tags=["setup"]
 import dataclasses
 import inspect
 
@@ -45,12 +30,28 @@ from jaxopt_tour.problems.data.datasets import fashion_mnist
 from jaxopt_tour.problems.landscapes import quadratic, styblinski_tang
 from jaxopt_tour.problems.stationary import minima
 from jaxopt_tour.tour import plots
+from jaxopt_tour.tour.exercises import grade
 from jaxopt_tour.tour.rollout import rollout, sweep
 
 # Steps on two numbers are quickest on a CPU, whatever else there is.
 jax.config.update("jax_default_device", jax.devices("cpu")[0])
 
+# %% tags=["picture"]
+bowl = quadratic(condition_number=25.0)
+rates = {"too small": 0.02, "good": 0.2, "best": 2 / 5.2, "too large": 0.41}
+runs = sweep(jt.sgd, bowl, 60, learning_rates=jnp.array(list(rates.values())))
+
+figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained", sharey=True)
+for index, (ax, (word, eta)) in enumerate(zip(axes, rates.items(), strict=True)):
+    one = jax.tree.map(lambda leaf, index=index: leaf[index], runs)
+    plots.trajectories(plots.contours(ax, bowl), bowl, {"sgd": one}, until=25)
+    ax.set(title=f"{word}: η = {eta:.3g}", ylabel="y" if index == 0 else "")
+plt.show()
+
 # %% [markdown]
+# One bowl, 25 times steeper across than along, and 25 steps at four rates. The best rate bounces in the steep direction
+# and creeps in the flat one, both equally fast.
+#
 # ## The rule
 #
 # Near $\theta$ the loss is nearly $f(\theta) + g^\top d$ with $g = \nabla f(\theta)$. That falls without end along
@@ -113,25 +114,15 @@ assert np.linalg.norm(nearest.params - run.params[-1]) < 1e-3
 # $$e_{t+1} = (1 - \eta\lambda)\, e_t .$$
 #
 # It converges if $\eta < 2/\lambda$ for the *largest* curvature, and then the *smallest* curvature takes its time.
-# The best compromise is $\eta = 2/(\lambda_{\max} + \lambda_{\min})$. The bowl below has curvatures 5 and 0.2.
+# The best compromise is $\eta = 2/(\lambda_{\max} + \lambda_{\min})$. The bowl of the picture has
+# curvatures 5 and 0.2.
 
 # %%
-bowl = quadratic(condition_number=25.0)
-rates = {"too small": 0.02, "good": 0.2, "best": 2 / 5.2, "too large": 0.41}
-runs = sweep(jt.sgd, bowl, 60, learning_rates=jnp.array(list(rates.values())))
-
 steps = np.arange(61)
 for path, eta in zip(np.asarray(runs.params), rates.values(), strict=True):
     by_formula = np.asarray(bowl.start) * np.stack([1 - eta * 5, np.full((), 1 - eta * 0.2)]) ** steps[:, None]
     np.testing.assert_allclose(path, by_formula, rtol=1e-3, atol=1e-5)  # (1 - eta lambda)^t in each coordinate
 assert runs.loss[3, -1] > runs.loss[3, 0]  # beyond 2 / 5 = 0.4 it diverges
-
-figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained", sharey=True)
-for index, (ax, (word, eta)) in enumerate(zip(axes, rates.items(), strict=True)):
-    one = jax.tree.map(lambda leaf, index=index: leaf[index], runs)
-    plots.trajectories(plots.contours(ax, bowl), bowl, {"sgd": one}, until=25)
-    ax.set(title=f"{word}: η = {eta:.3g}", ylabel="y" if index == 0 else "")
-plt.show()
 
 # %% [markdown]
 # ## The units of a step
@@ -211,6 +202,44 @@ for batch in (1, 4, 16, 64):
     assert np.square(drawn.mean(0) - g).sum() < 2 * of_one / batch / 500  # unbiased: what is left is their noise
 
 # %% [markdown]
+# ## What a batch costs
+#
+# A larger batch is a better gradient at a higher price. Which one is worth it? Train the same softmax regression on
+# 8,000 gradients of single images, in batches of four sizes, each at the best of five rates. Then do it again with 30
+# steps.
+
+# %%
+labels, images = np.eye(10)[data.train_labels], pixels
+
+
+def softmax_gradient(W, x, y):
+    """Of the mean cross-entropy; y is one-hot."""
+    p = np.exp(x @ W)
+    return x.T @ (p / p.sum(1, keepdims=True) - y) / len(x)
+
+
+def trained(batch, rate, steps):
+    """The loss over all images after so many steps at a constant rate."""
+    W, rng = np.zeros((49, 10)), np.random.default_rng(1)
+    for chosen in rng.integers(len(images), size=(steps, batch)):
+        W -= rate * softmax_gradient(W, images[chosen], labels[chosen])
+    logits = images @ W
+    return float(np.mean(np.log(np.exp(logits).sum(1)) - np.sum(labels * logits, 1)))
+
+
+tried = (0.03, 0.1, 0.3, 1.0, 3.0)
+same_images = {batch: min(trained(batch, rate, 8000 // batch) for rate in tried) for batch in (4, 16, 64, 256)}
+same_steps = {batch: min(trained(batch, rate, 30) for rate in tried) for batch in (4, 16, 64, 256)}
+print("loss after 8,000 images:", {batch: round(loss, 3) for batch, loss in same_images.items()})
+print("loss after 30 steps:    ", {batch: round(loss, 3) for batch, loss in same_steps.items()})
+assert same_images[16] < same_images[256] and same_steps[256] < same_steps[4]
+
+# %% [markdown]
+# With the same images, batches of 4 to 64 come about equally far: noise is not what limits them. At 256 too few steps
+# are left. With the same steps the largest batch comes furthest, which is what counts where a device computes a batch
+# at once. Between the two is the batch to take, and it depends on the noise.
+
+# %% [markdown]
 # ## Change one thing
 #
 # Change the start and run the cell: from where does SGD reach the global minimum?
@@ -224,6 +253,78 @@ plots.trajectories(plots.mark_minima(plots.contours(ax, landscape), landscape), 
 ax.set_aspect("equal")
 plt.show()
 print("ends at", run.params[-1], "with f =", run.loss[-1])
+
+# %% [markdown]
+# ## Exercises
+#
+# Each cell checks your answer and says what is wrong with it. A solution is folded below.
+
+# %% tags=["checks"]
+
+
+def check_best_rate(best_rate):
+    """Exercise 1"""
+    for curvatures in ([5.0, 0.2], [100.0, 1.0, 30.0], [2.0]):
+        eta = float(best_rate(np.array(curvatures)))
+        left = np.abs(1 - np.array([eta, *np.geomspace(1e-3, 3, 4000)])[:, None] * np.array(curvatures)).max(1)
+        assert left[0] <= left.min() + 1e-3, f"for {curvatures} yours leaves {left[0]:.4f} a step, not {left.min():.4f}"
+
+
+def check_floor(rate_for):
+    """Exercise 2"""
+    for curvature, sigma, spread in ((5.0, 3.0, 0.2), (1.0, 1.0, 0.5), (20.0, 4.0, 0.05)):
+        eta = float(rate_for(curvature, sigma, spread))
+        s = 0.0
+        for _ in range(5000):
+            s = (1 - eta * curvature) ** 2 * s + eta**2 * sigma**2
+        assert abs(s**0.5 - spread) < 1e-3, f"x ends with a standard deviation of {s**0.5:.3f}, not {spread}"
+
+
+# %% [markdown]
+# **1. The best rate.** Given all curvatures of a bowl, return the rate at which its slowest direction is fastest.
+
+
+# %%
+def best_rate(curvatures):
+    """One number, for an array of curvatures."""
+    return 1 / curvatures.max()  # not it
+
+
+grade(check_best_rate, best_rate)
+
+# %% tags=["solution"]
+
+
+def best_rate_solution(curvatures):
+    """Steepest and flattest direction shrink equally: 1 - eta mu = eta L - 1."""
+    return 2 / (curvatures.max() + curvatures.min())
+
+
+assert grade(check_best_rate, best_rate_solution)
+
+# %% [markdown]
+# **2. A floor to order.** Gradients have noise of standard deviation `sigma`. Which rate leaves $x$ with a standard
+# deviation of `spread` about the minimum? Solve the formula for $s$.
+
+
+# %%
+def rate_for(curvature, sigma, spread):
+    """The rate that ends at this spread."""
+    return spread / sigma  # not it
+
+
+grade(check_floor, rate_for)
+
+# %% tags=["solution"]
+
+
+def rate_for_solution(curvature, sigma, spread):
+    """s = spread^2 in s lambda (2 - eta lambda) = eta sigma^2."""
+    s = spread**2
+    return 2 * s * curvature / (sigma**2 + s * curvature**2)
+
+
+assert grade(check_floor, rate_for_solution)
 
 # %% [markdown]
 # ## Papers

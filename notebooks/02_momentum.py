@@ -11,27 +11,12 @@
 # %% [markdown]
 # # 2. Momentum and Nesterov
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
-# In Colab: *File > Open notebook > Upload*, and choose this file.
+# **How can one line more replace the condition number by its square root?** Momentum adds up past gradients. Across a
+# valley they cancel, along it they add.
 #
-# Momentum adds up past gradients. Across a valley they cancel, along it they add: that is the whole idea.
+# *20 minutes to read, seconds to run. Before it: [chapter 1](01_sgd.ipynb).*
 
-# %%
-# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
-import importlib.metadata
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("jaxopt_tour") is None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
-    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
-        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
-        subprocess.run([*pip, *missing, *kept], check=True)
-    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
-
-# %%
+# %% tags=["setup"]
 import inspect
 
 import jax
@@ -44,12 +29,32 @@ import jaxopt_tour as jt
 from jaxopt_tour.problems.landscapes import quadratic, ravine, styblinski_tang
 from jaxopt_tour.problems.stationary import minima
 from jaxopt_tour.tour import measures, plots
+from jaxopt_tour.tour.exercises import grade
 from jaxopt_tour.tour.rollout import rollout
 
 # Steps on two numbers are quickest on a CPU, whatever else there is.
 jax.config.update("jax_default_device", jax.devices("cpu")[0])
 
+# %% tags=["picture"]
+largest, smallest = 10.0, 0.1
+bowl = quadratic(condition_number=largest / smallest)
+beta = ((np.sqrt(largest / smallest) - 1) / (np.sqrt(largest / smallest) + 1)) ** 2
+eta = (2 / (np.sqrt(largest) + np.sqrt(smallest))) ** 2
+
+runs = {
+    "sgd": rollout(jt.sgd(2 / (largest + smallest)), bowl, 200),
+    "momentum": rollout(jt.momentum(eta, beta=beta), bowl, 200),
+}
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+plots.trajectories(plots.contours(left, bowl), bowl, runs)
+left.set_aspect("equal")
+plots.losses(right, bowl, runs).legend(frameon=False)
+plt.show()
+
 # %% [markdown]
+# Both at their best, on a bowl a hundred times steeper across than along. Momentum overshoots, and then shrinks by 0.82
+# a step where SGD shrinks by 0.98.
+#
 # ## The rule
 #
 # $$m_t = \beta\, m_{t-1} + g_t, \qquad \theta_t = \theta_{t-1} - \eta\, m_t ,$$
@@ -130,15 +135,6 @@ np.testing.assert_allclose(lengths["inside"][-1], 0.02, rtol=0.06)  # 0.9^50 is 
 # price is at the beginning: it overshoots before it shrinks.
 
 # %%
-largest, smallest = 10.0, 0.1
-bowl = quadratic(condition_number=largest / smallest)
-beta = ((np.sqrt(largest / smallest) - 1) / (np.sqrt(largest / smallest) + 1)) ** 2
-eta = (2 / (np.sqrt(largest) + np.sqrt(smallest))) ** 2
-
-runs = {
-    "sgd": rollout(jt.sgd(2 / (largest + smallest)), bowl, 200),
-    "momentum": rollout(jt.momentum(eta, beta=beta), bowl, 200),
-}
 distance = {name: np.linalg.norm(run.params, axis=-1) for name, run in runs.items()}
 factor = {name: (far[80] / far[40]) ** (1 / 40) for name, far in distance.items()}
 print("shrinks a step by", factor, "\nby the formulas  ", {"sgd": 99 / 101, "momentum": np.sqrt(beta)})
@@ -146,12 +142,6 @@ np.testing.assert_allclose(factor["sgd"], 99 / 101, rtol=1e-3)
 # At this beta the roots are double: e_t is (c + d t) r^t, and the line still counts between steps 40 and 80.
 np.testing.assert_allclose(factor["momentum"], np.sqrt(beta), rtol=0.03)
 assert runs["momentum"].loss.max() > 5 * runs["momentum"].loss[0]
-
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-plots.trajectories(plots.contours(left, bowl), bowl, runs)
-left.set_aspect("equal")
-plots.losses(right, bowl, runs).legend(frameon=False)
-plt.show()
 
 # %% [markdown]
 # ## Nesterov: the gradient at the shifted point
@@ -246,6 +236,79 @@ plots.trajectories(plots.mark_minima(plots.contours(ax, landscape), landscape), 
 ax.set_aspect("equal")
 plt.show()
 print("ends at", run.params[-1], "with f =", run.loss[-1])
+
+# %% [markdown]
+# ## Exercises
+
+# %% tags=["checks"]
+
+
+def check_forms(sum_rate):
+    """Exercise 1"""
+    for eta, beta in ((0.2, 0.9), (0.5, 0.95), (0.1, 0.5)):
+        by_average = rollout(jt.momentum(eta, beta=beta, form="ema"), valley, 50).params
+        by_sum = rollout(jt.momentum(float(sum_rate(eta, beta)), beta=beta, form="sum"), valley, 50).params
+        apart = np.abs(by_average - by_sum).max()
+        assert apart < 1e-3, f"at eta {eta} and beta {beta} the two paths are up to {apart:.3f} apart"
+
+
+def check_nesterov(step):
+    """Exercise 2"""
+    tx, g, m = jt.scale_by_momentum(0.9, nesterov=True), np.random.default_rng(0).standard_normal((20, 3)), np.zeros(3)
+    state = tx.init(jnp.zeros(3))
+    for t, each in enumerate(g, 1):
+        u, state = tx.update(jnp.asarray(each, jnp.float32), state)
+        ours, m = step(m, each, 0.9)
+        assert np.allclose(ours, u, atol=1e-4), f"the update of step {t} is {np.round(u, 3)}, not {np.round(ours, 3)}"
+
+
+# %% [markdown]
+# **1. Two forms, one path.** A paper has the average form at rate $\eta$. Your code has the sum. Which rate gives the
+# same path?
+
+
+# %%
+def sum_rate(eta, beta):
+    """The rate of the sum form."""
+    return eta  # not it
+
+
+grade(check_forms, sum_rate)
+
+# %% tags=["solution"]
+
+
+def sum_rate_solution(eta, beta):
+    """The average is the sum times 1 - beta."""
+    return eta * (1 - beta)
+
+
+assert grade(check_forms, sum_rate_solution)
+
+# %% [markdown]
+# **2. Nesterov by hand.** Return the update and the new $m$ of one step, from the old $m$ and the gradient. Momentum
+# alone is below; look ahead by one step.
+
+
+# %%
+def nesterov_step(m, g, beta):
+    """(update, new m)"""
+    m = beta * m + g
+    return m, m
+
+
+grade(check_nesterov, nesterov_step)
+
+# %% tags=["solution"]
+
+
+def nesterov_solution(m, g, beta):
+    """g + beta m, with the new m: what momentum will add in the next step is there already."""
+    m = beta * m + g
+    return g + beta * m, m
+
+
+assert grade(check_nesterov, nesterov_solution)
 
 # %% [markdown]
 # ## Papers

@@ -11,28 +11,12 @@
 # %% [markdown]
 # # 3. Adaptive rates: AdaGrad, RMSProp, AdaDelta
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
-# In Colab: *File > Open notebook > Upload*, and choose this file.
+# **One learning rate for all weights is a compromise. Can every weight have its own, found on the way?** AdaGrad,
+# RMSProp and AdaDelta read it off the sizes of past gradients. On the right of the picture is what that costs.
 #
-# One learning rate for all weights is a compromise. These rules give every weight its own, from the sizes of its
-# gradients.
+# *25 minutes to read, half a minute to run. Before it: [chapter 1](01_sgd.ipynb).*
 
-# %%
-# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
-import importlib.metadata
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("jaxopt_tour") is None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
-    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
-        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
-        subprocess.run([*pip, *missing, *kept], check=True)
-    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
-
-# %%
+# %% tags=["setup"]
 import dataclasses
 import inspect
 
@@ -44,6 +28,7 @@ import numpy as np
 import jaxopt_tour as jt
 from jaxopt_tour.problems.landscapes import quadratic, ravine
 from jaxopt_tour.tour import measures, plots
+from jaxopt_tour.tour.exercises import grade
 from jaxopt_tour.tour.rollout import rollout
 
 # Steps on two numbers are quickest on a CPU, whatever else there is.
@@ -59,7 +44,30 @@ def updates_for(tx, gradients):
     return np.array(made)
 
 
+# %% tags=["picture"]
+bowl = quadratic(condition_number=100.0)
+rules = {
+    "adagrad": jt.adagrad(0.5, eps=1e-10),
+    "rmsprop": jt.rmsprop(0.05, eps=1e-8),
+    "rmsprop-centered": jt.rmsprop(0.02, eps=1e-8, centered=True),
+    "adadelta": jt.adadelta(1.0, eps=1e-6),
+}
+turned = ravine()
+along, across = sum(turned.start) / np.sqrt(2), (turned.start[1] - turned.start[0]) / np.sqrt(2)
+straight = dict(start=(across, along))  # the bowl is steep in x, the ravine across
+
+figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", sharey=True)
+on_bowl = {name: rollout(tx, bowl, 300, **straight) for name, tx in rules.items()}
+on_ravine = {name: rollout(tx, turned, 300) for name, tx in rules.items()}
+plots.losses(axes[0], bowl, on_bowl).set_title("straight: steep and flat are coordinates")
+plots.losses(axes[1], turned, on_ravine).set_title("turned by 45 degrees")
+axes[1].legend(frameon=False, fontsize=8)
+plt.show()
+
 # %% [markdown]
+# The same bowl twice, a hundred times steeper in one direction than in the other. Straight, each direction is a
+# coordinate with a rate of its own. Turned by 45 degrees, AdaGrad needs many more steps to the same loss.
+#
 # ## AdaGrad
 #
 # Divide by the root of the sum of all squares so far:
@@ -96,6 +104,38 @@ print(f"the next step is {rare / often:.2f} times as long for the rare one")
 np.testing.assert_allclose(rare / often, np.sqrt(191 / 20), rtol=1e-4)
 
 # %% [markdown]
+# In training: a linear model whose eight features occur in every second example, every fourth, ..., one in 256. Each
+# rule has its best rate of a grid. SGD has one rate for all, which the frequent features bound, so weights of rare ones
+# hardly move. AdaGrad learns them.
+
+# %%
+rng = np.random.default_rng(0)
+frequency = 0.5 ** np.arange(1, 9)
+present = (rng.random((500, 16, 8)) < frequency).astype(np.float32)  # 500 batches of 16 examples
+truth = jnp.ones(8)
+
+
+def error_of(tx):
+    """What is still wrong with every weight after 500 steps, as a share of it."""
+
+    def step(carry, x):
+        w, state = carry
+        update, state = tx.update(x.T @ (x @ (w - truth)) / len(x), state, w)
+        return (w + update, state), None
+
+    (w, _), _ = jax.lax.scan(step, (jnp.zeros(8), tx.init(jnp.zeros(8))), jnp.asarray(present))
+    return np.abs(np.asarray(w - truth))
+
+
+left = {
+    name: min((error_of(make(rate)) for rate in grid), key=lambda e: np.nan_to_num(e, nan=np.inf).sum())
+    for name, make, grid in (("sgd", jt.sgd, (0.1, 0.3, 1.0, 2.0)), ("adagrad", jt.adagrad, (0.1, 0.3, 1.0, 3.0)))
+}
+for name, error in left.items():
+    print(f"{name:8} error by feature, frequent to rare:", np.round(error, 2))
+assert left["sgd"][-1] > 10 * left["adagrad"][-1]
+
+# %% [markdown]
 # ## The whole matrix, and Shampoo
 #
 # $r_t$ is the diagonal of $G_t = \sum_k g_k g_k^\top$. AdaGrad with the whole matrix, $u_t = G_t^{-1/2} g_t$, sees
@@ -124,6 +164,30 @@ assert np.linalg.eigvalsh(kronecker - full / 3).min() > 0  # of rank 3
 shampoo = jt.scale_by_shampoo(None, axes=jt.MatrixAxes(fan_in=0, fan_out=1))  # sums, as AdaGrad has
 u = updates_for(shampoo, jnp.asarray(W, jnp.float32))[-1]
 np.testing.assert_allclose(u.ravel(), power(kronecker, -0.5) @ W[-1].ravel(), rtol=1e-3, atol=1e-4)
+
+# %% [markdown]
+# AdaGrad with the whole matrix has what the diagonal lost when the valley was turned. Turn the coordinates by $R$, and
+# $G$ becomes $R G R^\top$, so the step turns with them. The diagonal does not turn.
+
+# %%
+
+
+def full_adagrad(H, start, eta=0.5, steps=100):
+    """Losses of AdaGrad with the whole matrix on 1/2 x^T H x."""
+    x, G, losses = np.array(start), 1e-8 * np.eye(2), []
+    for _ in range(steps):
+        losses.append(0.5 * x @ H @ x)
+        g = H @ x
+        G += np.outer(g, g)
+        x = x - eta * power(G, -0.5) @ g
+    return np.array(losses)
+
+
+R = np.array([[1, -1], [1, 1]]) / np.sqrt(2)
+H, x0 = np.diag([10.0, 0.1]), np.array([1.0, 4.0])
+on_straight, on_turned = full_adagrad(H, x0), full_adagrad(R @ H @ R.T, R @ x0)
+np.testing.assert_allclose(on_straight, on_turned, rtol=1e-6)
+print(f"whole matrix after 100 steps: {on_straight[-1]:.2e} straight, {on_turned[-1]:.2e} turned")
 
 # %% [markdown]
 # ## RMSProp
@@ -156,6 +220,37 @@ ax.plot(np.arange(1, 51), centered, label="rmsprop-centered", **plots.line("rmsp
 ax.set(yscale="log", xlabel="step", ylabel="update / rate", title="under a constant gradient")
 ax.legend(frameon=False)
 plt.show()
+
+# %% [markdown]
+# ## Large gradients at the start
+#
+# A bad start or a few broken examples, and the first gradients are a hundred times too large. AdaGrad's sum keeps them
+# for good. After $k$ such steps of size $M$ its rate is at most $\eta / (M \sqrt k)$ times what a unit gradient needs.
+# RMSProp's average has forgotten them after a few times $1/(1 - \beta)$ steps.
+#
+# Here the loss of a parabola is multiplied by 100 in its first five steps, and the rates are those that are good
+# without.
+
+# %%
+
+
+def distance(tx, loud_steps, steps=200):
+    """Distance from the minimum of x^2 / 2 at every step; the gradient is 100 times as large in the first ones."""
+
+    def step(carry, t):
+        x, state = carry
+        update, state = tx.update(x * jnp.where(t < loud_steps, 100.0, 1.0), state, x)
+        return (x + update, state), jnp.abs(x)
+
+    return np.asarray(jax.lax.scan(step, (jnp.float32(10), tx.init(jnp.float32(0))), jnp.arange(steps))[1])
+
+
+names = {"adagrad": jt.adagrad(2.0), "rmsprop": jt.rmsprop(0.2, beta=0.9)}
+far = {(name, loud): distance(tx, loud) for name, tx in names.items() for loud in (0, 5)}
+for (name, loud), path in far.items():
+    print(f"{name:8} {loud} loud steps: {path[-1]:.3f} from the minimum after 200 steps")
+assert far["adagrad", 0][-1] < 0.01 and far["adagrad", 5][-1] > 3
+assert far["rmsprop", 5][-1] < 0.3  # its steps are 0.2 long
 
 # %% [markdown]
 # ## AdaDelta
@@ -197,14 +292,7 @@ for u_delta, u_rmsprop in zip(delta, rmsprop, strict=True):
 # thousandth of the rate.
 
 # %%
-bowl = quadratic(condition_number=100.0)
 louder = dataclasses.replace(bowl, fn=lambda x: 1000 * bowl.fn(x))
-rules = {
-    "adagrad": jt.adagrad(0.5, eps=1e-10),
-    "rmsprop": jt.rmsprop(0.05, eps=1e-8),
-    "rmsprop-centered": jt.rmsprop(0.02, eps=1e-8, centered=True),
-    "adadelta": jt.adadelta(1.0, eps=1e-6),
-}
 runs = {name: rollout(tx, bowl, 400) for name, tx in rules.items()}
 for name, tx in rules.items():
     away = np.abs(rollout(tx, louder, 40).params - runs[name].params[:41]).max()
@@ -244,21 +332,9 @@ plt.show()
 # the bowl is gone.
 
 # %%
-turned = ravine()
-along, across = sum(turned.start) / np.sqrt(2), (turned.start[1] - turned.start[0]) / np.sqrt(2)
-straight = dict(start=(across, along))  # the bowl is steep in x, the ravine across
-
 np.testing.assert_allclose(
     rollout(jt.sgd(0.05), turned, 300).loss, rollout(jt.sgd(0.05), bowl, 300, **straight).loss, rtol=1e-3, atol=1e-5
 )
-
-figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", sharey=True)
-on_bowl = {name: rollout(tx, bowl, 300, **straight) for name, tx in rules.items()}
-on_ravine = {name: rollout(tx, turned, 300) for name, tx in rules.items()}
-plots.losses(axes[0], bowl, on_bowl).set_title("straight: steep and flat are coordinates")
-plots.losses(axes[1], turned, on_ravine).set_title("turned by 45 degrees")
-axes[1].legend(frameon=False, fontsize=8)
-plt.show()
 
 for name in ("adagrad", "rmsprop"):
     print(f"{name:8} after 100 steps: {on_bowl[name].loss[100]:.2e} straight, {on_ravine[name].loss[100]:.2e} turned")
@@ -277,6 +353,78 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained"
 plots.trajectories(plots.contours(left, bowl), bowl, {"rmsprop": run})
 plots.effective_rates(right, "rmsprop", run)
 plt.show()
+
+# %% [markdown]
+# ## Exercises
+
+# %% tags=["checks"]
+
+
+def check_travelled(travelled):
+    """Exercise 1"""
+    for arrivals in (1, 20, 191):
+        measured = updates_for(jt.scale_by_adagrad(eps=0.0), jnp.ones((arrivals, 1))).sum()
+        ours = float(travelled(arrivals))
+        assert np.isclose(ours, measured, rtol=1e-3), f"{arrivals} gradients move it by {measured:.3f}, not {ours:.3f}"
+
+
+def check_whole(direction):
+    """Exercise 2"""
+    random = np.random.default_rng(0)
+    g, turn = random.standard_normal((9, 4)), np.linalg.qr(random.standard_normal((4, 4)))[0]
+    G = g.T @ g
+    d = np.asarray(direction(G, g[0]))
+    assert np.allclose(direction(turn @ G @ turn.T, turn @ g[0]), turn @ d), "turned coordinates should turn the step"
+    diagonal = np.diag(np.diag(G))
+    assert np.allclose(direction(diagonal, g[0]), g[0] / np.sqrt(np.diag(G))), "on a diagonal G it should be AdaGrad"
+
+
+# %% [markdown]
+# **1. How far does a rare weight get?** The step of a rare weight is longer, but it has fewer of them. How far does
+# AdaGrad move a weight at rate one that has received `arrivals` gradients, all alike? What is that for 191 and for 20?
+
+
+# %%
+def travelled(arrivals):
+    """The sum of all its steps."""
+    return arrivals  # not it
+
+
+grade(check_travelled, travelled)
+
+# %% tags=["solution"]
+
+
+def travelled_solution(arrivals):
+    """1 + 1/sqrt 2 + ... + 1/sqrt n, about 2 sqrt n: a tenth of the gradients, a third of the way."""
+    return np.sum(1 / np.sqrt(np.arange(1, arrivals + 1)))
+
+
+assert grade(check_travelled, travelled_solution)
+
+# %% [markdown]
+# **2. The whole matrix.** Write $G^{-1/2} g$ for a symmetric positive definite $G$, with `np.linalg.eigh`. The check
+# turns the coordinates.
+
+
+# %%
+def whole_direction(G, g):
+    """The step of AdaGrad with the whole matrix."""
+    return g / np.sqrt(np.diag(G))  # the diagonal's
+
+
+grade(check_whole, whole_direction)
+
+# %% tags=["solution"]
+
+
+def whole_solution(G, g):
+    """Divide by the root along every eigenvector."""
+    values, vectors = np.linalg.eigh(G)
+    return vectors @ (vectors.T @ g / np.sqrt(values))
+
+
+assert grade(check_whole, whole_solution)
 
 # %% [markdown]
 # ## Papers

@@ -11,27 +11,13 @@
 # %% [markdown]
 # # 4. Adam and bias correction
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
-# In Colab: *File > Open notebook > Upload*, and choose this file.
+# **Adam has a learning-rate schedule that nobody wrote down. Where is it?** Momentum divided by the root of RMSProp's
+# average, and one correction of both: the picture is what that does to the rate.
 #
-# Adam is momentum divided by the root of RMSProp's average, with one correction that acts as a hidden schedule.
+# *25 minutes to read, half a minute to run. Before it: [chapter 2](02_momentum.ipynb) and
+# [chapter 3](03_adaptive_rates.ipynb).*
 
-# %%
-# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
-import importlib.metadata
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("jaxopt_tour") is None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
-    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
-        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
-        subprocess.run([*pip, *missing, *kept], check=True)
-    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
-
-# %%
+# %% tags=["setup"]
 import dataclasses
 import inspect
 
@@ -44,6 +30,7 @@ import jaxopt_tour as jt
 from jaxopt_tour.problems.landscapes import styblinski_tang
 from jaxopt_tour.problems.stationary import minima
 from jaxopt_tour.tour import plots
+from jaxopt_tour.tour.exercises import grade
 from jaxopt_tour.tour.rollout import rollout
 
 # Steps on two numbers are quickest on a CPU, whatever else there is.
@@ -56,7 +43,28 @@ def updates_for(tx, gradients):
     return np.array(made)
 
 
+# %% tags=["picture"]
+
+
+def rho(t, b1, b2):
+    """The factor by which bias correction changes the update at step t."""
+    return np.sqrt(1 - b2**t) / (1 - b1**t)
+
+
+t = np.arange(1, 5001, dtype=np.float64)
+figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+styles = ("-", (0, (5, 2)), (0, (1, 1.5)))
+for (b1, b2), style in zip(((0.9, 0.999), (0.95, 0.95), (0.9, 0.95)), styles, strict=True):
+    ax.plot(t, rho(t, b1, b2), color=plots.line("adamw")["color"], linestyle=style, label=f"β₁ = {b1}, β₂ = {b2}")
+ax.axhline(1, color="0.6", linewidth=0.7)
+ax.set(xscale="log", xlabel="step t", ylabel="ρ(t; β₁, β₂)", ylim=(0, None))
+ax.legend(frameon=False)
+plt.show()
+
 # %% [markdown]
+# The factor by which bias correction changes the step, over time. At the usual decay rates it is a warm-up over
+# thousands of steps. At equal ones it is a spike.
+#
 # ## The rule
 #
 # $$m_t = \beta_1 m_{t-1} + (1 - \beta_1)\, g_t, \qquad v_t = \beta_2 v_{t-1} + (1 - \beta_2)\, g_t^2,$$
@@ -87,32 +95,17 @@ np.testing.assert_allclose(u, np.sign(constant), rtol=1e-4)
 #
 # $$\rho(t; \beta_1, \beta_2) = \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} .$$
 #
-# It ends at one. On the way it is a schedule of the learning rate that nobody wrote down.
+# It ends at one. On the way it is the schedule of the picture.
 
 # %%
 
 
-def rho(t, b1, b2):
-    """The factor by which bias correction changes the update at step t."""
-    return np.sqrt(1 - b2**t) / (1 - b1**t)
-
-
-t = np.arange(1, 5001, dtype=np.float64)
 gradients = jax.random.normal(jax.random.key(0), (300, 4))
 for b1, b2 in ((0.9, 0.999), (0.95, 0.95), (0.9, 0.95)):
     corrected, plain = (
         updates_for(jt.scale_by_adam(b1, b2, eps=0.0, bias_correction=on), gradients) for on in (True, False)
     )
     np.testing.assert_allclose(corrected, rho(t[:300, None], b1, b2) * plain, rtol=1e-3, atol=1e-6)
-
-figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
-styles = ("-", (0, (5, 2)), (0, (1, 1.5)))
-for (b1, b2), style in zip(((0.9, 0.999), (0.95, 0.95), (0.9, 0.95)), styles, strict=True):
-    ax.plot(t, rho(t, b1, b2), color=plots.line("adamw")["color"], linestyle=style, label=f"β₁ = {b1}, β₂ = {b2}")
-ax.axhline(1, color="0.6", linewidth=0.7)
-ax.set(xscale="log", xlabel="step t", ylabel="ρ(t; β₁, β₂)", ylim=(0, None))
-ax.legend(frameon=False)
-plt.show()
 
 # %% [markdown]
 # For the defaults (0.9, 0.999) it begins at $\sqrt{1 - \beta_2}/(1 - \beta_1) = 0.32$, falls for a dozen steps, and
@@ -215,6 +208,34 @@ drifting = np.arange(1.0, 301.0)[:, None]
 np.testing.assert_allclose(drifting[-1] - average(0.9, drifting, "zeros", True)[-1], 9, rtol=1e-6)
 
 # %% [markdown]
+# ## Two views: a sign, and a variance
+#
+# Without memory, $\beta_1 = \beta_2 = 0$, Adam is sign descent: $g / \sqrt{g^2}$. With memory, write $\sigma_t^2 = v_t
+# - m_t^2$. For equal decay rates this is an average of squared surprises, the distances of gradients from the momentum
+# before them:
+#
+# $$\sigma_t^2 = \beta\, \sigma_{t-1}^2 + \beta (1 - \beta)\, (g_t - m_{t-1})^2 ,
+#   \qquad u_t = \frac{m_t}{\sqrt{m_t^2 + \sigma_t^2}} = \frac{\mathrm{sign}(m_t)}{\sqrt{1 + \sigma_t^2 / m_t^2}} .$$
+#
+# *Proof.* Put $m_t = m_{t-1} + (1 - \beta)\, d$ with $d = g_t - m_{t-1}$ into $v_t - m_t^2$. The mixed terms cancel,
+# and $d^2$ has the factor $(1 - \beta) - (1 - \beta)^2 = \beta (1 - \beta)$. $\square$
+#
+# So Adam steps by the sign of the momentum, shortened where the gradient surprises it: by the ratio of noise to signal.
+
+# %%
+memoryless = updates_for(jt.scale_by_adam(0.0, 0.0, eps=0.0), gradients)
+np.testing.assert_allclose(memoryless, np.sign(gradients), rtol=1e-5)
+
+b, m, variance, views = 0.95, np.zeros(4), np.zeros(4), []
+for each in np.asarray(gradients, np.float64):
+    variance = b * variance + b * (1 - b) * (each - m) ** 2
+    m = b * m + (1 - b) * each
+    views.append(np.sign(m) / np.sqrt(1 + variance / m**2))
+plain = updates_for(jt.scale_by_adam(b, b, eps=0.0, bias_correction=False), gradients)
+np.testing.assert_allclose(plain, views, rtol=1e-2, atol=1e-4)
+print(f"pure noise: the mean size of an update is {np.abs(plain[100:]).mean():.2f}; without noise it is 1")
+
+# %% [markdown]
 # ## On the landscape
 #
 # The size of a step is the rate times a number of about one or less, so Adam walks at a steady speed where SGD leaps.
@@ -258,7 +279,81 @@ plots.effective_rates(right, "adam", run)
 plt.show()
 
 # %% [markdown]
+# ## Exercises
+
+# %% tags=["checks"]
+
+
+def check_steps(steps_until):
+    """Exercise 1"""
+    for b2, level in ((0.999, 0.99), (0.95, 0.9), (0.999, 0.5)):
+        counted = int(np.argmax(np.sqrt(1 - b2 ** np.arange(1, 20_000)) >= level)) + 1
+        ours = float(steps_until(b2, level))
+        assert abs(ours - counted) <= 1, f"at b2 = {b2} the root reaches {level} after {counted} steps, not {ours:.0f}"
+
+
+def check_eps(half_eps):
+    """Exercise 2"""
+    for start, on in first:
+        eps = float(half_eps(3.0, 0.999, start, on))
+        tx = [jt.scale_by_adam(0.9, 0.999, each, bias_correction=on, initial_moments=start) for each in (0.0, eps)]
+        full, shortened = (float(updates_for(each, jnp.full((1, 1), 3.0))[0, 0]) for each in tx)
+        assert np.isclose(shortened, full / 2, rtol=1e-3), (
+            f"start {start}, correction {on}: the step is {shortened / full:.3f} of its length, not a half"
+        )
+
+
+# %% [markdown]
+# **1. How long is the warm-up?** The part of $\rho$ that lasts is $\sqrt{1 - \beta_2^t}$. After how many steps does it
+# reach a level?
+
+
+# %%
+def steps_until(b2, level):
+    """The first t with sqrt(1 - b2^t) at the level."""
+    return 1 / (1 - b2)  # the memory, not the answer
+
+
+grade(check_steps, steps_until)
+
+# %% tags=["solution"]
+
+
+def steps_until_solution(b2, level):
+    """b2^t = 1 - level^2: nearly 4,000 steps to 0.99 at the defaults."""
+    return np.ceil(np.log(1 - level**2) / np.log(b2))
+
+
+assert grade(check_steps, steps_until_solution)
+
+# %% [markdown]
+# **2. When is $\epsilon$ large?** Which $\epsilon$ halves the first step, in each of the four cases? The table above
+# has the answer in another form.
+
+
+# %%
+def half_eps(g, b2, start, corrected):
+    """For a gradient g, a decay rate b2, a start ("zeros" or "first_gradient") and a switch."""
+    return abs(g)  # in two of the cases
+
+
+grade(check_eps, half_eps)
+
+# %% tags=["solution"]
+
+
+def half_eps_solution(g, b2, start, corrected):
+    """What stands under eps in the table has to be as large as eps: the root of the second moment, as it is used."""
+    if start == "zeros":
+        return abs(g) if corrected else abs(g) * np.sqrt(1 - b2)
+    return abs(g) / np.sqrt(1 - b2) if corrected else abs(g)
+
+
+assert grade(check_eps, half_eps_solution)
+
+# %% [markdown]
 # ## Papers
 #
 # Kingma & Ba 2015, [Adam](https://arxiv.org/abs/1412.6980). Orvieto & Gower 2025, [In Search of Adam's Secret
-# Sauce](https://arxiv.org/abs/2505.21829), on equal decay rates.
+# Sauce](https://arxiv.org/abs/2505.21829), on equal decay rates and the variance view. Balles & Hennig 2018,
+# [Dissecting Adam](https://arxiv.org/abs/1705.07774), on sign and variance.

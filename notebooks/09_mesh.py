@@ -11,28 +11,13 @@
 # %% [markdown]
 # # 9. Muon on a mesh
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
-# In Colab: *File > Open notebook > Upload*, and choose this file.
+# **Newton-Schulz needs whole matrices, and a large model's are sharded over many devices. How often do they have to be
+# sent?** Twice for all of them together: `mesh=` brings each whole matrix to one device, and the result back.
 #
-# Newton-Schulz needs whole matrices. The matrices of a large model are sharded over many devices. `mesh=` brings each
-# whole matrix to one device and the result back.
+# *15 minutes to read, half a minute to run. Before it: [chapter 7](07_muon.ipynb), and what a sharded array is in
+# [JAX](https://docs.jax.dev/en/latest/sharded-computation.html).*
 
-# %%
-# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
-import importlib.metadata
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("jaxopt_tour") is None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
-    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
-        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
-        subprocess.run([*pip, *missing, *kept], check=True)
-    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
-
-# %%
+# %% tags=["setup"]
 # JAX fixes the number of devices when it starts: eight virtual ones on the CPU, for machines that have only one.
 import os
 
@@ -51,12 +36,31 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxopt_tour as jt
 from jaxopt_tour.tour import plots
+from jaxopt_tour.tour.exercises import grade
 
 devices = jax.devices() if jax.device_count() > 1 else jax.devices("cpu")
 print(len(devices), "devices:", devices[0].platform)
 assert len(devices) > 1, "JAX was running already: restart the session and run from the top"
 
+# %% tags=["picture"]
+panels = {"sharded: a block of every matrix": 0, "one exchange: whole matrices": 1, "one more: blocks again": 0}
+palette = plt.get_cmap("tab10").colors
+figure, axes = plt.subplots(1, 3, figsize=(12, 3), layout="constrained", sharey=True)
+for ax, (title, whole) in zip(axes, panels.items(), strict=True):
+    for device in range(4):
+        for block in range(4):
+            matrix = device if whole else block
+            ax.barh(3 - device, 0.9, left=block, height=0.62, color=palette[matrix], alpha=0.9)
+            ax.text(block + 0.45, 3 - device, f"{'ABCD'[matrix]}{block if whole else device}", ha="center", va="center")
+    ax.set(title=title, xticks=[], yticks=range(4), yticklabels=[f"device {3 - place}" for place in range(4)])
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+plt.show()
+
 # %% [markdown]
+# Four matrices, A to D, on four devices. A device holds one block of each. After one all-to-all it holds one whole
+# matrix, orthogonalizes that, and sends the blocks back.
+#
 # ## Sharded parameters
 #
 # FSDP: every matrix is sharded along one axis, so each of $N$ devices holds one block of it. The same goes for the
@@ -210,7 +214,74 @@ expected, _ = jax.jit(plain.update)(on_one, plain.init(on_one), on_one)
 jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4), update, expected)
 
 # %% [markdown]
+# ## Exercises
+
+# %% tags=["checks"]
+
+
+def check_sent(share_sent):
+    """Exercise 1"""
+    for many in (2, 4, 8):
+        sent = 0  # blocks that change device; every matrix has one on each of the devices
+        for owner in range(many):
+            sent += 2 * sum(holder != owner for holder in range(many))
+        expected = sent / many / many**2  # by a device, of all blocks of as many matrices as devices
+        ours = float(share_sent(many))
+        assert np.isclose(ours, expected), f"each of {many} devices sends {expected:.4f} of all bytes, not {ours:.4f}"
+
+
+def check_two_axes(mesh_argument):
+    """Exercise 2"""
+    grid = jax.make_mesh((len(devices) // 2, 2), ("data", "model"), axis_types=2 * (AxisType.Auto,), devices=devices)
+    split = jax.device_put(on_one, NamedSharding(grid, PartitionSpec("data", "model")))
+    tx = jt.muon(0.02, orthogonalizer=full_precision, mesh=mesh_argument)
+    update = jax.jit(lambda grads, state, params: tx.update(grads, state, params))
+    program = update.lower(split, tx.init(split), split).compile()
+    found = Counter(re.findall(KINDS, program.as_text()))
+    assert set(found) <= {"all-to-all"}, f"the whole update should exchange by all-to-alls alone, it has {dict(found)}"
+    result, _ = program(split, tx.init(split), split)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4), result, expected)
+
+
+# %% [markdown]
+# **1. What a device sends.** $N$ devices, $N$ matrices, each matrix in $N$ blocks. Which share of all bytes does one
+# device send in one update, there and back? Count blocks before you look at the formula above.
+
+
+# %%
+def share_sent(many):
+    """Of the bytes of all matrices, for so many devices."""
+    return 2 / many  # if it kept nothing
+
+
+grade(check_sent, share_sent)
+
+# %% tags=["solution"]
+
+
+def share_sent_solution(many):
+    """It holds 1/N, keeps 1/N of that, and does so twice."""
+    return 2 * (many - 1) / many**2
+
+
+assert grade(check_sent, share_sent_solution)
+
+# %% [markdown]
+# **2. Two axes.** The mesh is now `("data", "model")`, and kernels are sharded over both. What is `mesh=`, so that all
+# devices share the work?
+
+# %%
+mesh_argument = None  # left to XLA
+
+grade(check_two_axes, mesh_argument)
+
+# %% tags=["solution"]
+both = ("data", "model")
+
+assert grade(check_two_axes, both)
+
+# %% [markdown]
 # ## Papers
 #
 # Liu et al. 2025, [Muon is Scalable for LLM Training](https://arxiv.org/abs/2502.16982), on sharing its work over
-# devices.
+# devices. Ahn et al. 2025, [Dion](https://arxiv.org/abs/2504.05295), on sharded orthonormal updates.

@@ -9,30 +9,15 @@
 # ---
 
 # %% [markdown]
-# # 7. Routing, and a training step in Flax
+# # 8. Routing, and a training step in Flax
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
-# In Colab: *File > Open notebook > Upload*, and choose this file.
+# **Which parameters of a model are matrices?** A model has embeddings, heads, norms and biases as well. Muon is not for
+# those, and neither names nor the number of axes say which is which.
 #
-# A model has matrices, and it has embeddings, norms and biases. Muon is for the former; this is how they are told
-# apart.
+# *15 minutes to read, half a minute to run. Before it: [chapter 7](07_muon.ipynb), and a first model in
+# [Flax](https://flax.readthedocs.io).*
 
-# %%
-# Installs jaxopt-tour where it is missing, and leaves the JAX that is there as it is.
-import importlib.metadata
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("jaxopt_tour") is None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    here = {name for name in ("jax", "jaxlib", "optax", "flax", "matplotlib") if importlib.util.find_spec(name)}
-    if missing := sorted({"jax", "optax", "flax", "matplotlib"} - here):
-        kept = [f"{name}=={importlib.metadata.version(name)}" for name in sorted(here & {"jax", "jaxlib"})]
-        subprocess.run([*pip, *missing, *kept], check=True)
-    subprocess.run([*pip, "--no-deps", "jaxopt-tour"], check=True)
-
-# %%
+# %% tags=["setup"]
 import inspect
 
 import flax.linen
@@ -48,18 +33,40 @@ import jaxopt_tour as jt
 from jaxopt_tour.problems.models import GPT, MLP
 from jaxopt_tour.problems.tasks import cnn
 from jaxopt_tour.tour import plots
+from jaxopt_tour.tour.exercises import grade
+
+# %% tags=["picture"]
+model = GPT(vocabulary=76, width=64, heads=2, blocks=1, hidden=176, rngs=nnx.Rngs(0))
+by_use = jt.routing.from_function(model, jnp.zeros((2, 16), int))
+
+parameters = {"/".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+colors = {"matrix": "#d55e00", "embedding": "#0072b2", "head": "#3391c9", "vector": "#6f7680"}
+names = list(parameters)
+figure, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+for place, name in enumerate(names):
+    leaf, role = parameters[name], by_use[name].label
+    ax.barh(place, leaf.size, color=colors[role])
+    ax.text(
+        leaf.size * 1.1, place, "1 axis" if leaf.ndim == 1 else f"{leaf.ndim} axes", va="center", size=8, color="0.4"
+    )
+for role, color in colors.items():
+    ax.barh(0, 0, color=color, label=f"{role}: {'Muon' if role == 'matrix' else 'AdamW'}")
+ax.set(xscale="log", xlim=(20, 60_000), xlabel="entries", yticks=range(len(names)), yticklabels=names)
+ax.invert_yaxis()
+ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+plt.show()
 
 # %% [markdown]
+# The parameters of a small GPT, colored by what the model does with them. An embedding with two axes is no matrix
+# between hidden layers. Attention kernels with three axes are.
+#
 # ## By use
 #
-# The number of axes does not say what a parameter is. A character GPT has an embedding with two axes that is no
-# matrix between hidden layers, and attention kernels with three that are. `from_function` traces the model without
+# `from_function` traces the model without
 # running it and looks at what becomes of each parameter: contracted with an activation, looked up, added. The last
 # contraction is the head.
 
 # %%
-model = GPT(vocabulary=76, width=64, heads=2, blocks=1, hidden=176, rngs=nnx.Rngs(0))
-by_use = jt.routing.from_function(model, jnp.zeros((2, 16), int))
 print(by_use)
 
 assert by_use["blocks/0/attention/query/kernel"].label == "matrix"
@@ -215,6 +222,71 @@ routing = {"layers/0/kernel": "other"}  # try {}, {"head/kernel": jt.MatrixAxes(
 
 changed = train(jt.muon(1e-2, routing=routing))
 print(f"mean of the last ten losses: {changed[-10:].mean():.3f}, by default {losses['muon'][-10:].mean():.3f}")
+
+# %% [markdown]
+# ## Exercises
+
+# %% tags=["checks"]
+
+
+def check_route(routing):
+    """Exercise 1"""
+    shapes = {"tokens": (76, 32), "mix": (96, 32), "scale": (32,)}
+    tree = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    found = jt.routing.resolve(dict(routing), tree)
+    labels = {name: route.label for name, route in found.items()}
+    assert labels["tokens"] != "matrix", "tokens is looked up by row: an embedding, not a matrix"
+    assert labels["mix"] == "matrix", f"mix should be a matrix, it is routed as {labels['mix']}"
+    assert found["mix"].axes == jt.MatrixAxes(fan_in=1, fan_out=0), (
+        f"mix is stored as (out, in), not {found['mix'].axes}"
+    )
+
+
+def check_frozen(transformation):
+    """Exercise 2"""
+    tree = {"embed": {"embedding": jnp.ones((7, 4))}, "layers_0": {"kernel": jnp.eye(4), "bias": jnp.ones(4)}}
+    updates, _ = transformation.update(tree, transformation.init(tree), tree)
+    assert not np.any(updates["embed"]["embedding"]), "the embedding should not move"
+    assert np.allclose(updates["layers_0"]["kernel"], -0.1 * np.eye(4), atol=0.02), "the kernel should move by Muon"
+    assert np.allclose(updates["layers_0"]["bias"], -0.1, atol=1e-4), "the bias should move by Adam"
+
+
+# %% [markdown]
+# **1. Route by hand.** A checkpoint from elsewhere has the arrays `tokens` (76, 32), a table of embeddings; `mix` (96,
+# 32), a linear layer with 32 inputs, stored as (out, in); and `scale` (32,). Say what has to be said.
+
+# %%
+my_routing = {"tokens": "embedding", "mix": jt.MatrixAxes(fan_in=0, fan_out=1)}  # half of it
+
+grade(check_route, my_routing)
+
+# %% tags=["solution"]
+routing_solution = {"tokens": "embedding", "mix": jt.MatrixAxes(fan_in=1, fan_out=0)}
+
+assert grade(check_route, routing_solution)
+
+# %% [markdown]
+# **2. Fine-tune with a frozen embedding.** Complete the transformation: matrices by Muon, the embedding not at all,
+# everything else by Adam, all at rate 0.1.
+
+# %%
+step = optax.scale_by_learning_rate(0.1)
+my_transformation = jt.multi_transform(
+    {"matrix": optax.chain(jt.scale_by_muon(), step), "other": optax.chain(jt.scale_by_adam(), step)}
+)
+
+grade(check_frozen, my_transformation)
+
+# %% tags=["solution"]
+transformation_solution = jt.multi_transform(
+    {
+        "matrix": optax.chain(jt.scale_by_muon(), step),
+        "embedding": optax.set_to_zero(),
+        "other": optax.chain(jt.scale_by_adam(), step),
+    }
+)
+
+assert grade(check_frozen, transformation_solution)
 
 # %% [markdown]
 # ## Papers
