@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxopt_tour._checks import check_integer
+from jaxopt_tour._checks import check_integer, check_transformation
 from jaxopt_tour._trees import is_box, is_hole, is_placeholder, named_leaves, path_name, unbox
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.mesh.layouts import explicit_axes, mesh_of
@@ -107,6 +107,7 @@ def monitored(
     """
     check_integer("every", every, 1)
     check_routing(routing)
+    check_transformation("tx", tx)
     inner = optax.with_extra_args_support(tx)
     subjects: dict[Any, _Subject] = {}
 

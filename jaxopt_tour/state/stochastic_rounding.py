@@ -106,7 +106,10 @@ def as_key(key: Any) -> Array:
     """A typed key, from a typed key, the data of one, or a seed."""
     message = f"key must be a key such as jax.random.key(0), or a seed such as 0; got {key!r}"
     if isinstance(key, int) and not isinstance(key, bool):
-        return jax.random.key(key)
+        try:
+            return jax.random.key(key)
+        except OverflowError:
+            raise ValueError(message) from None
     if not isinstance(key, jax.Array) or (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim):
         raise ValueError(message)
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
