@@ -152,6 +152,33 @@ plt.show()
 # %% [markdown]
 # Two rates chosen by hand on one seed say nothing about which is better; the race, `./tour`, tunes both.
 #
+# ## What the steps did
+#
+# `jt.monitored` measures inside the update, here every 20 steps, and `jt.metrics` reads the state as one flat
+# dictionary for any logger. The page on monitoring has the list of numbers, and what to do about them.
+
+# %%
+model = MLP(sizes, rngs=nnx.Rngs(0))
+optimizer = nnx.Optimizer(model, jt.monitored(jt.muon(1e-2), every=20), wrt=nnx.Param)
+logged = []
+for batch in batches:
+    train_step(model, optimizer, *batch)
+    metrics = jt.metrics(optimizer.opt_state)
+    if not logged or metrics["measured_at"] != logged[-1]["measured_at"]:
+        logged.append(metrics)
+
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+for ax, metric in zip(axes, ("update_rms_by_role", "stable_rank"), strict=True):
+    for key in [key for key in logged[0] if key.startswith(metric + "/") and not key.endswith("/all")]:
+        values = [float(metrics[key]) for metrics in logged]
+        ax.plot([float(metrics["measured_at"]) for metrics in logged], values, "o-", label=key.split("/", 1)[1])
+    ax.set(title=metric, xlabel="update", ylim=(0, None))
+    ax.legend(frameon=False, fontsize=8)
+plt.show()
+assert [metrics["measured_at"] for metrics in logged] == [1, 21, 41]
+print(*jt.diagnose(logged[-1]), sep="\n")
+
+# %% [markdown]
 # ## The same step, in linen
 #
 # The parameters of linen are a dictionary, and `TrainState` carries them. From the same start the losses are the same.

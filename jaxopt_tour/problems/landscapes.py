@@ -345,16 +345,13 @@ def matrix_regression() -> Landscape:
 def matrix_steep() -> Landscape:
     """The same with inputs whose sizes differ more, as those of a real layer do: condition number 100."""
     gram = _INPUTS @ np.diag([4.0, 0.04]) @ _INPUTS.T
-    return Landscape(
+    return dataclasses.replace(
+        matrix_regression(),
         name="matrix-steep",
         title="2×2 weight, condition 100",
         formula="f(W) = ½ tr((W − W*)ᵀ Q (W − W*)),  W is 2×2,  Q = E[input inputᵀ], eigenvalues 4 and 0.04",
-        source="multi-output linear regression; drawn over the singular directions of W − W*",
         about="Along x the loss is a hundred times as steep as along y. Muon's step is as long along y as along x.",
         fn=_regression(gram),
-        start=(2.2, 3.4),
-        box=((-4.0, 4.0), (-4.0, 4.0)),
-        plane=_singular_plane(),
         gram=gram,
     )
 

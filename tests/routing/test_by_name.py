@@ -51,6 +51,12 @@ CASE_BY_CASE = [
     (tree(dense__kernel=(3, 4), head__kernel=(4, 2)), "dense/kernel", MatrixAxes(0, 1)),
     (tree(proj__kernel=(8, 2, 4), proj__bias=(2, 4)), "proj/kernel", MatrixAxes(0, (1, 2))),
     (tree(proj__kernel=(2, 4, 8), proj__bias=(8,)), "proj/kernel", MatrixAxes((0, 1), 2)),
+    (tree(head__kernel=(8, 3), layers_0__kernel=(20, 8), layers_1__kernel=(8, 8)), "layers_0/kernel", MatrixAxes(0, 1)),
+    (
+        {"head/kernel": (8, 3), "layers/0/kernel": (20, 8), "layers/1/kernel": (8, 8)},
+        "layers/0/kernel",
+        MatrixAxes(0, 1),
+    ),
     (tree(fc__weight=(16, 8), fc__bias=(16,), head__weight=(3, 16)), "fc/weight", MatrixAxes(1, 0)),
     (tree(fc__weight=(8, 16), fc__bias=(16,), head__weight=(3, 16)), "fc/weight", MatrixAxes(0, 1)),
     # attention

@@ -55,8 +55,12 @@ def may_be_output(leaf: Leaf, fan_in: int, fan_out: int, leaves: Mapping[str, Le
     first = _fan_in(min([leaf, *siblings], key=lambda other: _natural(other.name)), leaf, fan_in)
     if fan_out == first and _is_in_block_with_norm(leaf, leaves):
         return False
-    if fan_out == first and (fan_in != fan_out or _NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module)):
+    if fan_out == first and _NUMBERED_BY_THE_FRAMEWORK.fullmatch(leaf.module):
         return True
+    if "out" in leaf.module:  # pi0's action_out_proj gives as many as its action_in_proj takes
+        its_input = leaf.module.replace("out", "in")
+        if any(other.module == its_input and _fan_in(other, leaf, fan_in) == fan_out for other in siblings):
+            return True
     later = (other for other in siblings if _natural(other.name) > _natural(leaf.name) or words(other.module) & HEADS)
     return not any(
         _fan_in(other, leaf, fan_in) == fan_out and (fan_in != fan_out or _follows(other, leaf)) for other in later
