@@ -53,7 +53,7 @@ CASE_BY_CASE = [
     (tree(proj__kernel=(2, 4, 8), proj__bias=(8,)), "proj/kernel", MatrixAxes((0, 1), 2)),
     (tree(head__kernel=(8, 3), layers_0__kernel=(20, 8), layers_1__kernel=(8, 8)), "layers_0/kernel", MatrixAxes(0, 1)),
     (
-        {"head/kernel": (8, 3), "layers/0/kernel": (20, 8), "layers/1/kernel": (8, 8)},
+        tree(head__kernel=(8, 3), layers__0__kernel=(20, 8), layers__1__kernel=(8, 8)),
         "layers/0/kernel",
         MatrixAxes(0, 1),
     ),
