@@ -72,6 +72,8 @@ def calls() -> list[Call]:
         "learning_rate": 1e-3,
         "norm": "spectral",
         "inner": inner,
+        "directions": jt.scale_by_muon(),
+        "norms": jt.scale_by_adam(),
         "first": inner,
         "second": inner,
         "weight": 0.5,

@@ -30,9 +30,11 @@ def click(tab: Browser, selector: str) -> None:
 
 def inside(tab: Browser, name: str, right: float, down: float) -> tuple[float, float]:
     """A place in an element, as shares of its width and height, once it is in sight."""
+    node = f"document.getElementById({json.dumps(name)})"
+    tab.evaluate(f"{node}.scrollIntoView({{block: 'center', behavior: 'instant'}})")  # also ends a scroll on its way
+    tab.settle()
     left, top, width, height = tab.evaluate(
-        f"(() => {{ const node = document.getElementById({json.dumps(name)}); node.scrollIntoView({{block: 'center'}});"
-        " const box = node.getBoundingClientRect(); return [box.x, box.y, box.width, box.height]; })()"
+        f"(() => {{ const box = {node}.getBoundingClientRect(); return [box.x, box.y, box.width, box.height]; }})()"
     )
     return left + right * width, top + down * height
 
