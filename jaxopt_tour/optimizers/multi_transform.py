@@ -75,11 +75,11 @@ def multi_transform(
         }
 
     check_mapping("transforms", transforms, "from labels to transformations")
-    if not transforms:
-        raise ValueError("transforms must have a transformation for one label or more, got {}")
     transforms_for({})  # a function with a wrong argument raises now, not at init
 
     check_routing(routing)
+    if not transforms:
+        raise ValueError("transforms must have a transformation for one label or more, got {}")
     logged: set[str] = set()  # an optimizer that is initialized again, as under jit, says nothing new
     accepted: set[Any] = set()  # structures of states that were checked
 

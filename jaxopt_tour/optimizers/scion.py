@@ -153,7 +153,7 @@ def _radii_by_role(radius: float | Mapping[str, float] | None) -> dict[str, floa
         return dict(_RADII)
     if not isinstance(radius, Mapping):
         check_nonnegative("radius", radius)
-        return dict.fromkeys(_RADII, float(radius))
+        return dict.fromkeys(_RADII, float(radius) if isinstance(radius, int) else radius)
     for role, number in radius.items():
         _check_role("radius", role)
         check_nonnegative(f"radius[{role!r}]", number)
