@@ -117,7 +117,7 @@ def test_the_wheel_of_the_library_carries_types_and_licence_and_no_data(tmp_path
     expected = {name for name in files_of(ROOT / "jaxopt_tour") if "__pycache__" not in name}
     assert "jaxopt_tour/py.typed" in expected and expected <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
-    assert len(content) < 600_000
+    assert len(content) < 700_000  # code alone; the data sets have two megabytes
 
 
 def test_a_wheel_is_built_twice_bit_for_bit(tmp_path):
