@@ -63,6 +63,7 @@ def test_models_have_the_sizes_that_are_said():
     assert millions["26M"].batch_text == "256 windows of 256 bytes"
 
 
+@pytest.mark.slow
 def test_one_step_of_the_cnn_and_of_a_narrow_resnet_goes_down():
     cnn = fullscale.fashion_cnn(lambda: images(28, 28), channels=(4, 4), batch=8)
     resnet = fullscale.cifar_resnet(lambda: images(32, 32, 3), channels=(4,), blocks=1, batch=4, parts=2)
