@@ -172,8 +172,8 @@ def zolotarev(
     decomposition, 2010, https://doi.org/10.1137/090774999
     """
     low, high = check_bound(lower_bound), 1.0
-    if isinstance(inverses, bool) or not isinstance(inverses, int) or inverses < 1:
-        raise ValueError(f"inverses must be an integer >= 1, got {inverses!r}")
+    if isinstance(inverses, bool) or not isinstance(inverses, int) or not 1 <= inverses <= 100:
+        raise ValueError(f"inverses must be an integer from 1 to 100, got {inverses!r}")
     functions = []
     for _ in range(check_steps(steps)):
         functions.append(best(low, high, inverses))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -74,7 +74,7 @@ def tail_average(
     """
     check_integer("start", start, 0, or_array=True)
     check_number("horizon", horizon, "a number >= 1", lambda number: 1 <= number < np.inf)
-    if isinstance(leave_out, str) or not isinstance(leave_out, Iterable):
+    if isinstance(leave_out, str) or not isinstance(leave_out, Sequence | frozenset | set):
         raise ValueError(f"leave_out must be a sequence of roles, got {leave_out!r}")
     for role in leave_out:
         check_choice("leave_out", role, ROLES)

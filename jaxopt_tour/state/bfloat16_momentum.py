@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxopt_tour._checks import check_transformation
 from jaxopt_tour._trees import is_hole
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.optimizers._state_check import with_state_check
@@ -58,6 +59,7 @@ def with_bfloat16_momentum(tx: optax.GradientTransformation, key: Array | int) -
     Source:
         Gupta et al. 2015, section 3, https://arxiv.org/abs/1502.02551.
     """
+    check_transformation("tx", tx)
     inner = optax.with_extra_args_support(tx)
     typed = as_key(key)
     implementation = jax.random.key_impl(typed)

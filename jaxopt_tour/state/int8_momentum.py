@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxopt_tour._checks import check_integer
+from jaxopt_tour._checks import check_integer, check_transformation
 from jaxopt_tour._trees import HOLE, is_hole
 from jaxopt_tour._types import Array, Tree
 from jaxopt_tour.mesh.layouts import laid_like
@@ -80,6 +80,7 @@ def with_int8_momentum(
     """
     check_integer("block_size", block_size, 1)
     check_integer("min_size", min_size, 1)
+    check_transformation("tx", tx)
     inner = optax.with_extra_args_support(tx)
 
     def init(params: Tree) -> Int8MomentumState:
