@@ -107,7 +107,7 @@ def check_mapping(name: str, value: Any, of: str) -> None:
 
 
 def check_tree_like(name: str, value: Any, like: Any, is_leaf: Callable[[Any], bool] | None = None) -> None:
-    """Raise unless `value` has the leaves of the tree `like`, with arrays of numbers for its arrays."""
+    """Raise unless `value` has the structure of the tree `like`."""
     given: Any = jax.tree.structure(value, is_leaf=is_leaf)
     if given != jax.tree.structure(like, is_leaf=is_leaf):
         raise ValueError(f"{name} must be a tree like the one that the state was made for, got {value!r}")

@@ -27,7 +27,7 @@ import optax
 
 import jaxopt_tour as jt
 from jaxopt_tour.optimizers import dual_norm
-from jaxopt_tour.problems.landscapes import matrix_regression
+from jaxopt_tour.problems.matrix_landscapes import matrix_regression
 from jaxopt_tour.tour import plots
 from jaxopt_tour.tour.exercises import grade
 from jaxopt_tour.tour.rollout import rollout

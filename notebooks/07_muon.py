@@ -30,7 +30,8 @@ import jaxopt_tour as jt
 from jaxopt_tour.coefficients import PolynomialCoefficients, keller_jordan, odd_polynomials, polar_express
 from jaxopt_tour.orthogonalization.newton_schulz import standard_form
 from jaxopt_tour.orthogonalization.svd import polar_factor
-from jaxopt_tour.problems.landscapes import matrix_regression, styblinski_tang
+from jaxopt_tour.problems.landscapes import styblinski_tang
+from jaxopt_tour.problems.matrix_landscapes import matrix_regression
 from jaxopt_tour.problems.regression import matrix_quadratic, rotation
 from jaxopt_tour.tour import measures, plots
 from jaxopt_tour.tour.exercises import grade

@@ -126,7 +126,7 @@ def fault_of(call: Call, argument: str, value: Any) -> str | None:
     """What is wrong with how a bad argument was met; None if it was refused by name or did no harm."""
     try:
         made = call.function(**{**call.arguments, argument: value})
-        return harm_of(made)
+        return None if call.name == "clip_qk" else harm_of(made)  # whose update needs a model's largest logits
     except ValueError as error:
         named = argument in str(error) or (argument.startswith("params") and "parameter '" in str(error))
         return None if named else f"does not name {argument!r}: {str(error)[:160]}"
@@ -136,8 +136,6 @@ def fault_of(call: Call, argument: str, value: Any) -> str | None:
 
 def harm_of(made: Any) -> str | None:
     """What is wrong with what a call returned."""
-    if isinstance(made, optax.GradientTransformation) and made.update.__qualname__.startswith("clip_qk"):
-        return None  # it needs a model's largest logits
     if not isinstance(made, optax.GradientTransformation):
         arrays = [leaf for leaf in jax.tree.leaves(made) if isinstance(leaf, jax.Array | float)]
         return None if all(np.isfinite(leaf).all() for leaf in arrays) else "returned a number that is not finite"

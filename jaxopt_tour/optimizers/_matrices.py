@@ -205,6 +205,16 @@ def join_numbers(pieces: Sequence[Array], view: MatrixAxes, like: Array | None =
     return numbers if like is None else laid_like(numbers.astype(like.dtype), like)
 
 
+def check_nonzero(name: str, leaf: Array, norms: Sequence[Array], what: str) -> None:
+    """Raise unless the norms of all pieces of a parameter are positive, where values are known; `what` says why."""
+    known = leaf.size and not any(isinstance(norm, jax.core.Tracer) for norm in norms)
+    if known and not all(bool((norm > 0).all()) for norm in norms):
+        raise ValueError(
+            f"parameter {name!r} of shape {tuple(leaf.shape)} must have no {what}, and it would stay zero; "
+            "initialize it otherwise, or route it elsewhere with routing="
+        )
+
+
 def on_matrices(
     rule: Callable[..., Array],
     axes: MatrixAxes | Mapping[str, MatrixAxes] | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -15,6 +14,7 @@ from jaxopt_tour._types import Array, DTypeLike, ScalarOrSchedule, Tree
 from jaxopt_tour.mesh.on_mesh import MeshLike, as_on_mesh
 from jaxopt_tour.optimizers._matrices import (
     Part,
+    check_nonzero,
     join_numbers,
     joined,
     parts_of,
@@ -93,7 +93,7 @@ def hyperball(
         parts = parts_of(params, views, on_mesh)
         norms = {name: [part.norm("matrix") for part in of_leaf] for name, of_leaf in parts.items()}
         for name, leaf in named_leaves(params).items():
-            _check_nonzero(name, leaf, norms[name])
+            check_nonzero(name, leaf, norms[name], "matrix of zeros: hyperball keeps norms")
 
         def radius(name: str, leaf: Any) -> Any:
             return rebox(leaf, join_numbers(norms[name], views[name]))
@@ -141,17 +141,6 @@ def _step(direction: Part, weight: Part, radius: Array, eta: Scalar) -> Array:
     ahead = ahead * safe_divide(radius, weight.norm("matrix", ahead))
     # A rate of zero moves nothing, not even back to the sphere by what rounding moved.
     return jnp.where(jnp.asarray(eta) == 0, 0, ahead - w)
-
-
-def _check_nonzero(name: str, leaf: Array, norms: list[Array]) -> None:
-    """Raise unless every matrix of a parameter has a norm, where its values are known."""
-    if leaf.size and not any(isinstance(norm, jax.core.Tracer) for norm in norms):
-        for norm in norms:
-            if not bool((norm > 0).all()):
-                raise ValueError(
-                    f"parameter {name!r} of shape {tuple(leaf.shape)} must have no matrix of zeros: hyperball keeps "
-                    "norms, and it would stay zero; initialize it otherwise, or route it elsewhere with routing="
-                )
 
 
 def muonh(

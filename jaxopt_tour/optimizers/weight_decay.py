@@ -132,11 +132,15 @@ def map_masked(rule: Callable[[Array, Array], Array], mask: Tree, updates: Tree,
     Raises:
         ValueError: A leaf of the mask is no boolean, or it is no tree like the parameters.
     """
-
-    def map_subtree(is_chosen: Any, u: Tree, theta: Tree) -> Tree:
+    for is_chosen in jax.tree.leaves(mask):
         if not isinstance(is_chosen, (bool, np.bool_)):
             raise ValueError(f"mask must have True or False for every parameter, got {is_chosen!r}")
+    try:
+        jax.tree.map(lambda *_: None, mask, updates)
+    except ValueError as error:
+        raise ValueError(f"mask must be a tree of booleans like the parameters, or a prefix: {error}") from error
 
+    def map_subtree(is_chosen: bool, u: Tree, theta: Tree) -> Tree:
         def map_leaf(u: Any, theta: Any) -> Any:
             if u is None:
                 return None
@@ -144,10 +148,7 @@ def map_masked(rule: Callable[[Array, Array], Array], mask: Tree, updates: Tree,
 
         return jax.tree.map(map_leaf, u, theta, is_leaf=lambda leaf: leaf is None)
 
-    try:
-        return jax.tree.map(map_subtree, mask, updates, params)
-    except ValueError as error:
-        raise ValueError(f"mask must be a tree of booleans like the parameters, or a prefix: {error}") from error
+    return jax.tree.map(map_subtree, mask, updates, params)
 
 
 def _is_matrix(params: Tree) -> Tree:

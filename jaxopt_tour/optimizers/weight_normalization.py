@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -16,6 +15,7 @@ from jaxopt_tour.mesh.on_mesh import MeshLike, as_on_mesh
 from jaxopt_tour.optimizers._init_report import collect_report
 from jaxopt_tour.optimizers._matrices import (
     Part,
+    check_nonzero,
     join_numbers,
     joined,
     parts_of,
@@ -110,7 +110,9 @@ def with_weight_normalization(
         parts = parts_of(params, views, on_mesh)
         numbers = {name: [part.norm("fan_in") for part in of_leaf] for name, of_leaf in parts.items()}
         for name, leaf in named_leaves(params).items():
-            _check_nonzero(name, leaf, numbers[name])
+            check_nonzero(
+                name, leaf, numbers[name], "output whose weights are all zeros: weight normalization scales outputs"
+            )
         joined_numbers = {name: join_numbers(of_leaf, views[name]) for name, of_leaf in numbers.items()}
         gamma = map_with_names(lambda name, leaf: rebox(leaf, joined_numbers[name]), params)
         # A copy: a state is donated, each buffer once.
@@ -225,15 +227,3 @@ class _Output(NamedTuple):
         stays = (change == 0) & (self.weight.sum(jnp.abs(step.x), "fan_in") == 0)
         # On Explicit axes a sum takes the layout of the sharded term, and a choice needs two of one layout.
         return jnp.where(stays, 0, u), gamma, jnp.where(stays, self.length + jnp.zeros_like(length), length)
-
-
-def _check_nonzero(name: str, leaf: Array, norms: list[Array]) -> None:
-    """Raise unless every output of a parameter has a norm, where its values are known."""
-    if leaf.size and not any(isinstance(norm, jax.core.Tracer) for norm in norms):
-        for norm in norms:
-            if not bool((norm > 0).all()):
-                raise ValueError(
-                    f"parameter {name!r} of shape {tuple(leaf.shape)} must have no output whose weights are all zeros: "
-                    "weight normalization scales outputs, and it would stay zero; initialize it otherwise, or route "
-                    "it elsewhere with routing="
-                )

@@ -1,107 +1,18 @@
-"""Small functions to watch an optimizer on: formula, source, box and start.
-
-A landscape is a function of one array, a vector or a matrix, and is drawn over a plane with coordinates (x, y). For
-two parameters the plane is all there is; a matrix landscape is drawn over the two directions that matter to it. Their
-minima and saddles are computed in `stationary`.
-"""
+"""Small functions to watch an optimizer on: formula, source, box and start."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_tour._checks import check_choice, check_nonnegative
+from jaxopt_tour._checks import check_choice
 from jaxopt_tour._types import Array
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plane:
-    """The plane over which a landscape is drawn: `params = origin + x first + y second`, both of length one."""
-
-    origin: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-
-    def params(self, x: Any, y: Any) -> np.ndarray:
-        """Parameters at coordinates; `x` and `y` may be arrays, whose axes come first."""
-        x, y = (np.asarray(each, np.float64)[(...,) + (None,) * self.origin.ndim] for each in (x, y))
-        return self.origin + x * self.first + y * self.second
-
-    def coordinates(self, params: Any) -> np.ndarray:
-        """(..., 2): where parameters (..., *shape) are seen; what lies off the plane is projected onto it."""
-        offset = np.asarray(params, np.float64) - self.origin
-        axes = list(range(-self.origin.ndim, 0))
-        return np.stack([np.sum(offset * each, tuple(axes)) for each in (self.first, self.second)], axis=-1)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Landscape:
-    """A function to minimize, with all that is needed to draw it and to start on it.
-
-    Attributes:
-        name: what commands and tables call it.
-        title: what a person calls it.
-        formula: its formula as text.
-        source: where it is from.
-        about: what to look for on it, in a sentence.
-        fn: array of `shape` -> scalar.
-        start: where a run begins, in coordinates of the plane.
-        box: ((lowest x, highest x), (lowest y, highest y)) of what is drawn.
-        plane: the plane over which it is drawn.
-        separable: whether fn is a sum over coordinates, the same function of each.
-        kinks: parameters at which the gradient is not defined.
-        gram: of a regression, the second moments of its inputs.
-        noise: standard deviation of what is added to every entry of the gradient at each step.
-    """
-
-    name: str
-    title: str
-    formula: str
-    source: str
-    about: str
-    fn: Callable[[Array], Array]
-    start: tuple[float, float]
-    box: tuple[tuple[float, float], tuple[float, float]]
-    plane: Plane
-    separable: bool = False
-    kinks: tuple[tuple[float, ...], ...] = ()
-    gram: np.ndarray | None = None
-    noise: float = 0.0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the parameters."""
-        return self.plane.origin.shape
-
-    def init(self, start: Any = None) -> Array:
-        """The parameters at the start, or at other coordinates `(..., 2)` of the plane."""
-        at = np.asarray(self.start if start is None else start, np.float64)
-        return jnp.asarray(self.plane.params(at[..., 0], at[..., 1]), jnp.result_type(float))
-
-    def loss(self, params: Array, key: Array) -> Array:
-        """The value; its gradient carries the noise, if there is any, drawn with `key`."""
-        value = self.fn(params)
-        if not self.noise:
-            return value
-        noise = self.noise * jax.random.normal(key, params.shape, params.dtype)
-        return value + jnp.vdot(noise, params - jax.lax.stop_gradient(params))  # adds noise to the gradient alone
-
-    def with_noise(self, noise: float) -> Landscape:
-        """The same landscape with noisy gradients: each entry gets a Gaussian of this standard deviation."""
-        check_nonnegative("noise", noise)
-        return dataclasses.replace(self, noise=float(noise))
-
-    def values(self, x: Any, y: Any) -> np.ndarray:
-        """The function over coordinates of the plane, for drawing."""
-        params = jnp.asarray(self.plane.params(x, y), jnp.result_type(float))
-        flat = params.reshape(-1, *self.shape)
-        return np.asarray(jax.jit(jax.vmap(self.fn))(flat)).reshape(params.shape[: params.ndim - len(self.shape)])
+from jaxopt_tour.problems.landscape import Landscape, Plane
+from jaxopt_tour.problems.matrix_landscapes import matrix_regression, matrix_steep, rank_deficient
 
 
 def _coordinate_plane(dimensions: int, rest: float = 0.0) -> Plane:
@@ -296,81 +207,6 @@ def quadratic(condition_number: float = 25.0) -> Landscape:
         start=(-2.0, 4.0),
         box=((-5.0, 5.0), (-5.0, 5.0)),
         plane=_coordinate_plane(2),
-    )
-
-
-def _rotation(degrees: float) -> np.ndarray:
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return np.array([[cos, -sin], [sin, cos]])
-
-
-#: Singular directions of the matrix landscapes: those of the inputs and those of the outputs.
-_INPUTS, _OUTPUTS = _rotation(30.0), _rotation(-20.0)
-_TARGET: Final = np.array([[0.5, -0.3], [0.2, 0.4]])
-
-
-def _singular_plane() -> Plane:
-    """`W = W* + x q1 p1^T + y q2 p2^T`: x and y are the singular values (with sign) of the error W - W*."""
-    first, second = (np.outer(_INPUTS[:, i], _OUTPUTS[:, i]) for i in range(2))
-    return Plane(_TARGET, first, second)
-
-
-def _regression(gram: np.ndarray) -> Callable[[Array], Array]:
-    """`W -> 1/2 tr((W - W*)^T gram (W - W*))`: half the mean-square error of inputs with second moments `gram`."""
-
-    def fn(w: Array) -> Array:
-        error = w - jnp.asarray(_TARGET, w.dtype)
-        return 0.5 * jnp.sum(error * (jnp.asarray(gram, w.dtype) @ error))
-
-    return fn
-
-
-def matrix_regression() -> Landscape:
-    """Linear regression with a 2x2 weight, inputs of unequal size: what Muon is made for, in the smallest form."""
-    gram = _INPUTS @ np.diag([4.0, 0.16]) @ _INPUTS.T
-    return Landscape(
-        name="matrix-regression",
-        title="2×2 weight, regression",
-        formula="f(W) = ½ tr((W − W*)ᵀ Q (W − W*)),  W is 2×2,  Q = E[input inputᵀ], eigenvalues 4 and 0.16",
-        source="multi-output linear regression; drawn over the singular directions of W − W*",
-        about="The gradient is nearly of rank one. Muon makes both singular values one and goes both ways as fast.",
-        fn=_regression(gram),
-        start=(2.2, 3.4),
-        box=((-4.0, 4.0), (-4.0, 4.0)),
-        plane=_singular_plane(),
-        gram=gram,
-    )
-
-
-def matrix_steep() -> Landscape:
-    """The same with inputs whose sizes differ more, as those of a real layer do: condition number 100."""
-    gram = _INPUTS @ np.diag([4.0, 0.04]) @ _INPUTS.T
-    return dataclasses.replace(
-        matrix_regression(),
-        name="matrix-steep",
-        title="2×2 weight, condition 100",
-        formula="f(W) = ½ tr((W − W*)ᵀ Q (W − W*)),  W is 2×2,  Q = E[input inputᵀ], eigenvalues 4 and 0.04",
-        about="Along x the loss is a hundred times as steep as along y. Muon's step is as long along y as along x.",
-        fn=_regression(gram),
-        gram=gram,
-    )
-
-
-def rank_deficient() -> Landscape:
-    """The same with inputs along one direction: every gradient has rank one, and minima form a valley."""
-    gram = _INPUTS @ np.diag([1.0, 0.0]) @ _INPUTS.T
-    return Landscape(
-        name="rank-deficient",
-        title="2×2 weight, rank-deficient inputs",
-        formula="f(W) = ½ tr((W − W*)ᵀ Q (W − W*)),  W is 2×2,  Q = E[input inputᵀ] of rank one",
-        source="multi-output linear regression with inputs along one direction",
-        about="Every gradient has rank one. Under Newton-Schulz zero stays zero, so Muon moves only "
-        "where there is something to learn; one rate per entry moves off, into the valley.",
-        fn=_regression(gram),
-        start=(3.0, 2.0),
-        box=((-4.0, 4.0), (-4.0, 4.0)),
-        plane=_singular_plane(),
-        gram=gram,
     )
 
 

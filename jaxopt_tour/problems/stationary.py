@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_tour._types import Array
-from jaxopt_tour.problems.landscapes import Landscape
+from jaxopt_tour.problems.landscape import Landscape
 
 Kind = Literal["global minimum", "local minimum", "valley", "saddle", "maximum"]
 

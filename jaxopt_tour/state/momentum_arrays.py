@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from jaxopt_tour._trees import map_with_names, rebox, unbox
@@ -38,7 +38,7 @@ def map_momenta(function: Callable[[str, Tree], Tree], state: Any, place: str = 
         )
     if isinstance(state, (tuple, list)):
         return type(state)(below(str(i), child) for i, child in enumerate(state))
-    if isinstance(state, Mapping) and type(state) is dict:
+    if type(state) is dict:
         return {key: below(str(key), child) for key, child in state.items()}
     return state
 

@@ -28,7 +28,7 @@ from jaxopt_tour.coefficients import (
     RationalCoefficients,
     as_coefficients,
 )
-from jaxopt_tour.problems.landscapes import Landscape
+from jaxopt_tour.problems.landscape import Landscape
 from jaxopt_tour.problems.stationary import minima, stationary_points
 from jaxopt_tour.tour import measures
 from jaxopt_tour.tour.palette import HUES, lines_of

@@ -26,7 +26,7 @@ STATE_FIELDS: Final[dict[str, tuple[str, ...]]] = {
 
 
 class Problem(Protocol):
-    """What a rollout needs of a problem; a `jaxopt_tour.problems.landscapes.Landscape` is one."""
+    """What a rollout needs of a problem; a `jaxopt_tour.problems.landscape.Landscape` is one."""
 
     def __hash__(self) -> int:
         """Problems are keys of the cache of compiled programs."""

@@ -12,13 +12,8 @@ import jaxopt_tour as jt
 from jaxopt_tour.coefficients import PolynomialCoefficients, keller_jordan
 from jaxopt_tour.coefficients.odd_polynomials import scaled
 from tests.agreement import STEPS, follow
-from tests.matrix_references import (
-    moonshot_muon_by_hand,
-    muon_by_hand,
-    nanochat_muon_by_hand,
-    newton_schulz_by_hand,
-    six_step_muon_by_hand,
-)
+from tests.matrix_references import muon_by_hand, newton_schulz_by_hand
+from tests.published_muons import moonshot_muon_by_hand, nanochat_muon_by_hand, six_step_muon_by_hand
 
 SHAPES = [(5, 5), (3, 8), (9, 4)]
 LEARNING_RATE, DECAY = 0.02, 0.1

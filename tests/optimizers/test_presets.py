@@ -16,9 +16,9 @@ from tests.agreement import follow
 from tests.matrix_references import (
     hyperball_by_hand,
     muon_by_hand,
-    muon_of_nanochat_by_hand,
     newton_schulz_by_hand,
 )
+from tests.published_muons import whole_nanochat_muon_by_hand
 from tests.references import adam_by_hand
 
 STEPS = 4
@@ -69,7 +69,7 @@ def muon(lr: float, decay: float, factor: str, coefficients: Any, **options: Any
 
 
 def nanochat_matrix(theta: np.ndarray, g: np.ndarray) -> np.ndarray:
-    path = muon_of_nanochat_by_hand(theta.T, g.swapaxes(-1, -2), 0.02, momentum=0.95, beta2=0.9, wd=0.28)
+    path = whole_nanochat_muon_by_hand(theta.T, g.swapaxes(-1, -2), 0.02, momentum=0.95, beta2=0.9, wd=0.28)
     return path.swapaxes(-1, -2)
 
 

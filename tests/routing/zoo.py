@@ -7,7 +7,7 @@ parameters of `conventional` cases have the field's usual names, so that both wa
 
 from __future__ import annotations
 
-from tests.routing import zoo_flax, zoo_plain
+from tests.routing import zoo_experts, zoo_flax, zoo_plain
 from tests.routing.zoo_case import CASES, Case, floats, tokens
 
-__all__ = ["CASES", "Case", "floats", "tokens", "zoo_flax", "zoo_plain"]
+__all__ = ["CASES", "Case", "floats", "tokens", "zoo_experts", "zoo_flax", "zoo_plain"]

@@ -81,9 +81,8 @@ def _is_named_hidden(leaf: Leaf, leaves: Mapping[str, Leaf]) -> bool:
 
 
 def _is_whole(word: str, part: str) -> bool:
-    """Whether a name of attention's output is all that a module is called: `action_out_proj` is a head's name."""
-    others = words(part) & ATTENTIONS
-    return bool(others) or word == re.sub(r"[^a-z]", "", part.lower())
+    """Whether attention's output is all that a name says, or attention is in it: `action_out_proj` is a head's."""
+    return bool(words(part) & ATTENTIONS) or word == re.sub(r"[^a-z]", "", part.lower())
 
 
 def _ends_attention(leaf: Leaf, fan_out: int, leaves: Mapping[str, Leaf]) -> bool:

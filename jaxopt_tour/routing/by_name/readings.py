@@ -40,6 +40,8 @@ _OUT_FIRST: Final = ("weight", "weight_ih", "weight_hh")
 _FACTORS: Final = frozenset({"a", "b"})
 #: What the last convolution of a decoder is called.
 _LAST: Final = frozenset({"convout", "outconv", "finalconv", "convfinal", "final", "lastconv"})
+#: `outc` and `imgout`, which is the whole name of a module: a word of a longer one, as in `conv_out_1`, says less.
+_OUTPUTS: Final = re.compile(r"out[a-z0-9]*|[a-z0-9]*out[a-z]?\d*")
 #: Matrices that multiply entry by entry before they sum.
 _DIAGONALS: Final = frozenset({"diag", "diagonal"})
 #: Largest window of a convolution that is recognized by its shape alone.
@@ -163,7 +165,8 @@ def _two_axes(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence, parts: int 
     if words(leaf.telling_name) & (CONVOLUTIONS | _DIAGONALS):
         return _not_understood(f"{leaf.short_path} has two axes, and a name that says it multiplies channel by channel")
     said = _bias_says(leaf, evidence.leaves)
-    why = "its bias says"
+    named = leaf.last if leaf.last in _OUT_FIRST else leaf.short_path
+    why = "its bias says" if said == "against" else f"named {named}:"
     if said is None and leaf.shape[0] == leaf.shape[1] and leaf.short_path in evidence.turned_modules:
         said, why = "against", f"square, as the bias of another {leaf.short_path} says"  # GPT-2's two c_proj
     if said is None and leaf.last in evidence.turned:
@@ -172,7 +175,6 @@ def _two_axes(leaf: Leaf, axis: tuple[int, ...], evidence: Evidence, parts: int 
     if in_first and parts and leaf.shape[-1] % parts == 0:
         axes = MatrixAxes(axis[0], axis[1], split=(leaf.shape[-1] // parts,) * parts)
         return axes, "matrix", f"{leaf.telling_name}: {parts} fused projections"
-    why = why if said == "against" else f"named {leaf.short_path if in_first else leaf.last}:"
     if in_first:
         return MatrixAxes(axis[0], axis[1]), "matrix", f"{why} (in, out)"
     return MatrixAxes(axis[1], axis[0]), "matrix", f"{why} (out, in)"
@@ -229,7 +231,7 @@ def _may_end_decoder(leaf: Leaf, channels: int, evidence: Evidence) -> bool:
 
     Its channels are taken by a norm, by a convolution, or by a dense layer over positions and channels.
     """
-    if any(re.search(r"^out|out[a-z]?$", word) for part in leaf.parts[-3:-1] for word in words(part) if part.isalnum()):
+    if any(_OUTPUTS.fullmatch(part.lower()) for part in leaf.parts[-3:-1]):
         return True
     others = [other for other in evidence.leaves.values() if other.parts[:-1] != leaf.parts[:-1]]
     return bool(others) and not any(

@@ -18,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 import jaxopt_tour as jt
-from jaxopt_tour.problems.landscapes import LANDSCAPES, Landscape, make_landscape
+from jaxopt_tour.problems.landscape import Landscape
+from jaxopt_tour.problems.landscapes import LANDSCAPES, make_landscape
 from jaxopt_tour.tour.explore import weight
 from jaxopt_tour.tour.explore.mathml import mathml
 from jaxopt_tour.tour.explore.optimizers import GENERATED, PUBLISHED, RULES, SETTINGS, Rule, make_coefficients

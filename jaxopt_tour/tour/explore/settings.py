@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 import optax
 
-from jaxopt_tour.problems.landscapes import LANDSCAPES, Landscape, make_landscape
+from jaxopt_tour.problems.landscape import Landscape
+from jaxopt_tour.problems.landscapes import LANDSCAPES, make_landscape
 from jaxopt_tour.problems.stationary import minima, stationary_points
 from jaxopt_tour.tour.explore.optimizers import RULES
 from jaxopt_tour.tour.measures import gap
