@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import jax
-from jax.extend.core import Literal
 
 from jaxopt_tour._types import Tree
 from jaxopt_tour.routing.by_use.primitives import BINARY, UNARY
@@ -75,10 +74,10 @@ def with_recomputation(function: Callable[..., tuple[Tree, Tree, Tree]], *args: 
 def _back_to_memory(jaxpr: Any, wanted: Sequence[Any], kept: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """The equations that compute some variables from what is in memory, and the variables that they start from."""
     producers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
-    in_memory = {var for var in kept if not isinstance(var, Literal)}
+    in_memory = set(_variables(kept))
     operands: dict[Any, None] = {}
     chosen: set[int] = set()
-    pending = [var for var in wanted if not isinstance(var, Literal)]
+    pending = _variables(wanted)
     seen = set(pending)
     while pending:
         var = pending.pop()
@@ -87,7 +86,7 @@ def _back_to_memory(jaxpr: Any, wanted: Sequence[Any], kept: Sequence[Any]) -> t
             operands[var] = None
             continue
         chosen.add(id(eqn))
-        before = {x for x in eqn.invars if not isinstance(x, Literal)} - seen
+        before = set(_variables(eqn.invars)) - seen
         seen |= before
         pending += before
     return [eqn for eqn in jaxpr.eqns if id(eqn) in chosen], list(operands)
@@ -95,13 +94,18 @@ def _back_to_memory(jaxpr: Any, wanted: Sequence[Any], kept: Sequence[Any]) -> t
 
 def _equations_for(jaxpr: Any, results: Sequence[Any]) -> list[Any]:
     """The equations that some variables need, and those with effects."""
-    needed = {var for var in results if not isinstance(var, Literal)}
+    needed = set(_variables(results))
     equations = []
     for eqn in reversed(jaxpr.eqns):
         if eqn.effects or not needed.isdisjoint(eqn.outvars):
-            needed |= {var for var in eqn.invars if not isinstance(var, Literal)}
+            needed |= set(_variables(eqn.invars))
             equations.append(eqn)
     return equations[::-1]
+
+
+def _variables(atoms: Sequence[Any]) -> list[Any]:
+    """The variables among the operands of an equation, without the constants that are written into it."""
+    return [atom for atom in atoms if not hasattr(atom, "val")]
 
 
 def _is_fused(eqn: Any) -> bool:
