@@ -87,7 +87,7 @@ def _start(
 
     For example:
 
-    - **jaxopt-tour race**: everything, in under five minutes on two cores
+    - **jaxopt-tour race**: everything, in five to ten minutes on two cores
     - **jaxopt-tour race --quick**: the same at a few steps, in under a minute
     - **jaxopt-tour race --task gpt --optimizers adamw,muon,muon-0.7 --seeds 3**
     - **jaxopt-tour race --resume**: go on after an interruption
